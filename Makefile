@@ -1,0 +1,109 @@
+# Every target sets up what it needs; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+DETECTRON2_SRC ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
+SLOW_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+# The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
+PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
+
+# Runs a command against another Detectron2 source tree where DETECTRON2_SRC names one.
+ifneq ($(DETECTRON2_SRC),)
+  ifeq ($(wildcard $(DETECTRON2_SRC)/detectron2/__init__.py),)
+    $(error DETECTRON2_SRC=$(DETECTRON2_SRC) has no detectron2/ package; give the folder that holds it)
+  endif
+  RUN := env PYTHONPATH="$(abspath $(DETECTRON2_SRC))$${PYTHONPATH:+:$$PYTHONPATH}"
+else
+  RUN := env
+endif
+
+##@ Run
+.PHONY: demo
+demo: setup ## train, evaluate and draw the demo from scratch, on the CPU
+	$(RUN) $(BIN)/python -m ms_detr demo $(DEMO_ARGS)
+
+.PHONY: doctor
+doctor: setup ## say what is installed, what is wrong and how to mend it
+	$(RUN) $(BIN)/python -m ms_detr doctor
+
+##@ Check
+.PHONY: test
+test: setup-dev ## run the tests (PYTEST_ARGS="-n 2 ...", DETECTRON2_SRC=/path/to/detectron2)
+	$(RUN) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: slow
+slow: setup-dev ## run the slow tests, a shortened demo among them (SLOW_ARGS="-k ...")
+	$(RUN) $(BIN)/python -m pytest -m slow $(SLOW_ARGS)
+
+.PHONY: lint
+lint: setup-dev ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup-dev ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+##@ Set up
+.PHONY: setup
+setup: $(STAMPS)/package ## virtual environment, pinned dependencies, Detectron2, ms_detr itself
+
+.PHONY: setup-dev
+setup-dev: $(STAMPS)/dev ## the same, with what tests and checks need
+
+.PHONY: clean
+clean: ## remove build products and caches
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## remove the virtual environment too
+	rm -rf $(VENV)
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# A stamp says that a step is complete. A step that was interrupted left none, and runs again.
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is missing or older than 3.11, which the pinned versions need." >&2; \
+	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) comes without venv and ensurepip." >&2; \
+	  echo "Install them (Debian and Ubuntu: apt install python3-venv) or name another PYTHON=..." >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: requirements/runtime.txt requirements/constraints.txt | $(STAMPS)/venv
+	$(PIP) install -r requirements/runtime.txt
+	@touch $@
+
+$(STAMPS)/detectron2: $(wildcard tools/detectron2_*.py) $(STAMPS)/runtime
+	env -u PYTHONPATH $(BIN)/python tools/detectron2_setup.py install
+	@touch $@
+
+$(STAMPS)/package: setup.py ms_detr/__init__.py $(STAMPS)/detectron2
+	$(PIP) install --no-build-isolation --no-deps -e .
+	$(PIP) check
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt requirements/constraints.txt $(STAMPS)/package
+	$(PIP) install -r requirements/dev.txt
+	$(PIP) check
+	@touch $@

@@ -1,0 +1,45 @@
+"""COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS.
+
+For data of your own give ``name``, ``images`` and ``annotations`` of both datasets.
+"""
+
+from detectron2.config import LazyCall as L
+from detectron2.data.transforms import ResizeShortestEdge
+
+from ms_detr.data import (
+    DetrMapper,
+    build_test_loader,
+    build_train_loader,
+    coco_dataset,
+    detr_augmentations,
+)
+from ms_detr.evaluation import CocoEvaluator
+
+dataloader = dict(
+    train=L(build_train_loader)(
+        dataset=L(coco_dataset)(name="coco_2017_train", images=None, annotations=None),
+        mapper=L(DetrMapper)(
+            augmentations=L(detr_augmentations)(),
+            image_format="RGB",
+            is_train=True,
+        ),
+        total_batch_size=16,
+        num_workers=4,
+        seed="${train.seed}",
+    ),
+    test=L(build_test_loader)(
+        dataset=L(coco_dataset)(name="coco_2017_val", images=None, annotations=None),
+        mapper=L(DetrMapper)(
+            augmentations=[L(ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
+            image_format="RGB",
+            is_train=False,
+        ),
+        batch_size=1,
+        num_workers=4,
+    ),
+    evaluator=L(CocoEvaluator)(
+        dataset_name="${dataloader.test.dataset.name}",
+        output_dir="${train.output_dir}/evaluation",
+        nms_threshold=None,
+    ),
+)

@@ -1,0 +1,41 @@
+"""The demo's size and schedule: small enough to train from scratch on two CPU cores."""
+
+from detectron2.config import LazyCall as L
+
+from ms_detr.backbones import small_resnet
+
+from .optim import optimizer
+from .schedules import warmup_cosine as lr_multiplier
+from .train import train
+
+
+def shrink(model):
+    """Make a COCO model a demo model, in place; mixed query selection, look forward twice."""
+    model.num_classes = 6
+    model.num_queries = 48
+    model.embed_dim = 64
+    model.num_heads = 4
+    model.feedforward_dim = 256
+    model.dropout = 0.0
+    model.backbone = L(small_resnet)(widths=(24, 48, 96, 160), blocks=2, norm="BN")
+    model.neck.in_channels = dict(res2=48, res3=96, res4=160)
+    model.neck.num_levels = 3
+    model.encoder.layer.attention.attention.num_points = 2
+    model.encoder.num_layers = 2
+    model.decoder.num_layers = 3
+    model.decoder.look_forward_twice = True
+    model.query_initializer.mixed_selection = True
+    # Twice the usual anchors: objects fill more of these images than of COCO's.
+    model.query_initializer.anchor_size = 0.1
+    return model
+
+
+optimizer.lr = 2e-3
+optimizer.betas = (0.9, 0.99)
+optimizer.fused = True
+optimizer.params.lr_factors = {}
+train.init_checkpoint = ""
+train.max_iter = 4000
+train.eval_epochs = 0
+train.clip_grad_norm = 1.0
+train.log_period = 50

@@ -1,0 +1,46 @@
+"""Backbones, composed of Detectron2's parts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from detectron2.modeling.backbone import BasicStem, ResNet
+from detectron2.modeling.backbone.resnet import BasicBlock
+
+
+def resnet50(norm: str = "FrozenBN", freeze_at: int = 2) -> ResNet:
+    """ResNet-50 in torchvision's layout (stride in the 3x3), maps at strides 8, 16 and 32."""
+    stages = ResNet.make_default_stages(50, stride_in_1x1=False, norm=norm)
+    return ResNet(
+        BasicStem(3, 64, norm), stages, out_features=["res3", "res4", "res5"], freeze_at=freeze_at
+    )
+
+
+def small_resnet(
+    widths: Sequence[int] = (32, 64, 96, 160), blocks: int = 2, norm: str = "BN"
+) -> ResNet:
+    """A ResNet of basic blocks that trains from scratch on a CPU, maps at strides 8, 16 and 32.
+
+    Args:
+        widths: channels of the stem and of the three stages.
+        blocks: basic blocks a stage.
+
+    Raises:
+        ValueError: if two neighbours are of one width; Detectron2's block would not downsample.
+    """
+    if any(before == after for before, after in itertools.pairwise(widths)):
+        raise ValueError(f"model.backbone.widths must change at every stage, got {list(widths)}")
+    stages = [
+        ResNet.make_stage(
+            BasicBlock,
+            num_blocks=blocks,
+            stride_per_block=[2] + [1] * (blocks - 1),
+            in_channels=before,
+            out_channels=after,
+            norm=norm,
+        )
+        for before, after in itertools.pairwise(widths)
+    ]
+    # Detectron2 counts the stages from res2.
+    return ResNet(BasicStem(3, widths[0], norm), stages, out_features=["res2", "res3", "res4"])

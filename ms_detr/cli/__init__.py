@@ -1,0 +1,68 @@
+"""The `ms-detr` command: everything that isn't training, one module a verb.
+
+A verb is a module in this folder. Its docstring's first line is the help, and it defines
+`add_arguments(parser)` and `run(args) -> int` (the exit status). Its imports stay light: what a
+verb needs beyond the standard library it imports inside `run`, so that `ms-detr doctor` works
+where everything else is broken.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ms_detr import __version__
+
+# What a user can mend: shown as one line. Anything else is a bug and keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+
+
+def verbs() -> dict[str, str]:
+    """Map each verb to the module that holds it: `check_data.py` is the verb `check-data`."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return {
+        name.replace("_", "-"): f"{__name__}.{name}" for name in sorted(names) if name[0] != "_"
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; the chosen one's `run` arrives in `args.run`."""
+    parser = argparse.ArgumentParser(prog="ms-detr", description="Tools around MS-DETR.")
+    parser.add_argument("--version", action="version", version=f"ms_detr {__version__}")
+    parser.set_defaults(run=None, debug=False)
+    subparsers = parser.add_subparsers(title="verbs", metavar="VERB")
+    for verb, module_name in verbs().items():
+        module = importlib.import_module(module_name)
+        summary = (module.__doc__ or "").strip().partition("\n")[0].replace("%", "%%")
+        subparser = subparsers.add_parser(verb, help=summary, description=module.__doc__)
+        subparser.add_argument(
+            "--debug", action="store_true", help="show the traceback of an error"
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+
+    Returns:
+        The exit status: the verb's own, or 2 after an error that the user can mend.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help()
+        return 0
+    try:
+        return args.run(args)
+    except USER_ERRORS as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"ms-detr: error: {error or type(error).__name__}", file=sys.stderr)
+        return 2

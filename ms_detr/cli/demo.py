@@ -1,0 +1,59 @@
+"""Generate the demo dataset, train MS-DETR on it, evaluate, draw predictions."""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CONFIG = "demo/ms_detr.py"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument(
+        "--config-file", default=CONFIG, help=f"a config of the demo's dataset (default: {CONFIG})"
+    )
+    parser.add_argument("opts", nargs="*", help="config overrides, key=value")
+
+
+def run(args: argparse.Namespace) -> int:
+    """All steps; a demo that was interrupted goes on, one that is finished is shown again."""
+    from ms_detr.cli import visualize
+    from ms_detr.config import config_folder, find, load
+    from ms_detr.data import generate_demo
+    from ms_detr.evaluation import format_results, read_results
+
+    script = config_folder().parent / "train_net.py"
+    if not script.is_file():
+        raise FileNotFoundError(f"{script} is missing: run the demo from a clone of the repository")
+    cfg = load(args.config_file, args.opts)
+    output = Path(cfg.train.output_dir)
+    config = str(find(args.config_file))
+
+    generate_demo(Path(cfg.dataloader.test.dataset.annotations).parents[1])
+    start = time.perf_counter()
+    command = [sys.executable, str(script), "--config-file", config, "--resume", *args.opts]
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        return status
+    minutes = (time.perf_counter() - start) / 60
+    pictures = output / "pictures"
+    visualize.run(
+        argparse.Namespace(
+            config_file=config,
+            weights=output / "model_final.pth",
+            output=pictures,
+            count=16,
+            threshold=0.4,
+            opts=args.opts,
+        )
+    )
+    print(f"\n{format_results(read_results(cfg.dataloader.evaluator.output_dir))}\n")
+    print(f"training and evaluation: {minutes:.1f} minutes")
+    print(f"pictures: {pictures / 'predictions.png'}")
+    print(
+        f"logs:     {output / 'log.txt'}, {output / 'metrics.json'}; tensorboard --logdir {output}"
+    )
+    print(f"to train it anew, remove {output}")
+    return 0

@@ -1,0 +1,241 @@
+"""Say what is installed, what is wrong, and the command that mends it.
+
+Exits with 1 if something that ms_detr needs is broken. A missing COCO is only a note.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+# Import name and distribution of what setup.py lists; torch has a check of its own.
+PACKAGES = {
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "fvcore": "fvcore",
+    "hydra": "hydra-core",
+    "omegaconf": "omegaconf",
+    "PIL": "pillow",
+    "pycocotools": "pycocotools",
+    "yaml": "PyYAML",
+    "tabulate": "tabulate",
+    "tqdm": "tqdm",
+}
+OLDEST_TORCH = (2, 6)
+
+# What ms_detr needs from a Detectron2: the same as in tools/detectron2_setup.py.
+DETECTRON2_IMPORTS = (
+    "import detectron2.engine",
+    "import detectron2.data",
+    "import detectron2.evaluation",
+    "from detectron2.config import LazyConfig",
+    "from detectron2.projects import point_rend",
+)
+DETECTRON2_INSTALL = "python tools/detectron2_setup.py install"
+# Distributions whose modules go by another name, Detectron2's dependencies included.
+DISTRIBUTIONS = PACKAGES | {"cv2": "opencv-python-headless"}
+
+# Path below the data root, and the number of images in a folder (0: a file).
+COCO_2017 = {
+    "coco/annotations/instances_train2017.json": 0,
+    "coco/annotations/instances_val2017.json": 0,
+    "coco/train2017": 118287,
+    "coco/val2017": 5000,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        value: what was found, or what is wrong.
+        status: "ok", "note" (nothing stops working) or "broken".
+        remedy: the command that mends it; "" if there is nothing to mend.
+    """
+
+    name: str
+    value: str
+    status: str = "ok"
+    remedy: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `ms-detr doctor`."""
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; 1 if something needed is broken."""
+    findings = examine()
+    broken = any(finding.status == "broken" for finding in findings)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print(report(findings))
+    return int(broken)
+
+
+def examine() -> list[Finding]:
+    """Run every check; one that fails in an unforeseen way becomes a finding, not a crash."""
+    checks: dict[str, Callable[[], Finding]] = {"python": check_python, "torch": check_torch}
+    for module, distribution in PACKAGES.items():
+        checks[distribution] = partial(check_package, module, distribution)
+    checks |= {
+        "detectron2": check_detectron2,
+        "operator": check_operator,
+        "COCO 2017": check_coco,
+    }
+    findings = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the imports: the report stays readable
+        for name, check in checks.items():
+            try:
+                findings.append(check())
+            except Exception as error:
+                findings.append(Finding(name, f"{type(error).__name__}: {error}", "broken"))
+    return findings
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as text for people: one line each, then what to do."""
+    width = max(len(finding.name) for finding in findings)
+    marks = {"ok": " ", "note": "-", "broken": "!"}
+    lines = [
+        f"{marks[finding.status]} {finding.name:{width}}  {finding.value}" for finding in findings
+    ]
+    lines.append("")
+    broken = [finding for finding in findings if finding.status == "broken"]
+    lines.append(
+        f"{len(broken)} of these (!) must be mended first:" if broken else "Nothing is broken."
+    )
+    for finding in findings:
+        if finding.status != "ok" and finding.remedy:
+            optional = "" if finding.status == "broken" else " (optional)"
+            lines.append(f"  {finding.name}{optional}: {finding.remedy}")
+    return "\n".join(lines)
+
+
+def check_python() -> Finding:
+    """The interpreter."""
+    return Finding("python", f"{platform.python_version()} at {sys.executable}")
+
+
+def check_torch() -> Finding:
+    """PyTorch: there, recent enough, and which devices it sees."""
+    remedy = 'python -m pip install "torch>={}.{}" torchvision'.format(*OLDEST_TORCH)
+    try:
+        torch = importlib.import_module("torch")
+        version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    except Exception as error:
+        return Finding("torch", f"{type(error).__name__}: {error}", "broken", remedy)
+    if version < OLDEST_TORCH:
+        return Finding("torch", f"{torch.__version__} is too old", "broken", remedy)
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    return Finding("torch", f"{torch.__version__}, {cuda}, {', '.join(devices) or 'no GPU'}")
+
+
+def check_package(module: str, distribution: str) -> Finding:
+    """A Python dependency: it imports."""
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:
+        remedy = f"python -m pip install --force-reinstall {distribution}"
+        if isinstance(error, ModuleNotFoundError):
+            remedy = f"python -m pip install {find_distribution(error.name or module)}"
+        return Finding(distribution, f"{type(error).__name__}: {error}", "broken", remedy)
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:  # e.g. a source tree on the path
+        version = getattr(imported, "__version__", "unknown version")
+    return Finding(distribution, version)
+
+
+def check_detectron2() -> Finding:
+    """Detectron2: usable, whose it is, and where it lies."""
+    try:
+        package = importlib.import_module("detectron2")
+    except ImportError as error:
+        return Finding("detectron2", f"not found: {error}", "broken", DETECTRON2_INSTALL)
+    folder = Path(package.__file__ or next(iter(package.__path__))).parent
+    owner = find_owner(folder)
+    version = getattr(package, "__version__", "unknown version")
+    value = f"{version} at {folder}, from {owner or 'no installed distribution'}"
+    for statement in DETECTRON2_IMPORTS:
+        try:
+            exec(statement, {})
+        except Exception as error:
+            value += f"; `{statement}` failed: {type(error).__name__}: {error}"
+            return Finding("detectron2", value, "broken", mend_detectron2(error, folder, owner))
+    return Finding("detectron2", value)
+
+
+def mend_detectron2(error: Exception, folder: Path, owner: str) -> str:
+    """What to do about a Detectron2 that is there and fails to import."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and not missing.startswith("detectron2"):
+        return f"python -m pip install {find_distribution(missing)}"
+    if not owner:
+        return f"take {folder.parent} off PYTHONPATH, or mend the Detectron2 there"
+    return f"python -m pip uninstall {owner.split()[0]} && {DETECTRON2_INSTALL}"
+
+
+def find_distribution(module: str) -> str:
+    """The name under which the package index knows a module."""
+    root = module.partition(".")[0]
+    return DISTRIBUTIONS.get(root, root)
+
+
+def find_owner(folder: Path) -> str:
+    """Name and version of the distribution that put a package's folder there; "" if none did."""
+    for name in metadata.packages_distributions().get(folder.name, []):
+        distribution = metadata.distribution(name)
+        if Path(str(distribution.locate_file(folder.name))).resolve() == folder.resolve():
+            return f"{name} {distribution.version}"
+        # An editable installation lies elsewhere and says where.
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}").get("url", "")
+        if origin and Path(unquote(urlparse(origin).path)).resolve() in folder.resolve().parents:
+            return f"{name} {distribution.version} (editable)"
+    return ""
+
+
+def check_operator() -> Finding:
+    """Which implementation of deformable attention runs."""
+    try:
+        status = importlib.import_module("ms_detr.ops").status()
+    except Exception as error:
+        remedy = "python -m pip install --no-build-isolation -e ."
+        return Finding("operator", f"{type(error).__name__}: {error}", "broken", remedy)
+    if status.compiled:
+        return Finding("operator", "compiled")
+    return Finding("operator", f"pure torch: {status.reason}", "note", status.build_command)
+
+
+def check_coco() -> Finding:
+    """COCO 2017 below the data root: which file or folder is missing or short."""
+    setting = os.environ.get("DETECTRON2_DATASETS")
+    root = Path(setting or "datasets").expanduser().absolute()
+    where = f"{root} ({'DETECTRON2_DATASETS' if setting else 'DETECTRON2_DATASETS is not set'})"
+    missing = []
+    for name, images in COCO_2017.items():
+        path = root / name
+        if not (path.is_dir() if images else path.is_file()):
+            missing.append(name)
+        elif images and (count := sum(1 for _ in path.glob("*.jpg"))) < images:
+            missing.append(f"{name} (holds {count} of {images} images)")
+    if not missing:
+        return Finding("COCO 2017", f"complete in {where}")
+    remedy = "export DETECTRON2_DATASETS=/the/folder/that/holds/coco"
+    return Finding("COCO 2017", f"missing in {where}: {', '.join(missing)}", "note", remedy)

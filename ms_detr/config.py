@@ -1,0 +1,249 @@
+"""Configs: LazyConfig files, and overrides that are checked.
+
+Detectron2 adds a misspelt key silently and the training runs without the setting; here an unknown
+key is an error that names the nearest ones.
+"""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import LazyConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
+    """Load a LazyConfig file and apply overrides.
+
+    Args:
+        path: a ``.py`` file; where it isn't found from here, it is looked up in `config_folder`.
+        overrides: in Hydra's grammar, applied in order. ``key=value`` changes a key
+            (``key=null`` drops a sub-tree), ``+key=value`` adds one, ``~key`` removes one.
+
+    Raises:
+        FileNotFoundError: there is no such file; names the nearest ones.
+        ValueError: not a ``.py`` file, an unknown key, or a value that doesn't fit the key.
+    """
+    cfg = _load_file(find(path))
+    for text in overrides:
+        _apply(cfg, text)
+    return cfg
+
+
+def config_folder() -> Path:
+    """The folder of the configs that come with ms_detr."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def find(path: str | os.PathLike[str]) -> Path:
+    """The file of a config: as given, else below `config_folder`, with or without ``configs/``."""
+    given = Path(path)
+    if given.suffix in (".yaml", ".yml"):
+        raise ValueError(
+            f"config {given}: YAML configs are not loaded, because Detectron2 reads them with a "
+            "loader that can run code from the file; give the .py file and overrides instead"
+        )
+    folder = config_folder()
+    inside = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
+    for candidate in (given, folder / inside):
+        if candidate.suffix == ".py" and candidate.is_file():
+            return candidate
+    known = sorted(f"configs/{file.relative_to(folder)}" for file in folder.rglob("*.py"))
+    wanted = str(Path("configs") / inside)
+    nearest = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+    hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+    problem = "not found" if given.suffix == ".py" else "is not a .py file"
+    raise FileNotFoundError(f"config {given} {problem}{hint} (shipped configs lie in {folder})")
+
+
+def to_text(cfg: DictConfig) -> str:
+    """A config as YAML, for people to read. It can't be loaded again, and is never loaded."""
+    content = _plain(OmegaConf.to_container(cfg, resolve=False))
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+
+
+def describe(
+    path: str | os.PathLike[str], overrides: Sequence[str], cfg: DictConfig
+) -> dict[str, Any]:
+    """What a checkpoint keeps of its config: file, overrides and text, all plain types."""
+    return {"file": str(path), "overrides": list(overrides), "text": to_text(cfg)}
+
+
+def _load_file(file: Path) -> DictConfig:
+    # Detectron2 0.4 leaves its patched __import__ behind when a config raises.
+    original = builtins.__import__
+    try:
+        return LazyConfig.load(str(file))
+    finally:
+        builtins.__import__ = original
+
+
+def _apply(cfg: DictConfig, text: str) -> None:
+    """Apply one override, in place."""
+    override = _parse(text)
+    key, value = override.key_or_group, override.value()
+    try:
+        if override.is_delete():
+            parent, name = _locate(cfg, key)
+            del parent[name]
+        elif override.is_add():
+            _add(cfg, key, value)
+        else:
+            _change(cfg, key, value)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"override '{text}': {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise ValueError(f"override '{text}': {error}") from None
+
+
+def _parse(text: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"override '{text}' can't be read ({reason}): write key=value, and quote a value "
+            "with special signs twice: 'key=\"value\"'"
+        ) from None
+    if override.is_force_add() or override.is_sweep_override() or override.package is not None:
+        raise ValueError(
+            f"override '{text}': write key=value to change a key, +key=value to add one, ~key to "
+            "remove one, and key=[a,b] for a list"
+        )
+    return override
+
+
+def _locate(cfg: DictConfig, key: str) -> tuple[Any, str | int]:
+    """The node that holds ``key``, and the key's name in it."""
+    *path, last = key.split(".")
+    node: Any = cfg
+    for depth, name in enumerate(path):
+        node = node[_name_in(cfg, node, name, key)]
+        if not OmegaConf.is_config(node):
+            passed = ".".join(path[: depth + 1])
+            raise ValueError(f"{passed} is {_kind(node)} and has no keys below it")
+    return node, _name_in(cfg, node, last, key)
+
+
+def _name_in(cfg: DictConfig, node: DictConfig | ListConfig, name: str, key: str) -> str | int:
+    if isinstance(node, ListConfig):
+        if name.isdigit() and int(name) < len(node):
+            return int(name)
+    elif name in node.keys():  # noqa: SIM118  (`in node` is False for a mandatory value, ???)
+        return name
+    nearest = _nearest(key, _dotted_keys(cfg))
+    hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+    raise ValueError(f"unknown config key '{key}'; {hint}(+{key}=value adds a new key)")
+
+
+def _add(cfg: DictConfig, key: str, value: Any) -> None:
+    path, _, name = key.rpartition(".")
+    parent: Any = cfg
+    if path:
+        grandparent, parent_name = _locate(cfg, path)
+        parent = grandparent[parent_name]
+    if not isinstance(parent, DictConfig):
+        raise ValueError(f"{path} is {_kind(parent)}; a key can only be added to a mapping")
+    if name in parent.keys():  # noqa: SIM118
+        raise ValueError(f"{key} is there already; write {key}=... without the + to change it")
+    parent[name] = value
+
+
+def _change(cfg: DictConfig, key: str, value: Any) -> None:
+    parent, name = _locate(cfg, key)
+    old = _value(parent, name)
+    if isinstance(old, DictConfig) and isinstance(value, Mapping):
+        for inner, inner_value in value.items():
+            _change(cfg, f"{key}.{inner}", inner_value)
+        return
+    parent[name] = _fit(key, old, value)
+    if isinstance(value, str) and "${" in value:
+        _fit(key, old, parent[name])  # raises for a link to nowhere, or to another type
+
+
+def _value(parent: Any, name: str | int) -> Any:
+    """The present value, None where it is mandatory (???) or a link that leads nowhere yet."""
+    if OmegaConf.is_missing(parent, name):
+        return None
+    try:
+        return parent[name]
+    except InterpolationResolutionError:
+        return None
+
+
+def _fit(key: str, old: Any, new: Any) -> Any:
+    """``new``, as the type of ``old`` where nothing is lost by that."""
+    if old is None or new is None or (isinstance(new, str) and "${" in new):
+        return new
+    if isinstance(old, (DictConfig, ListConfig)):
+        wanted: type = Mapping if isinstance(old, DictConfig) else Sequence
+        fits = isinstance(new, wanted) and not isinstance(new, str)
+    elif isinstance(old, bool) or isinstance(new, bool):
+        fits = isinstance(old, bool) and isinstance(new, bool)
+    elif isinstance(old, int) and isinstance(new, float) and new.is_integer():
+        return int(new)  # 1e3
+    elif isinstance(old, float) and isinstance(new, int):
+        return float(new)
+    elif isinstance(old, (int, float, str)):
+        fits = isinstance(new, type(old))
+    else:
+        return new  # an object, such as a class
+    if fits:
+        return new
+    hint = "; a text that looks like a number needs quotes" if isinstance(old, str) else ""
+    raise ValueError(f"{key} is {_kind(old)}, got {_kind(new)}{hint}")
+
+
+def _kind(value: Any) -> str:
+    """A value and its type, for messages."""
+    if isinstance(value, (Mapping, DictConfig)):
+        return "a mapping (only null can take its place)"
+    if isinstance(value, (ListConfig, list, tuple)):
+        return f"a list ({list(value)})"
+    return "null" if value is None else f"a {type(value).__name__} ({value!r})"
+
+
+def _dotted_keys(cfg: DictConfig) -> list[str]:
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, child in items:
+            yield f"{prefix}{name}"
+            if isinstance(child, (dict, list)):
+                yield from walk(child, f"{prefix}{name}.")
+
+    return list(walk(OmegaConf.to_container(cfg, resolve=False), ""))
+
+
+def _nearest(key: str, keys: Sequence[str]) -> list[str]:
+    """Keys that end in ``key`` (somebody left out the front), then those of similar spelling."""
+    ends = [known for known in keys if known.endswith(f".{key}")]
+    close = difflib.get_close_matches(key, keys, n=2, cutoff=0.8)
+    if not ends + close:
+        close = difflib.get_close_matches(key, keys, n=2, cutoff=0.5)
+    return list(dict.fromkeys(ends + close))[:3]
+
+
+def _plain(value: Any) -> Any:
+    """Containers and scalars as they are, everything else by name; ``_target_`` first."""
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: name != "_target_")
+        return {name: _plain(value[name]) for name in names}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)

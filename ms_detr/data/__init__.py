@@ -1,0 +1,26 @@
+"""Data: COCO-format datasets, the DETR recipe's mapper, repeatable loaders, the demo dataset."""
+
+from .augmentation import DETR_SHORT_EDGES, RandomChoice, detr_augmentations
+from .coco import check_classes, class_names, coco_dataset
+from .demo import DemoSpec, generate_demo, preview
+from .loader import TrainLoader, build_test_loader, build_train_loader
+from .mapper import DetrMapper
+from .sampler import TrainingSampler, iterations_per_epoch
+
+__all__ = [
+    "DETR_SHORT_EDGES",
+    "DemoSpec",
+    "DetrMapper",
+    "RandomChoice",
+    "TrainLoader",
+    "TrainingSampler",
+    "build_test_loader",
+    "build_train_loader",
+    "check_classes",
+    "class_names",
+    "coco_dataset",
+    "detr_augmentations",
+    "generate_demo",
+    "iterations_per_epoch",
+    "preview",
+]

@@ -1,0 +1,75 @@
+"""The training augmentation of the DETR family, put together from Detectron2's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data.transforms import (
+    Augmentation,
+    AugmentationList,
+    RandomCrop,
+    RandomFlip,
+    ResizeShortestEdge,
+)
+from fvcore.transforms.transform import Transform
+
+DETR_SHORT_EDGES = tuple(range(480, 801, 32))
+
+
+class RandomChoice(Augmentation):
+    """Apply one of several chains of augmentations, drawn with equal probability.
+
+    Args:
+        chains: lists of Detectron2 augmentations or transforms.
+    """
+
+    def __init__(self, chains: Sequence[Sequence[Augmentation | Transform]]):
+        super().__init__()
+        if len(chains) == 0:
+            raise ValueError("RandomChoice needs at least one chain of augmentations, got none.")
+        self.chains = [AugmentationList(list(chain)) for chain in chains]
+
+    def __call__(self, aug_input) -> Transform:
+        return self.chains[np.random.randint(len(self.chains))](aug_input)
+
+    def __repr__(self) -> str:
+        return f"RandomChoice({self.chains})"
+
+
+def detr_augmentations(
+    short_edges: Sequence[int] = DETR_SHORT_EDGES,
+    max_size: int = 1333,
+    crop_short_edges: Sequence[int] = (400, 500, 600),
+    crop_range: tuple[int, int] = (384, 600),
+    flip: float = 0.5,
+) -> list[Augmentation]:
+    """Flip, then either resize, or resize, crop and resize again (DETR, arXiv 2005.12872, A.4).
+
+    Args:
+        short_edges: lengths in pixels from which the shorter side is drawn.
+        max_size: limit in pixels of the longer side.
+        crop_short_edges: lengths of the shorter side before a crop.
+        crop_range: least and greatest side of a crop; height and width are drawn separately,
+            and are never longer than the image.
+        flip: probability of the horizontal flip.
+
+    Returns:
+        Augmentations for :class:`ms_detr.data.DetrMapper`. Sizes are rounded as Detectron2 does
+        it, which can differ by one pixel from the authors' code.
+    """
+
+    def resize() -> Augmentation:
+        return ResizeShortestEdge(_lengths("short_edges", short_edges), max_size, "choice")
+
+    before_crop = ResizeShortestEdge(
+        _lengths("crop_short_edges", crop_short_edges), sample_style="choice"
+    )
+    crop = RandomCrop("absolute_range", _lengths("crop_range", crop_range))
+    return [RandomFlip(flip), RandomChoice([[resize()], [before_crop, crop, resize()]])]
+
+
+def _lengths(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    """A tuple of plain integers; a config hands over its own kind of list."""
+    lengths = tuple(int(value) for value in values)
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"{name} must be positive lengths in pixels, got {list(values)}.")
+    return lengths

@@ -1,0 +1,151 @@
+"""Data loaders: a training stream that can be resumed, and one pass over the test images."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from .sampler import Key, TrainingSampler
+
+Mapper = Callable[[dict], dict]
+
+
+class TrainLoader(DataLoader):
+    """An endless DataLoader of lists of model inputs, in the order of a TrainingSampler."""
+
+    batch_sampler: TrainingSampler
+
+    @property
+    def dataset_size(self) -> int:
+        """Number of images."""
+        return self.batch_sampler.size
+
+    @property
+    def total_batch_size(self) -> int:
+        """Images per iteration over all ranks."""
+        return self.batch_sampler.total_batch_size
+
+    @property
+    def start_iteration(self) -> int:
+        """The iteration that the first batch belongs to."""
+        return self.batch_sampler.start_iteration
+
+
+def build_train_loader(
+    dataset: list[dict],
+    mapper: Mapper,
+    total_batch_size: int,
+    num_workers: int = 4,
+    seed: int = 0,
+    start_iteration: int = 0,
+) -> TrainLoader:
+    """An endless stream of training batches, the part of this process.
+
+    Which images a batch holds and how they are augmented depends on (seed, iteration) only: not on
+    the number of workers or processes, and not on where a run was resumed.
+
+    Args:
+        dataset: Detectron2 dataset dicts, see :func:`ms_detr.data.coco_dataset`.
+        mapper: makes a model input of a dataset dict. Its random draws from numpy, ``random`` and
+            torch are seeded here, image by image.
+        total_batch_size: images per iteration over all processes.
+        num_workers: loader processes per training process; 0 loads in the training process.
+        seed: 0 or greater.
+        start_iteration: where a resumed run goes on.
+
+    Raises:
+        ValueError: see :class:`ms_detr.data.TrainingSampler`.
+    """
+    sampler = TrainingSampler(
+        len(dataset),
+        total_batch_size,
+        seed,
+        comm.get_rank(),
+        comm.get_world_size(),
+        start_iteration,
+    )
+    return TrainLoader(
+        _SeededDataset(dataset, mapper, seed),
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=list,
+        generator=_own_generator(),
+        persistent_workers=num_workers > 0,
+    )
+
+
+def build_test_loader(
+    dataset: list[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 4
+) -> DataLoader:
+    """One pass over the dataset in its own order; every process gets its part, none twice.
+
+    Args:
+        dataset: Detectron2 dataset dicts.
+        mapper: makes a model input of a dataset dict.
+        batch_size: images per batch and process; the last batch may be smaller.
+        num_workers: loader processes per process; 0 loads in the process itself.
+    """
+    if batch_size < 1:
+        raise ValueError(f"dataloader.test.batch_size must be at least 1, got {batch_size}.")
+    sampler = InferenceSampler(len(dataset))
+    return DataLoader(
+        MapDataset(DatasetFromList(dataset), mapper),
+        batch_sampler=BatchSampler(sampler, batch_size, drop_last=False),
+        num_workers=num_workers,
+        collate_fn=list,
+        generator=_own_generator(),
+    )
+
+
+def _own_generator() -> torch.Generator:
+    """For a DataLoader, which would draw a number from torch's global generator at every start.
+
+    So an evaluation more or less doesn't change the training that follows it.
+    """
+    return torch.Generator().manual_seed(0)
+
+
+class _SeededDataset(Dataset):
+    """Maps the keys of a TrainingSampler to model inputs.
+
+    The records are held as bytes (by DatasetFromList), so that workers share their memory.
+    """
+
+    def __init__(self, records: list[dict], mapper: Mapper, seed: int):
+        self.records = DatasetFromList(records)
+        self.mapper = mapper
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> dict:
+        epoch, position, index = key
+        with _seeded(self.seed, epoch, position):
+            return self.mapper(self.records[index])
+
+
+@contextmanager
+def _seeded(*key: int) -> Iterator[None]:
+    """Seed the global random generators from a key, and put them back as they were."""
+    sequence = np.random.SeedSequence(key)
+    words = sequence.generate_state(4)
+    # Swapping numpy's bit generator costs a tenth of saving and restoring its state.
+    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    states = random.getstate(), torch.get_rng_state()
+    np.random.set_bit_generator(np.random.MT19937(sequence))  # type: ignore[attr-defined]
+    random.seed(words.tobytes())
+    # The one generator, not torch.manual_seed, which would reseed the accelerators as well.
+    torch.default_generator.manual_seed(int(words[0]))
+    try:
+        yield
+    finally:
+        np.random.set_bit_generator(generator)  # type: ignore[attr-defined]
+        random.setstate(states[0])
+        torch.set_rng_state(states[1])

@@ -1,0 +1,163 @@
+"""Checkpoints of a run: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import nn
+
+from ..files import PARTIAL, atomic_path, write_text
+from .state import load_strictly, plain_state, read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+TAG = "last_checkpoint"  # Detectron2's name: holds the file name of the newest checkpoint
+FINAL = "model_final.pth"
+BEST = "model_best.pth"
+PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+
+
+class Checkpointer:
+    """Writes and resumes the checkpoints of a run in one folder.
+
+    A checkpoint holds ``model``, ``optimizer``, ``iteration`` (the last one that was run),
+    ``config`` as text, and what else is given. Detectron2's DetectionCheckpointer can read it.
+
+    Args:
+        folder: ``train.output_dir``; shared by all processes.
+        model: the bare model, not a distributed wrapper.
+        keep: so many of the newest periodic checkpoints are kept.
+        extra: stored as it is: tensors and plain types.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        keep: int = 2,
+        extra: Mapping[str, Any] | None = None,
+    ):
+        if keep < 1:
+            raise ValueError(f"train.checkpoints_to_keep must be at least 1, got {keep}")
+        self.folder = Path(folder)
+        self.model = model
+        self.optimizer = optimizer
+        self.keep = keep
+        self.extra = dict(extra or {})
+
+    def save(self, iteration: int, final: bool = False) -> None:
+        """Write the state after ``iteration`` (0-based) and drop what is too old."""
+        if not comm.is_main_process():
+            return
+        name = FINAL if final else f"model_{iteration:07d}.pth"
+        state = {"optimizer": self.optimizer.state_dict(), **self._model_state(iteration)}
+        with atomic_path(self.folder / name) as path:
+            torch.save(state, path)
+        write_text(self.folder / TAG, name)
+        logger.info("saved %s", self.folder / name)
+        for old in self._periodic()[self.keep :]:
+            old.unlink()
+
+    def save_best(self, iteration: int, box_ap: float) -> None:
+        """Write the weights as the best so far; not meant for resuming."""
+        if comm.is_main_process():
+            with atomic_path(self.folder / BEST) as path:
+                torch.save({"box_ap": box_ap, **self._model_state(iteration)}, path)
+            logger.info("saved %s: box AP %.2f", self.folder / BEST, box_ap)
+
+    def best_ap(self) -> float | None:
+        """Box AP of the best checkpoint so far."""
+        path = self.folder / BEST
+        return read_checkpoint(path, mmap=True)["box_ap"] if path.is_file() else None
+
+    def last(self) -> str:
+        """The newest checkpoint that can be resumed, empty if there is none."""
+        candidates = self._candidates()
+        return str(candidates[0]) if candidates else ""
+
+    def start_afresh(self) -> None:
+        """Make sure that a new run overwrites nothing.
+
+        Raises:
+            ValueError: the folder holds checkpoints of an earlier run.
+        """
+        found = [path.name for path in (*self._candidates(), self.folder / BEST) if path.is_file()]
+        if found:
+            raise ValueError(
+                f"train.output_dir {self.folder} holds checkpoints of an earlier run "
+                f"({', '.join(found)}): continue it with --resume, or choose another folder with "
+                "train.output_dir=..."
+            )
+
+    def resume(self) -> int:
+        """Load the newest checkpoint that can be read; an unreadable one is reported and passed.
+
+        Returns:
+            The iteration to go on with; 0 if there is no checkpoint.
+
+        Raises:
+            ValueError: no checkpoint can be read, or it doesn't fit the model or the optimiser.
+        """
+        path, state = self._newest_readable()
+        if state is None:
+            return 0
+        load_strictly(self.model, state["model"], path)
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise ValueError(
+                f"the optimiser in {path} doesn't fit this config ({error}): resume with the "
+                "config and overrides of the run that wrote it"
+            ) from error
+        logger.info("resuming from %s", path)
+        return int(state["iteration"]) + 1
+
+    def _model_state(self, iteration: int) -> dict[str, Any]:
+        model = plain_state(self.model.state_dict())
+        return {"model": model, "iteration": iteration, **self.extra}
+
+    def _newest_readable(self) -> tuple[str, dict[str, Any] | None]:
+        """All processes take the file that the main process has found to be readable."""
+        path, state, problems = "", None, []
+        if comm.is_main_process():
+            for leftover in self.folder.glob(f"*{PARTIAL}"):
+                leftover.unlink()
+            for candidate in self._candidates():
+                try:
+                    state = read_checkpoint(candidate)
+                    path = str(candidate)
+                    break
+                except ValueError as error:
+                    problems.append(str(error))
+                    logger.warning("%s; trying the checkpoint before it", error)
+        path, problems = comm.all_gather((path, problems))[0]
+        if problems and not path:
+            raise ValueError(f"no checkpoint in {self.folder} can be read: {'; '.join(problems)}")
+        if path and state is None:
+            state = read_checkpoint(path)
+        return path, state
+
+    def _candidates(self) -> list[Path]:
+        """Checkpoints that can be resumed, newest first."""
+        tag = self.folder / TAG
+        tagged = [self.folder / tag.read_text(encoding="utf-8").strip()] if tag.is_file() else []
+        found = [*tagged, self.folder / FINAL, *self._periodic()]
+        return [path for path in dict.fromkeys(found) if path.is_file()]
+
+    def _periodic(self) -> list[Path]:
+        """Periodic checkpoints, newest first."""
+        numbered = [
+            (int(match[1]), path)
+            for path in self.folder.glob("model_*.pth")
+            if (match := PERIODIC.fullmatch(path.name))
+        ]
+        return [path for _, path in sorted(numbered, reverse=True)]

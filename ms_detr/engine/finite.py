@@ -1,0 +1,59 @@
+"""Agreement of all processes on whether a step is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, distributed
+
+MAX_NAMED = 8
+
+
+def anywhere(bad: Tensor) -> bool:
+    """Whether the flag (a scalar 0 or 1 on the device) is set in any process. A collective."""
+    if comm.get_world_size() > 1:
+        distributed.all_reduce(bad, op=distributed.ReduceOp.MAX)
+    return bool(bad.item())
+
+
+def bad_names(values: Mapping[str, Tensor]) -> list[str]:
+    """Names of the values that are NaN or infinite."""
+    if not values:
+        return []
+    finite = torch.stack([value.detach().float().isfinite().all() for value in values.values()])
+    return [name for name, fine in zip(values, finite.tolist(), strict=True) if not fine]
+
+
+def report(
+    what: str, iteration: int, batch: Sequence[Mapping[str, Any]], trouble: str, last: str
+) -> str:
+    """The message about a step that isn't finite, the same in all processes. A collective.
+
+    Args:
+        what: what isn't finite, e.g. "loss".
+        trouble: what this process knows about it; empty if it saw nothing wrong.
+        last: the last good checkpoint, empty if there is none.
+    """
+    mine = (comm.get_rank(), trouble, [_image(x) for x in batch]) if trouble else None
+    places = [place for place in comm.all_gather(mine) if place is not None]
+    lines = [
+        f"rank {rank}: {trouble}; its images: {_listed(images)}" for rank, trouble, images in places
+    ]
+    kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    return (
+        f"{what} is not finite at iteration {iteration}; {'; '.join(lines)}. "
+        f"The weights were not changed, {kept}. Look at the boxes of these images; "
+        "if they are sound, lower optimizer.lr or train.clip_grad_norm and go on with --resume"
+    )
+
+
+def _image(x: Mapping[str, Any]) -> str:
+    return f"{x.get('image_id', '?')} ({x.get('file_name', 'no file')})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

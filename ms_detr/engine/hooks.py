@@ -1,0 +1,81 @@
+"""Hooks: what happens between training steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+from .checkpoint import Checkpointer
+
+logger = logging.getLogger(__name__)
+
+BOX_AP = "bbox/AP"
+
+
+class CheckpointHook(HookBase):
+    """Save every ``period`` iterations (0: never) and after the last one."""
+
+    def __init__(self, checkpointer: Checkpointer, period: int):
+        self._checkpointer = checkpointer
+        self._period = period
+
+    def after_step(self) -> None:
+        """Save if it is time."""
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter:
+            self._checkpointer.save(self.trainer.iter, final=True)
+        elif self._period and done % self._period == 0:
+            self._checkpointer.save(self.trainer.iter)
+
+
+class EvaluationHook(HookBase):
+    """Evaluate every ``period`` iterations (0: never) and after training; keep the best weights.
+
+    Detectron2's own hook evaluates after a run that failed in its last iteration, too.
+
+    Args:
+        evaluate: returns nested results in the main process, e.g. ``{"bbox": {"AP": 40.0}}``.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[], Mapping[str, Any]],
+        period: int,
+        checkpointer: Checkpointer | None = None,
+    ):
+        self._evaluate = evaluate
+        self._period = period
+        self._checkpointer = checkpointer
+        self.results: Mapping[str, Any] = {}
+
+    def after_step(self) -> None:
+        """Evaluate if it is time."""
+        done = self.trainer.iter + 1
+        if self._period and done % self._period == 0 and done < self.trainer.max_iter:
+            self._run(self.trainer.iter)
+
+    def after_train(self) -> None:
+        """Evaluate what a complete training has led to."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._run(self.trainer.max_iter - 1)
+
+    def _run(self, iteration: int) -> None:
+        self.results = self._evaluate()
+        if comm.is_main_process():
+            scalars = {
+                name: float(value)
+                for name, value in flatten_results_dict(self.results).items()
+                if math.isfinite(value)  # no objects of a size or class
+            }
+            self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
+            if self._checkpointer is not None and BOX_AP in scalars:
+                best = self._checkpointer.best_ap()
+                if best is None or scalars[BOX_AP] > best:
+                    self._checkpointer.save_best(iteration, scalars[BOX_AP])
+        comm.synchronize()  # so that the next iteration's speed is the step's

@@ -1,0 +1,228 @@
+"""One process for every device, on one or more machines."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+from torch import distributed
+from torch.multiprocessing.spawn import ProcessException
+
+from ..errors import short_message
+
+logger = logging.getLogger(__name__)
+
+USER_ERROR = 2  # exit code, argparse's
+TIMEOUT = timedelta(minutes=30)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Arguments of a training command, with Detectron2's names."""
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate a detector.",
+        epilog="Under torchrun, its processes are used and --num-gpus is ignored.",
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="a config, e.g. one of configs/")
+    add("--resume", action="store_true", help="continue the run in train.output_dir, if there")
+    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume "
+        "the last checkpoint")  # fmt: skip
+    add("--num-gpus", type=int, default=1, help="processes on this machine (on the CPU, too)")
+    add("--num-machines", type=int, default=1, help="number of machines")
+    add("--machine-rank", type=int, default=0, help="the rank of this machine, from 0")
+    add("--dist-url", default="auto", help="where machines meet, e.g. tcp://first-machine:29500")
+    add("--debug", action="store_true", help="show the traceback of every error")
+    add("opts", nargs="*", metavar="key=value", help="overrides: key=value, +key=value, ~key")
+    return parser
+
+
+def run_command(command: Callable[[], Any], debug: bool = False) -> int:
+    """Run a command; what the user can mend becomes one line on stderr.
+
+    Returns:
+        The exit code: 0, or 2 after such an error. Other errors keep their traceback.
+    """
+    try:
+        command()
+    except Exception as error:
+        message = str(error) if isinstance(error, ProcessError) else short_message(error)
+        if message is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        return USER_ERROR
+    return 0
+
+
+class ProcessError(RuntimeError):
+    """A launched process failed with an error that its user can mend; holds its message."""
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of a config's ``train.device``: ``auto`` takes CUDA where there is any."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"train.device is '{device}', but PyTorch finds no CUDA device")
+    return chosen
+
+
+def launch(
+    main: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    *,
+    num_processes: int = 1,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    device: str = "auto",
+    timeout: timedelta = TIMEOUT,
+) -> Any:
+    """Call ``main(*args)`` in every process: torchrun's, or as many as are asked for.
+
+    Detectron2's Launcher needs CUDA (0.4) and knows no torchrun.
+
+    Args:
+        main: importable, with arguments that can be pickled, when processes are started.
+        num_processes: on this machine; ignored under torchrun.
+        dist_url: where processes meet; ``auto`` finds a free port on this machine.
+        device: as in ``train.device``: NCCL on CUDA, gloo on the CPU.
+        timeout: for what processes wait for one another, the slowest evaluation included.
+
+    Returns:
+        What ``main`` returns; None where processes were started.
+
+    Raises:
+        ProcessError: a started process failed in a way that the user can mend.
+        ValueError: more processes than devices, or machines that have no place to meet.
+    """
+    cuda = choose_device(device).type == "cuda"
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
+        local_rank = int(os.environ["LOCAL_RANK"])
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        with _Group(cuda, "env://", rank, world_size, local_rank, local_size, timeout):
+            return main(*args)
+    world_size = num_processes * num_machines
+    if world_size == 1:
+        return main(*args)
+    if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
+        raise ValueError(
+            f"--num-gpus {num_processes} --num-machines {num_machines} --machine-rank "
+            f"{machine_rank}: counts start at 1, ranks at 0"
+        )
+    if cuda and num_processes > torch.cuda.device_count():
+        raise ValueError(
+            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; "
+            "train.device=cpu runs as many processes on the CPU"
+        )
+    if dist_url == "auto":
+        if num_machines > 1:
+            raise ValueError("several machines need --dist-url tcp://first-machine:port")
+        dist_url = f"tcp://127.0.0.1:{free_port()}"
+    _spawn(num_processes, machine_rank, main, args, cuda, dist_url, world_size, timeout)
+    return None
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _spawn(num_processes: int, machine_rank: int, *rest: Any) -> None:
+    messages = mp.get_context("spawn").SimpleQueue()
+    arguments = (messages, mp.get_start_method(), machine_rank, num_processes, *rest)
+    try:
+        mp.spawn(_process, arguments, nprocs=num_processes)
+    except ProcessException as error:
+        if messages.empty():
+            raise
+        raise ProcessError(messages.get()) from error
+
+
+def _process(
+    local_rank: int,
+    messages: Any,
+    start_method: str,
+    machine_rank: int,
+    num_processes: int,
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    cuda: bool,
+    dist_url: str,
+    world_size: int,
+    timeout: timedelta,
+) -> None:
+    """The body of a started process."""
+    rank = machine_rank * num_processes + local_rank
+    # A spawned process spawns its loaders' workers, too, unless told otherwise: they would take
+    # seconds to start, and a copy of the dataset each.
+    mp.set_start_method(start_method, force=True)
+    try:
+        with _Group(cuda, dist_url, rank, world_size, local_rank, num_processes, timeout):
+            main(*args)
+    except Exception as error:
+        message = short_message(error)
+        if message is None:
+            raise  # mp.spawn brings the traceback to the parent
+        messages.put(message)
+        sys.exit(USER_ERROR)
+
+
+class _Group:
+    """The process group, and Detectron2's group of the processes on one machine."""
+
+    def __init__(
+        self,
+        cuda: bool,
+        url: str,
+        rank: int,
+        world_size: int,
+        local_rank: int,
+        local_size: int,
+        timeout: timedelta,
+    ):
+        if cuda:
+            torch.cuda.set_device(local_rank)
+        distributed.init_process_group(
+            "nccl" if cuda else "gloo",
+            init_method=url,
+            rank=rank,
+            world_size=world_size,
+            timeout=timeout,
+        )
+        set_local_group(local_size)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None:  # after a failure it could wait for processes that are gone
+            distributed.destroy_process_group()
+
+
+def set_local_group(local_size: int) -> None:
+    """Tell Detectron2 which processes share a machine. All processes must call it together."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(local_size)
+        return
+    # Detectron2 0.4 sets this only in its own launcher.
+    for first in range(0, comm.get_world_size(), local_size):
+        ranks = list(range(first, first + local_size))
+        group = distributed.new_group(ranks)
+        if comm.get_rank() in ranks:
+            comm._LOCAL_PROCESS_GROUP = group

@@ -1,0 +1,115 @@
+"""What a training run reports about itself."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from detectron2.utils.events import EventWriter, get_event_storage
+from torch import Tensor, distributed
+
+from ..files import write_text
+
+logger = logging.getLogger(__name__)
+
+TOTAL = "total_loss"
+
+
+class RunningMean:
+    """Means of named scalars over steps and processes, kept on the device until asked for.
+
+    Reading dozens of losses one by one in every step would make the host wait for the device
+    dozens of times; here a step costs one `stack` and one addition, and `read` one transfer.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._sum: Tensor | None = None
+        self._steps = 0
+
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Count one step. Names that differ from the last step's start a new mean."""
+        names = tuple(values)
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        if self._sum is None or names != self._names:
+            self._names, self._sum, self._steps = names, torch.zeros_like(stacked), 0
+        self._sum += stacked
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """The means since the last call. All processes must call it together."""
+        if self._sum is None:
+            return {}
+        mean = self._sum / self._steps
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(mean)
+            mean /= distributed.get_world_size()
+        self._sum = None
+        return dict(zip(self._names, mean.tolist(), strict=True))
+
+
+def term_sums(losses: Mapping[str, float]) -> dict[str, float]:
+    """Sum losses named ``{term}/loss_{name}/{layer}`` by term: ``{term}/loss``."""
+    sums: dict[str, float] = {}
+    for name, value in losses.items():
+        term, separator, _ = name.partition("/loss_")
+        if separator:
+            sums[f"{term}/loss"] = sums.get(f"{term}/loss", 0.0) + value
+    return sums
+
+
+class ProgressPrinter(EventWriter):
+    """One line of progress: total loss, loss per term, learning rate, speed, time left.
+
+    Detectron2's printer would list every layer's losses; those go to ``metrics.json``.
+    """
+
+    def __init__(self, max_iter: int):
+        self._max_iter = max_iter
+
+    def write(self) -> None:
+        """Print the line if this iteration's losses are there: not after a run that failed."""
+        storage = get_event_storage()
+        if storage.latest().get(TOTAL, (0.0, -1))[1] != storage.iter:
+            return
+        latest = {name: value for name, (value, _) in storage.latest().items()}
+        done = storage.iter + 1
+        parts = [f"iter {done}/{self._max_iter}"]
+        histories = storage.histories()
+        if "time" in histories:  # not in the first iterations, which are slow and don't count
+            seconds = histories["time"].median(1000)
+            left = datetime.timedelta(seconds=int(seconds * (self._max_iter - done)))
+            parts.append(f"eta {left}")
+        parts.append(f"loss {latest[TOTAL]:.4g}")
+        terms = [name for name in latest if name.endswith("/loss")]
+        parts += [f"{name.removesuffix('/loss')} {latest[name]:.4g}" for name in terms]
+        if "grad_norm" in latest:
+            parts.append(f"grad {latest['grad_norm']:.3g}")
+        if "lr" in latest:
+            parts.append(f"lr {latest['lr']:.3g}")
+        if "time" in histories:
+            data = histories["data_time"].avg(20) if "data_time" in histories else 0.0
+            parts.append(f"{histories['time'].avg(20):.3f} s/iter (data {data:.3f})")
+        if torch.cuda.is_available():
+            parts.append(f"mem {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
+        logger.info("  ".join(parts))
+
+
+def forget_metrics_from(path: str | Path, iteration: int) -> None:
+    """Drop the lines of a metrics file from an iteration on: a resumed run writes them again."""
+    path = Path(path)
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["iteration"] < iteration:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # half a line, of a run that was killed
+    write_text(path, "".join(kept))

@@ -1,0 +1,22 @@
+"""A trained model, ready to be used."""
+
+from __future__ import annotations
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from .launch import choose_device
+from .weights import load_weights
+
+
+def load_model(cfg: DictConfig, weights: str) -> nn.Module:
+    """Build the config's model, load ``weights``, put it on the config's device, in eval mode.
+
+    Raises:
+        ValueError: if the weights do not fit the model.
+        FileNotFoundError: if there is no such file.
+    """
+    model = instantiate(cfg.model)
+    load_weights(model, weights)
+    return model.to(choose_device(cfg.train.device)).eval()

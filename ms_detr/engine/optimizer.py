@@ -1,0 +1,73 @@
+"""From a config to an optimiser."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig, ListConfig
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+def parameter_groups(
+    model: nn.Module, base_lr: float, lr_factors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Parameter groups of an optimiser: one for every learning rate, base rate first.
+
+    Weight decay is the optimiser's, the same for all parameters, norms and biases included
+    (Deformable DETR's recipe).
+
+    Args:
+        base_lr: learning rate of what no factor matches.
+        lr_factors: factor by a part of the parameter's name, e.g. ``{"backbone": 0.1}``. The
+            longest part that matches counts.
+
+    Returns:
+        Groups of all trainable parameters, each parameter in one group; frozen ones in none.
+
+    Raises:
+        ValueError: for a negative factor, or when nothing in the model is trainable.
+    """
+    factors = dict(lr_factors or {})
+    for part, factor in factors.items():
+        if factor < 0:
+            raise ValueError(f"optimizer.params.lr_factors.{part} is negative: {factor}")
+    by_length = sorted(factors, key=len, reverse=True)
+    parameters: dict[float, list[nn.Parameter]] = {}
+    matched: set[str | None] = set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            match = next((part for part in by_length if part in name), None)
+            matched.add(match)
+            factor = 1.0 if match is None else factors[match]
+            parameters.setdefault(factor, []).append(parameter)
+    if not parameters:
+        raise ValueError("the model has no trainable parameter")
+    for part in factors.keys() - matched:
+        logger.warning("optimizer.params.lr_factors.%s matches no trainable parameter", part)
+    return [
+        {"params": parameters[factor], "lr": base_lr * factor}
+        for factor in sorted(parameters, key=lambda factor: (factor != 1.0, -factor))
+    ]
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Build ``cfg.optimizer`` for a model.
+
+    Following Detectron2's habit, ``cfg.optimizer.params`` is a call that lacks its ``model``.
+    """
+    cfg.params.model = model
+    try:
+        optimizer = instantiate(cfg)
+    finally:
+        del cfg.params.model  # a config holds no weights
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            if isinstance(value, ListConfig):  # a tuple of the config; checkpoints keep plain types
+                group[key] = tuple(value)
+    return optimizer

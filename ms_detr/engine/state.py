@@ -1,0 +1,109 @@
+"""State dicts: read without running code, loaded without leftovers."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
+    """Read a ``.pth`` file onto the CPU, refusing anything but tensors and plain values.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file can't be read, or needs unpickling, which could run code from it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path} not found")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        if "unsupported global" not in str(error).lower():
+            raise ValueError(f"{path} is no checkpoint that torch.save has written") from error
+        raise ValueError(
+            f"{path} holds more than tensors and plain values; reading it could run code from the "
+            "file, so it is refused. If you trust it, load it with torch.load(..., "
+            "weights_only=False), save its state_dict alone and give that file"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else "it is empty"
+        raise ValueError(f"{path} can't be read, perhaps it is cut off: {reason}") from error
+
+
+def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without metadata.
+
+    Given its metadata, FrozenBatchNorm2d of Detectron2 0.4 shifts the running variance of a plain
+    BatchNorm checkpoint by epsilon, in the caller's tensor too.
+    """
+    return dict(state)
+
+
+def load_strictly(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, required: str = ""
+) -> None:
+    """Load a state dict into a model; every tensor must find its place.
+
+    Args:
+        source: where the state comes from, for the message.
+        required: only the model's names that start so must be in the state.
+
+    Raises:
+        ValueError: names what is missing, unknown or of another shape, and the likely reason.
+    """
+    own = model.state_dict()
+    # BatchNorm's step counter is absent from converted weights and changes no result.
+    needed = {n for n in own if n.startswith(required) and not n.endswith("num_batches_tracked")}
+    missing = [name for name in own if name in needed and name not in state]
+    unknown = [name for name in state if name not in own]
+    misshapen = [
+        f"{name} {_shape(state[name])} instead of {_shape(own[name])}"
+        for name in state
+        if name in own and state[name].shape != own[name].shape
+    ]
+    problems = [
+        _some(names, word)
+        for names, word in (
+            (misshapen, "of wrong shape"),
+            (missing, "missing"),
+            (unknown, "unknown"),
+        )
+        if names
+    ]
+    if problems:
+        hint = _hint(own, state)
+        raise ValueError(f"{source} doesn't fit the model: {'; '.join(problems)}{hint}")
+    model.load_state_dict(plain_state(state), strict=False)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _some(names: list[str], word: str) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {word} ({shown})"
+
+
+def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The config key that most likely differs."""
+    wrong = [n for n in state if n in own and state[n].shape != own[n].shape]
+    sizes = {(state[name].shape[:1], own[name].shape[:1]) for name in wrong}
+    if wrong and all("class" in name for name in wrong) and len(sizes) == 1:
+        ((theirs, ours),) = sizes
+        return f". It was trained on {theirs[0]} classes, model.num_classes is {ours[0]}"
+    if wrong and all("quer" in name for name in wrong):
+        return ". Set model.num_queries as it was trained"
+    if wrong and len(wrong) > len(own) / 4:
+        return (
+            ". It comes from a model of another size (model.embed_dim, feedforward_dim, backbone)"
+        )
+    if not any(name in own for name in state):
+        return ". No name is known: it belongs to another model or implementation"
+    return ". Use the config that it was trained with"

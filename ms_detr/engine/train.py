@@ -1,0 +1,224 @@
+"""A run: train and evaluate what a config describes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
+from detectron2.utils import comm
+from detectron2.utils.events import JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..config import describe
+from ..data import check_classes, class_names, iterations_per_epoch
+from ..evaluation import evaluate
+from ..files import write_text
+from .checkpoint import Checkpointer
+from .hooks import CheckpointHook, EvaluationHook
+from .launch import choose_device
+from .logs import environment, setup_logging
+from .metrics import ProgressPrinter, forget_metrics_from
+from .optimizer import build_optimizer
+from .trainer import Trainer
+from .weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = (
+    "model",
+    "dataloader.train",
+    "dataloader.test",
+    "dataloader.evaluator",
+    "optimizer",
+    "lr_multiplier",
+    *(
+        f"train.{key}"
+        for key in (
+            "output_dir", "init_checkpoint", "epochs", "max_iter", "seed", "device", "threads",
+            "clip_grad_norm", "log_period", "eval_epochs", "checkpoint_epochs",
+            "checkpoints_to_keep",
+        )
+    ),
+)  # fmt: skip
+METRICS = "metrics.json"
+
+
+def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
+    """Train what a config describes and evaluate it, or only evaluate.
+
+    Args:
+        cfg: see `ms_detr.config.load`; its ``train`` node is documented in
+            ``configs/common/train.py``.
+        args: of `argument_parser`: ``config_file``, ``opts``, ``resume``, ``eval_only``.
+
+    Returns:
+        Results of the last evaluation, in the main process.
+
+    Raises:
+        ValueError, FileNotFoundError: about the config, the data or a checkpoint.
+        NonFiniteError: a loss became NaN or infinite.
+    """
+    check_complete(cfg)
+    train = cfg.train
+    setup_logging(train.output_dir)
+    device = prepare(train)
+    description = describe(args.config_file, args.opts, cfg)
+    logger.info("environment:\n%s", environment())
+    logger.info("config %s %s", args.config_file, " ".join(args.opts))
+
+    model = instantiate(cfg.model).to(device)
+    optimizer = build_optimizer(cfg.optimizer, model)
+    test_loader = instantiate(cfg.dataloader.test)
+    extra = {
+        "config": description,
+        "classes": check_dataset(cfg.dataloader.test, cfg.model.num_classes),
+    }
+    checkpointer = Checkpointer(
+        train.output_dir, model, optimizer, keep=train.checkpoints_to_keep, extra=extra
+    )
+    evaluator = instantiate(cfg.dataloader.evaluator)
+
+    def evaluation() -> Mapping[str, Any]:
+        return evaluate(model, test_loader, evaluator)
+
+    start = begin(train, checkpointer, args)
+    if args.eval_only:
+        return evaluation()
+    if comm.is_main_process():
+        header = f"# to read; made by: --config-file {args.config_file} {' '.join(args.opts)}\n"
+        write_text(Path(train.output_dir, "config.yaml"), header + description["text"])
+        forget_metrics_from(Path(train.output_dir, METRICS), start)
+    return fit(cfg, start, checkpointer, evaluation)
+
+
+def check_complete(cfg: DictConfig) -> None:
+    """Raise ValueError, naming the keys, unless the config has all that a run needs."""
+    missing = [key for key in REQUIRED if not _has(cfg, key)]
+    if missing:
+        raise ValueError(f"the config lacks {', '.join(missing)}; see configs/common")
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    return isinstance(node, DictConfig) and name in node
+
+
+def prepare(train: DictConfig) -> torch.device:
+    """Device, threads and seeds. All processes build the same model from the same seed."""
+    device = choose_device(train.device)
+    threads = train.threads
+    if threads is None and device.type == "cpu" and comm.get_world_size() > 1:
+        threads = max(1, torch.get_num_threads() // comm.get_local_size())
+    if threads is not None:
+        torch.set_num_threads(threads)
+    random.seed(train.seed)
+    np.random.seed(train.seed)
+    torch.manual_seed(train.seed)
+    return device
+
+
+def check_dataset(loader: DictConfig, num_classes: int) -> list[str]:
+    """Class names of a loader's dataset, as many as the model has; empty if it has no name."""
+    name = OmegaConf.select(loader, "dataset.name")
+    if name is None:
+        return []
+    check_classes(name, num_classes)
+    return class_names(name)
+
+
+def begin(train: DictConfig, checkpointer: Checkpointer, args: argparse.Namespace) -> int:
+    """Load the weights to start from; the iteration to start with.
+
+    Raises:
+        ValueError: nothing to evaluate, or a new run in the folder of an old one.
+    """
+    if args.resume and checkpointer.last():
+        return checkpointer.resume()
+    if args.eval_only:
+        if not load_weights(checkpointer.model, train.init_checkpoint):
+            raise ValueError(
+                "--eval-only needs a trained model: train.init_checkpoint=FILE, or --resume for "
+                f"the last checkpoint in {train.output_dir}"
+            )
+        return 0
+    checkpointer.start_afresh()
+    load_weights(checkpointer.model, train.init_checkpoint)
+    return 0
+
+
+def fit(
+    cfg: DictConfig,
+    start: int,
+    checkpointer: Checkpointer,
+    evaluation: Callable[[], Mapping[str, Any]],
+) -> Mapping[str, Any]:
+    """Train from an iteration to the end; results of the last evaluation."""
+    train = cfg.train
+    node = cfg.dataloader.train
+    node.start_iteration = start
+    loader = instantiate(node)
+    check_dataset(node, cfg.model.num_classes)
+    epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
+    max_iter = train.max_iter
+    if max_iter is None:
+        max_iter = round((train.epochs or 0) * epoch)
+    if max_iter < 1:
+        raise ValueError(f"nothing to train: train.epochs={train.epochs} max_iter={train.max_iter}")
+    logger.info(
+        "%d images, %d iterations an epoch; training from iteration %d to %d",
+        loader.dataset_size, epoch, start, max_iter,
+    )  # fmt: skip
+    trainer = Trainer(
+        distribute(checkpointer.model),
+        loader,
+        checkpointer.optimizer,
+        seed=train.seed,
+        clip_grad_norm=train.clip_grad_norm,
+        log_period=train.log_period,
+        last_checkpoint=checkpointer.last,
+    )
+    evaluation_hook = EvaluationHook(evaluation, round(train.eval_epochs * epoch), checkpointer)
+    trainer.register_hooks(
+        [
+            IterationTimer(),
+            LRScheduler(checkpointer.optimizer, instantiate(cfg.lr_multiplier)),
+            # Saved first: an evaluation that is interrupted costs no training.
+            CheckpointHook(checkpointer, round(train.checkpoint_epochs * epoch)),
+            evaluation_hook,
+            PeriodicWriter(writers(train.output_dir, start, max_iter), train.log_period)
+            if comm.is_main_process()
+            else None,
+        ]
+    )
+    trainer.train(start, max_iter)
+    return evaluation_hook.results
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """Wrap a model where there are several processes. Detectron2's wrapper knows no CPU."""
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[Any]:
+    """Progress on the terminal, ``metrics.json``, TensorBoard; a resumed run's from its start."""
+    return [
+        ProgressPrinter(max_iter),
+        JSONWriter(os.path.join(folder, METRICS)),
+        TensorboardXWriter(str(folder), purge_step=start),
+    ]

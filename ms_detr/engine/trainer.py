@@ -1,0 +1,146 @@
+"""The training step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.engine import TrainerBase
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ..structures import NonFiniteError
+from .finite import MAX_NAMED, anywhere, bad_names, report
+from .metrics import TOTAL, RunningMean, term_sums
+
+
+class Trainer(TrainerBase):
+    """Detectron2's loop and hooks around our own step.
+
+    Randomness inside the model (dropout) is seeded by (seed, iteration, rank) in every step, and
+    data by (seed, epoch, position): so a run that was resumed is the run that wasn't interrupted,
+    and no random state has to be stored.
+
+    Args:
+        model: returns ``{name: scalar loss}`` in training; wrapped for distribution if need be.
+        loader: yields batches without end, starting with the first iteration to be run.
+        clip_grad_norm: largest total norm of the gradient; None clips nothing.
+        log_period: losses are read from the device every so many iterations.
+        last_checkpoint: tells the last good checkpoint for the message of a failed run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[list[dict[str, Any]]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        seed: int = 0,
+        clip_grad_norm: float | None = None,
+        log_period: int = 20,
+        last_checkpoint: Callable[[], str] = str,
+    ):
+        super().__init__()
+        self.model = model
+        self.loader = loader
+        self.optimizer = optimizer
+        self.seed = seed
+        self.clip_grad_norm = clip_grad_norm
+        self.log_period = log_period
+        self.last_checkpoint = last_checkpoint
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._means = RunningMean()
+        self._batches: Iterator[list[dict[str, Any]]] = iter(())
+
+    def before_train(self) -> None:
+        """Start the loader's workers."""
+        self.model.train()
+        self._batches = iter(self.loader)
+        super().before_train()
+
+    def after_train(self) -> None:
+        """Stop the loader's workers."""
+        self._batches = iter(())
+        super().after_train()
+
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            NonFiniteError: in all processes, if a loss or the gradient isn't finite in any of
+                them; before the weights are changed.
+        """
+        start = time.perf_counter()
+        batch = next(self._batches)
+        data_time = time.perf_counter() - start
+        torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
+
+        losses = self._forward(batch)
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = self._clip(batch)
+        self.optimizer.step()
+
+        self._means.add({**losses, TOTAL: total, "grad_norm": norm})
+        self._log(data_time)
+
+    def _forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The losses, finite in all processes.
+
+        The processes agree before the backward pass and not after it: there they would wait for
+        the gradients of one that has failed. Matching has just made the host wait for the device,
+        so that reading the flag here costs little.
+        """
+        losses: dict[str, Tensor] = {}
+        trouble = ""
+        try:
+            losses = self.model(batch)
+            bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
+        except NonFiniteError as error:
+            trouble = str(error)
+            bad = torch.ones((), dtype=torch.bool, device=self._parameters[0].device)
+        if anywhere(bad.to(torch.int32)):
+            trouble = trouble or ", ".join(bad_names(losses))
+            raise NonFiniteError(
+                report("a loss", self.iter, batch, trouble, self.last_checkpoint())
+            )
+        return losses
+
+    def _clip(self, batch: list[dict[str, Any]]) -> Tensor:
+        """Clip the gradient; its norm before that, checked. Averaged, it is the same everywhere."""
+        limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
+        if not math.isfinite(norm.item()):
+            gradients = {
+                name.removeprefix("module."): parameter.grad
+                for name, parameter in self.model.named_parameters()
+                if parameter.grad is not None
+            }
+            names = bad_names(gradients) or ["the sum of squares overflows"]
+            trouble = "gradient of " + ", ".join(names[:MAX_NAMED])
+            raise NonFiniteError(
+                report("the gradient", self.iter, batch, trouble, self.last_checkpoint())
+            )
+        return norm
+
+    def _log(self, data_time: float) -> None:
+        if comm.is_main_process():
+            self.storage.put_scalar("data_time", data_time)
+        last = self.iter + 1 == self.max_iter
+        if (self.iter + 1) % self.log_period == 0 or last:
+            means = self._means.read()
+            if comm.is_main_process():
+                values = {**means, **term_sums(means)}
+                self.storage.put_scalars(**values, smoothing_hint=False)
+
+
+def step_seed(seed: int, iteration: int, rank: int) -> int:
+    """A seed of its own for every step of every process."""
+    low, high = np.random.SeedSequence((seed, iteration, rank)).generate_state(2)
+    # Torch takes 63 bits without a sign.
+    return (int(high) << 32 | int(low)) & (2**63 - 1)

@@ -1,0 +1,118 @@
+"""Initial weights: ``train.init_checkpoint``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from .state import load_strictly, read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+OFF = 'train.init_checkpoint=""'
+
+
+def load_weights(model: nn.Module, source: str | None) -> bool:
+    """Load weights into a model.
+
+    Args:
+        source: empty or None for none; a ``.pth`` file; or a URL, downloaded once into torch hub's
+            cache. A whole model, a backbone alone (``backbone.*``), or torchvision's ResNet.
+
+    Returns:
+        Whether the whole model was loaded, not the backbone alone.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, not a safe one, or not for this model.
+        OSError: the download failed; the message says where to put the file by hand.
+    """
+    if not source:
+        return False
+    path = download(source) if source.startswith(("http://", "https://")) else source
+    state = state_of(read_checkpoint(path), path)
+    if is_torchvision_resnet(state):
+        state = {f"backbone.{name}": value for name, value in from_torchvision(state).items()}
+    backbone_only = all(name.startswith("backbone.") for name in state)
+    load_strictly(model, state, source, required="backbone." if backbone_only else "")
+    logger.info("loaded %s%s", source, " (backbone only)" if backbone_only else "")
+    return not backbone_only
+
+
+def state_of(content: Any, path: str) -> dict[str, Tensor]:
+    """The state dict in a checkpoint: itself, or its ``model`` or ``state_dict`` entry."""
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not (
+        isinstance(content, Mapping)
+        and content
+        and all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise ValueError(f"{path} holds no weights: expected a state dict, or one under 'model'")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def is_torchvision_resnet(state: Mapping[str, Tensor]) -> bool:
+    """Whether names are those of torchvision's ResNets."""
+    return {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight"} <= state.keys()
+
+
+# torchvision's names -> Detectron2's; the classifier and BatchNorm's counters have no place there.
+RENAMES = (
+    (re.compile(r"^conv1\."), "stem.conv1."),
+    (re.compile(r"^bn1\."), "stem.conv1.norm."),
+    (re.compile(r"^layer(\d)\."), lambda match: f"res{int(match[1]) + 1}."),
+    (re.compile(r"\.bn(\d)\."), r".conv\1.norm."),
+    (re.compile(r"\.downsample\.0\."), ".shortcut."),
+    (re.compile(r"\.downsample\.1\."), ".shortcut.norm."),
+)
+
+
+def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename torchvision's ResNet weights to Detectron2's names."""
+    renamed = {}
+    for name, value in state.items():
+        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
+            continue
+        for pattern, replacement in RENAMES:
+            name = pattern.sub(replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def download(url: str) -> str:
+    """Fetch a URL into torch hub's cache, by one process of each machine.
+
+    Returns:
+        The cached file.
+
+    Raises:
+        OSError: in all processes, if one of them failed.
+    """
+    cached = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(urlparse(url).path))
+    failure = None
+    if comm.get_local_rank() == 0 and not cached.is_file():
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            logger.info("downloading %s to %s", url, cached)
+            # The file's name carries the start of its hash where its publisher wants it checked.
+            named = re.search(r"-([a-f0-9]{8,})\.", cached.name)
+            torch.hub.download_url_to_file(url, str(cached), named and named[1], progress=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            failure = str(error) or type(error).__name__
+    failures = [text for text in comm.all_gather(failure) if text]
+    if failures:
+        raise OSError(
+            f"can't download {url} ({failures[0]}): put the file at {cached} by hand, or start "
+            f"without it: {OFF}"
+        )
+    return str(cached)

@@ -1,0 +1,7 @@
+"""Evaluation: COCO's box AP, with and without NMS."""
+
+from .coco import CocoEvaluator, read_results
+from .inference import evaluate
+from .table import format_results
+
+__all__ = ["CocoEvaluator", "evaluate", "format_results", "read_results"]

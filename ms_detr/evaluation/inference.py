@@ -1,0 +1,28 @@
+"""Run a model over a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from torch import nn
+
+
+def evaluate(
+    model: nn.Module, loader: Iterable[list[dict[str, Any]]], evaluator: DatasetEvaluator
+) -> Mapping[str, Any]:
+    """Predict on all images and evaluate; logs progress and the time left.
+
+    Args:
+        model: the bare model; left in the mode (training or not) that it came in.
+        loader: has a length; yields this process's part of the dataset.
+
+    Returns:
+        The evaluator's results in the main process, nothing in the others.
+    """
+    training = model.training
+    try:
+        return inference_on_dataset(model, loader, evaluator)
+    finally:
+        model.train(training)  # Detectron2 0.4 doesn't go back after an error

@@ -1,0 +1,46 @@
+"""Results as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import chain, zip_longest
+
+from tabulate import tabulate
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+CLASS_PREFIX = "AP-"
+
+
+def format_results(results: Mapping[str, Mapping[str, float]]) -> str:
+    """Tables of the metrics of every task, and of its APs by class.
+
+    Args:
+        results: by task, as `CocoEvaluator.evaluate` returns them.
+    """
+    overall = [
+        [task, *(_number(values[name]) for name in METRICS)] for task, values in results.items()
+    ]
+    tables = [_table(overall, ("task", *METRICS))]
+    names = [name for name in next(iter(results.values()), {}) if name.startswith(CLASS_PREFIX)]
+    if names:
+        by_class = [
+            [name.removeprefix(CLASS_PREFIX), *(_number(r[name]) for r in results.values())]
+            for name in names
+        ]
+        headers = ("class", *(f"{task} AP" for task in results))
+        # A long list goes into three blocks side by side.
+        blocks = 1 if len(names) < 12 else 3
+        height = -(-len(by_class) // blocks)
+        columns = [by_class[i : i + height] for i in range(0, len(by_class), height)]
+        rows = [list(chain.from_iterable(row)) for row in zip_longest(*columns, fillvalue=[])]
+        tables.append(_table(rows, headers * len(columns)))
+    return "\n\n".join(tables)
+
+
+def _number(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.2f}"
+
+
+def _table(rows: list[list[str]], headers: tuple[str, ...]) -> str:
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

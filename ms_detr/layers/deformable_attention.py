@@ -1,0 +1,86 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import deformable_attention
+from ..structures import Memory
+
+
+class DeformableAttention(nn.Module):
+    """Each query reads ``num_points`` places a level and head, at offsets it predicts itself.
+
+    Args:
+        embed_dim: channels, a multiple of ``num_heads``.
+        num_levels: feature levels of the memory.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int = 8, num_levels: int = 4, num_points: int = 4
+    ):
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.num_levels = num_levels
+        self.num_points = num_points
+        samples = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(embed_dim, samples * 2)
+        self.attention_weights = nn.Linear(embed_dim, samples)
+        self.value_proj = nn.Linear(embed_dim, embed_dim)
+        self.output_proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Heads look in a ring of directions, points at growing distance, weights uniform."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack((angle.cos(), angle.sin()), -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        distance = torch.arange(1, self.num_points + 1)
+        ring = direction[:, None, None] * distance[None, None, :, None]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(ring.expand(-1, self.num_levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, query: Tensor, reference: Tensor, memory: Memory) -> Tensor:
+        """Read the memory around the references.
+
+        Args:
+            query: (B, Q, C).
+            reference: (B, Q, V, 2) points or (B, Q, V, 4) boxes on every level.
+
+        Returns:
+            (B, Q, C).
+        """
+        batch, num_queries, _ = query.shape
+        value = self.value_proj(memory.tokens)
+        value = value.masked_fill(memory.grid.padding_mask[..., None], 0.0)
+        value = value.unflatten(-1, (self.num_heads, -1))
+        per_level = (batch, num_queries, self.num_heads, self.num_levels, self.num_points)
+        offsets = self.sampling_offsets(query).view(*per_level, 2)
+        weights = self.attention_weights(query).view(*per_level[:3], -1).softmax(-1)
+        locations = self._locations(offsets, reference, memory.grid.level_shapes)
+        attended = deformable_attention(
+            value, memory.grid.level_shapes, locations, weights.view(per_level)
+        )
+        return self.output_proj(attended)
+
+    def _locations(
+        self, offsets: Tensor, reference: Tensor, level_shapes: tuple[tuple[int, int], ...]
+    ) -> Tensor:
+        """Sampling locations (B, Q, heads, V, points, 2) as (x, y) in [0, 1] of each level."""
+        center = reference[:, :, None, :, None, :2]
+        if reference.shape[-1] == 2:
+            sizes = offsets.new_tensor([(width, height) for height, width in level_shapes])
+            return center + offsets / sizes[:, None]
+        # Within a box an offset of num_points reaches the border.
+        return center + offsets * (0.5 / self.num_points) * reference[:, :, None, :, None, 2:]

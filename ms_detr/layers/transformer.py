@@ -1,0 +1,110 @@
+"""Sublayers of a post-norm transformer, and how they are initialised and stacked."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..structures import Memory
+from .deformable_attention import DeformableAttention
+
+
+@dataclass(frozen=True)
+class LayerContext:
+    """What a sublayer may look at besides its input.
+
+    Attributes:
+        position: (B, Q, C), added to queries and keys.
+        reference: (B, Q, V, 2 or 4), the queries' references on every level.
+        memory: the encoded image.
+    """
+
+    position: Tensor
+    reference: Tensor
+    memory: Memory
+
+
+class Sublayer(nn.Module):
+    """Post-norm residual: ``LayerNorm(x + Dropout(update))``."""
+
+    def __init__(self, embed_dim: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def add(self, x: Tensor, update: Tensor) -> Tensor:
+        """Close the residual branch; both (B, Q, C)."""
+        return self.norm(x + self.dropout(update))
+
+
+class SelfAttention(Sublayer):
+    """Multi-head attention among the queries; dropout also on the attention weights."""
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
+        super().__init__(embed_dim, dropout)
+        self.attention = nn.MultiheadAttention(
+            embed_dim, num_heads, dropout=dropout, batch_first=True
+        )
+
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """(B, Q, C) -> (B, Q, C)."""
+        query = x + context.position
+        return self.add(x, self.attention(query, query, x, need_weights=False)[0])
+
+
+class DeformableSublayer(Sublayer):
+    """Deformable attention from the queries to the memory, or from the tokens to themselves."""
+
+    def __init__(self, embed_dim: int, attention: DeformableAttention, dropout: float = 0.0):
+        super().__init__(embed_dim, dropout)
+        self.attention = attention
+
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """(B, Q, C) -> (B, Q, C)."""
+        update = self.attention(x + context.position, context.reference, context.memory)
+        return self.add(x, update)
+
+
+class FFN(Sublayer):
+    """Two linear layers with ReLU; dropout also after the ReLU."""
+
+    def __init__(self, embed_dim: int, feedforward_dim: int, dropout: float = 0.0):
+        super().__init__(embed_dim, dropout)
+        self.linear1 = nn.Linear(embed_dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, embed_dim)
+
+    def forward(self, x: Tensor, context: LayerContext | None = None) -> Tensor:
+        """(B, Q, C) -> (B, Q, C)."""
+        return self.add(x, self.linear2(self.dropout(F.relu(self.linear1(x)))))
+
+
+class MLP(nn.Sequential):
+    """``num_layers`` linear layers with ReLU between them."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int):
+        dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
+        modules: list[nn.Module] = []
+        for before, after in itertools.pairwise(dims):
+            modules += [nn.Linear(before, after), nn.ReLU()]
+        super().__init__(*modules[:-1])
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Xavier for every matrix; deformable attention then takes its own initialisation."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+    for child in module.modules():
+        if isinstance(child, DeformableAttention):
+            child.reset_parameters()
+
+
+def stack(layer: nn.Module, num_layers: int) -> nn.ModuleList:
+    """``num_layers`` copies of ``layer``, each drawn anew by :func:`init_transformer`."""
+    layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+    init_transformer(layers)
+    return layers

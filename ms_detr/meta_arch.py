@@ -1,0 +1,223 @@
+"""MSDETR: the detector as Detectron2 sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
+
+from .layers.boxes import xyxy_to_cxcywh
+from .layers.deformable_attention import DeformableAttention
+from .layers.transformer import FFN
+from .modeling import ClassHead, Decoder, Encoder, Neck, Postprocess, TwoStageInitializer
+from .modeling.decoder import OUTPUT
+from .structures import Predictions, Targets
+from .supervision import Criterion
+
+
+@META_ARCH_REGISTRY.register()
+class MSDETR(nn.Module):
+    """A detector with one decoder over one set of queries, and its supervision.
+
+    What makes a method are the parts: see ``configs/``. In training the model takes Detectron2's
+    batched inputs with ``instances`` and returns losses; else it returns detections.
+
+    Args:
+        num_classes, num_queries, embed_dim, num_heads, feedforward_dim, dropout: one key each in a
+            config, linked to every part that needs it; checked here against the parts.
+        pixel_mean, pixel_std: of the channels, in the order of the images.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        neck: Neck,
+        encoder: Encoder,
+        query_initializer: TwoStageInitializer,
+        decoder: Decoder,
+        criterion: Criterion,
+        postprocess: Postprocess,
+        num_classes: int,
+        num_queries: int,
+        embed_dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        dropout: float,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.encoder = encoder
+        self.query_initializer = query_initializer
+        self.decoder = decoder
+        self.criterion = criterion
+        self.postprocess = postprocess
+        self.num_classes = num_classes
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
+        _check_sources(criterion, decoder.sources, query_initializer.sources)
+        decoder.remove_unused_taps(criterion.sources)
+        _check_linked_keys(
+            self,
+            num_classes=num_classes,
+            num_queries=num_queries,
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            feedforward_dim=feedforward_dim,
+            dropout=dropout,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Train or predict on Detectron2's batched inputs.
+
+        Args:
+            batched_inputs: dicts with ``image`` (3, H, W); in training ``instances`` with
+                ``gt_boxes`` and ``gt_classes``; else optionally the output ``height``, ``width``.
+
+        Returns:
+            In training ``{name: loss}``, else ``[{"instances": Instances}, ...]`` with
+            ``pred_boxes`` in pixels of the output, ``scores`` and ``pred_classes``.
+        """
+        images, padding_mask = self.preprocess(batched_inputs)
+        if self.training:
+            targets = self.targets(batched_inputs)
+            return self.criterion(self.forward_tensors(images, padding_mask, targets), targets)
+        detections = self.postprocess(self.forward_tensors(images, padding_mask)[OUTPUT])
+        return [
+            {"instances": instances}
+            for instances in map(
+                _to_instances,
+                batched_inputs,
+                detections.boxes,
+                detections.scores,
+                detections.labels,
+            )
+        ]
+
+    def forward_tensors(
+        self, images: Tensor, padding_mask: Tensor, targets: Targets | None = None
+    ) -> Predictions:
+        """The detector without Detectron2's records.
+
+        Args:
+            images: (B, 3, H, W), normalised, zero in padding.
+            padding_mask: (B, H, W), True in padding.
+            targets: the objects. In training mode, or with targets, the predictions are all that
+                the criterion needs; without them only the last decoder layer's.
+        """
+        supervised = self.training or targets is not None
+        memory = self.encoder(self.neck(self.backbone(images), padding_mask))
+        queries, proposals = self.query_initializer(memory, supervised)
+        return Predictions({**proposals, **self.decoder(queries, memory, supervised)})
+
+    def preprocess(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Normalise and pad at the bottom and right: images (B, 3, H, W), mask (B, H, W)."""
+        images = [
+            (x["image"].to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
+            for x in batched_inputs
+        ]
+        padded = ImageList.from_tensors(images, self.backbone.size_divisibility).tensor
+        mask = torch.ones(padded[:, 0].shape, dtype=torch.bool, device=self.device)
+        for row, image in zip(mask, images, strict=True):
+            row[: image.shape[1], : image.shape[2]] = False
+        return padded, mask
+
+    def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
+        """Objects of the batch, boxes in fractions of each image."""
+        images = []
+        for x in batched_inputs:
+            if "instances" not in x:
+                raise ValueError(f"training needs 'instances' for {_name(x)}; the mapper made none")
+            instances = x["instances"]
+            labels = instances.gt_classes
+            # The loader's labels lie on the host: no sync.
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+                raise ValueError(
+                    f"{_name(x)} has class {int(labels.max())}, the model knows 0 to "
+                    f"{self.num_classes - 1}: set model.num_classes to the dataset's count"
+                )
+            height, width = instances.image_size
+            boxes = instances.gt_boxes.tensor.to(self.device, non_blocking=True)
+            scale = boxes.new_tensor((width, height, width, height))
+            images.append(
+                {
+                    "labels": labels.to(self.device, non_blocking=True),
+                    "boxes": xyxy_to_cxcywh(boxes / scale),
+                }
+            )
+        return Targets.from_list(images)
+
+
+def _to_instances(x: Mapping[str, Any], boxes: Tensor, scores: Tensor, labels: Tensor) -> Instances:
+    """Detections of one image, boxes scaled to the output size."""
+    height = x.get("height", x["image"].shape[1])
+    width = x.get("width", x["image"].shape[2])
+    instances = Instances((height, width))
+    instances.pred_boxes = Boxes(boxes.clone())
+    instances.pred_boxes.scale(width, height)
+    instances.scores = scores
+    instances.pred_classes = labels
+    return instances
+
+
+def _name(x: Mapping[str, Any]) -> str:
+    return f"image {x.get('file_name', x.get('image_id', 'without name'))}"
+
+
+def _check_sources(criterion: Criterion, offered: frozenset[str], required: frozenset[str]) -> None:
+    """Raise if a term wants what is not predicted, or no term trains what has to be trained."""
+    for name, term in criterion.terms.items():
+        if term.source not in offered | required:
+            raise ValueError(
+                f"model.criterion.terms.{name}.source is '{term.source}', but this model predicts "
+                f"{sorted(offered | required)}; a tap in model.decoder.layer.taps adds one"
+            )
+    untrained = required - criterion.sources
+    if untrained:
+        raise ValueError(
+            f"no term in model.criterion.terms has the source {sorted(untrained)}, without which "
+            "the heads of model.query_initializer are not trained"
+        )
+
+
+def _check_linked_keys(model: MSDETR, **keys: float) -> None:
+    """Raise if a part was built with another value than the model's key says."""
+    found: list[tuple[str, str, float]] = [
+        ("num_queries", "query_initializer", model.query_initializer.num_queries)
+    ]
+    for name, module in model.named_modules():
+        if isinstance(module, ClassHead):
+            found.append(("num_classes", name, module.out_features))
+            found.append(("embed_dim", name, module.in_features))
+        elif isinstance(module, (nn.MultiheadAttention, DeformableAttention)):
+            found.append(("num_heads", name, module.num_heads))
+        elif isinstance(module, FFN):
+            found.append(("feedforward_dim", name, module.linear1.out_features))
+        elif isinstance(module, nn.Dropout):
+            found.append(("dropout", name, module.p))
+    for key, part, value in found:
+        if value != keys[key]:
+            raise ValueError(
+                f"model.{key} is {keys[key]}, but model.{part} was built with {value}: "
+                f"link it with '${{model.{key}}}'"
+            )
+    shapes = model.backbone.output_shape()
+    for name, channels in model.neck.in_channels.items():
+        if name not in shapes or shapes[name].channels != channels:
+            offered = {key: shape.channels for key, shape in shapes.items()}
+            raise ValueError(
+                f"model.neck.in_channels wants {channels} channels of '{name}', "
+                f"the backbone offers {offered}"
+            )

@@ -1,0 +1,94 @@
+"""From backbone maps to one sequence of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layers.position import SinePositionEncoding
+from ..structures import FeaturePyramid, TokenGrid
+
+
+def _projection(in_channels: int, embed_dim: int, kernel_size: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, embed_dim, kernel_size, stride, padding=kernel_size // 2)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.GroupNorm(32, embed_dim))
+
+
+class Neck(nn.Module):
+    """Project backbone maps to ``embed_dim``, add coarser levels, flatten (arXiv:2010.04159, A.2).
+
+    Args:
+        in_channels: channels of every backbone map that is read, by its name, fine to coarse.
+        num_levels: feature levels; those beyond the backbone's maps come from strided 3x3
+            convolutions, the first one on the coarsest backbone map itself.
+    """
+
+    def __init__(
+        self,
+        in_channels: Mapping[str, int],
+        embed_dim: int,
+        num_levels: int,
+        position: SinePositionEncoding,
+    ):
+        super().__init__()
+        if num_levels < len(in_channels):
+            raise ValueError(
+                f"num_levels is {num_levels}, but {len(in_channels)} backbone maps are read: "
+                f"{list(in_channels)}"
+            )
+        self.in_channels = dict(in_channels)
+        self.position = position
+        self.projections = nn.ModuleList(
+            _projection(channels, embed_dim, kernel_size=1, stride=1)
+            for channels in in_channels.values()
+        )
+        coarsest = list(in_channels.values())[-1]
+        self.extra_levels = nn.ModuleList(
+            _projection(channels, embed_dim, kernel_size=3, stride=2)
+            for channels in ([coarsest] + [embed_dim] * num_levels)[: num_levels - len(in_channels)]
+        )
+        self.level_embedding = nn.Parameter(torch.randn(num_levels, embed_dim))
+
+    def forward(self, features: Mapping[str, Tensor], padding_mask: Tensor) -> FeaturePyramid:
+        """Tokens of all levels.
+
+        Args:
+            features: backbone maps (B, channels, h, w) by name.
+            padding_mask: (B, H, W) of the padded images.
+        """
+        raw = [features[name] for name in self.in_channels]
+        maps = [project(x) for project, x in zip(self.projections, raw, strict=True)]
+        x = raw[-1]
+        for project in self.extra_levels:
+            x = project(x)
+            maps.append(x)
+        masks = [_resize_mask(padding_mask, x.shape[-2:]) for x in maps]
+        encodings = [
+            self.position(mask).to(x.dtype) + level
+            for mask, x, level in zip(masks, maps, self.level_embedding, strict=True)
+        ]
+        grid = TokenGrid(
+            level_shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
+            padding_mask=torch.cat([mask.flatten(1) for mask in masks], 1),
+            valid_ratios=torch.stack([_valid_ratio(mask) for mask in masks], 1),
+        )
+        return FeaturePyramid(
+            tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
+            position=torch.cat([encoding.flatten(1, 2) for encoding in encodings], 1),
+            grid=grid,
+        )
+
+
+def _resize_mask(padding_mask: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(padding_mask[:, None].float(), size=tuple(size))[:, 0].bool()
+
+
+def _valid_ratio(mask: Tensor) -> Tensor:
+    """(B, h, w) padding mask -> (B, 2), unpadded share of the (width, height)."""
+    inside = (~mask).float()
+    return torch.stack((inside[:, 0].mean(-1), inside[:, :, 0].mean(-1)), -1)

@@ -1,0 +1,123 @@
+"""Where the decoder's queries come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.position import sine_embedding
+from ..structures import Memory, Predictions, PredictionSet, Queries, TokenGrid
+from .heads import BoxHead, ClassHead
+
+PROPOSALS = "encoder"
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """One box proposal a token.
+
+    Attributes:
+        logits: (B, S, 4), the anchors' logits; infinite where invalid.
+        valid: (B, S) bool; False for padding and for anchors at the border.
+    """
+
+    logits: Tensor
+    valid: Tensor
+
+
+def make_proposals(grid: TokenGrid, anchor_size: float, dtype: torch.dtype) -> Proposals:
+    """An anchor at every token's centre, twice as large on each coarser level.
+
+    Args:
+        anchor_size: width and height on the finest level, in fractions of the image.
+    """
+    centers = grid.centers(dtype)
+    sizes = torch.cat(
+        [
+            centers.new_full((count,), anchor_size * 2**level)
+            for level, count in enumerate(grid.level_sizes)
+        ]
+    )
+    anchors = torch.cat((centers, sizes[:, None].expand_as(centers)), -1)
+    inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
+    valid = inside & ~grid.padding_mask
+    logits = torch.log(anchors / (1 - anchors))
+    return Proposals(logits.masked_fill(~valid[..., None], float("inf")), valid)
+
+
+class TwoStageInitializer(nn.Module):
+    """Queries from the encoder's best proposals (Deformable DETR, arXiv:2010.04159, A.4).
+
+    Channel 0 of the class head is the objectness that ranks the proposals. Where an image has
+    fewer tokens than ``num_queries``, all tokens become queries.
+
+    Args:
+        anchor_size: see :func:`make_proposals`.
+        mixed_selection: learn the queries' content and take only their position from the
+            proposals (DINO, arXiv:2203.03605, section 3.4).
+    """
+
+    def __init__(
+        self,
+        num_queries: int,
+        embed_dim: int,
+        class_head: ClassHead,
+        box_head: BoxHead,
+        mixed_selection: bool = False,
+        anchor_size: float = 0.05,
+    ):
+        super().__init__()
+        self.num_queries = num_queries
+        self.embed_dim = embed_dim
+        self.anchor_size = anchor_size
+        self.token_projection = nn.Linear(embed_dim, embed_dim)
+        self.token_norm = nn.LayerNorm(embed_dim)
+        self.class_head = class_head
+        self.box_head = box_head
+        self.query_projection = nn.Linear(2 * embed_dim, 2 * embed_dim)
+        self.query_norm = nn.LayerNorm(2 * embed_dim)
+        self.content = (
+            nn.Parameter(torch.randn(num_queries, embed_dim)) if mixed_selection else None
+        )
+        for linear in (self.token_projection, self.query_projection):
+            nn.init.xavier_uniform_(linear.weight)
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Predictions that some term has to supervise; nothing else trains the proposal heads."""
+        return frozenset({PROPOSALS})
+
+    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
+        """Choose queries; with ``supervised`` also predict for all tokens, anchors included.
+
+        The anchors of invalid tokens are (1, 1, 1, 1), as is what is predicted from them.
+        """
+        proposals = make_proposals(memory.grid, self.anchor_size, memory.tokens.dtype)
+        tokens = memory.tokens.masked_fill(~proposals.valid[..., None], 0.0)
+        tokens = self.token_norm(self.token_projection(tokens))
+        logits = self.class_head(tokens)
+        count = min(self.num_queries, tokens.shape[1])
+        chosen = logits[..., 0].topk(count, 1).indices[..., None]
+        predictions = {}
+        if supervised:
+            unactivated = self.box_head(tokens) + proposals.logits
+            predictions[PROPOSALS] = PredictionSet(
+                logits[None],
+                unactivated.sigmoid()[None],
+                anchors=proposals.logits.sigmoid(),
+                layered=False,
+            )
+            boxes = unactivated.gather(1, chosen.expand(-1, -1, 4))
+        else:
+            best = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
+            boxes = self.box_head(best) + proposals.logits.gather(1, chosen.expand(-1, -1, 4))
+        return self._queries(boxes.detach().sigmoid()), Predictions(predictions)
+
+    def _queries(self, reference: Tensor) -> Queries:
+        encoded = sine_embedding(reference, self.embed_dim // 2)
+        position, content = self.query_norm(self.query_projection(encoded)).chunk(2, -1)
+        if self.content is not None:
+            content = self.content[: reference.shape[1]].expand_as(position)
+        return Queries(content, position, reference)

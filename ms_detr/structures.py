@@ -1,0 +1,203 @@
+"""The records that travel between the rooms of a detector.
+
+Shape letters, used in every docstring of the package:
+
+=====  =====================================================================
+``B``  images of a batch
+``C``  channels of a token (``embed_dim``)
+``G``  objects of an image, padded to the largest count of the batch
+``K``  classes
+``L``  decoder layers (the leading axis of predictions and assignments)
+``Q``  queries; for the encoder's proposals the tokens ``S`` take their place
+``S``  tokens of all feature levels together
+``T``  queries assigned to one object (1 for one-to-one supervision)
+``V``  feature levels
+=====  =====================================================================
+
+Boxes are ``(cx, cy, w, h)`` in fractions of the unpadded image unless a name says otherwise.
+A padding mask is True where there is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class NonFiniteError(FloatingPointError):
+    """A prediction, cost or loss is NaN or infinite; the message says which."""
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Where the tokens of a feature pyramid lie.
+
+    Attributes:
+        level_shapes: (height, width) of every level, as Python ints so that nothing syncs.
+        padding_mask: (B, S) bool.
+        valid_ratios: (B, V, 2), the unpadded share of every level's (width, height).
+    """
+
+    level_shapes: tuple[tuple[int, int], ...]
+    padding_mask: Tensor
+    valid_ratios: Tensor
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Tokens of each level."""
+        return [height * width for height, width in self.level_shapes]
+
+    def centers(self, dtype: torch.dtype) -> Tensor:
+        """Centres of all tokens as (x, y) in fractions of the unpadded image, (B, S, 2)."""
+        cells = []
+        for (height, width), ratio in zip(
+            self.level_shapes, self.valid_ratios.unbind(1), strict=True
+        ):
+            device = ratio.device
+            y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
+            x = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
+            grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(1, -1, 2)
+            cells.append(grid / ratio[:, None])
+        return torch.cat(cells, 1)
+
+    def scale_to_levels(self, reference: Tensor) -> Tensor:
+        """Move references from the unpadded image to every padded level.
+
+        (B, Q, 2 or 4) -> (B, Q, V, 2 or 4).
+        """
+        ratios = self.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+        return reference[:, :, None] * ratios[:, None]
+
+
+@dataclass(frozen=True)
+class FeaturePyramid:
+    """The neck's output: ``tokens`` (B, S, C), their ``position`` encoding (B, S, C), ``grid``."""
+
+    tokens: Tensor
+    position: Tensor
+    grid: TokenGrid
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The encoder's output: ``tokens`` (B, S, C) and their ``grid``."""
+
+    tokens: Tensor
+    grid: TokenGrid
+
+
+# Methods whose queries move with their boxes recompute the position in every layer:
+# (layer index, reference, content) -> (B, Q, C).
+PositionFunction = Callable[[int, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What the decoder starts from.
+
+    Attributes:
+        content: (B, Q, C).
+        position: (B, Q, C), or a function that the decoder calls in every layer.
+        reference: (B, Q, 4) boxes or (B, Q, 2) points, without gradient.
+    """
+
+    content: Tensor
+    position: Tensor | PositionFunction
+    reference: Tensor
+
+
+@dataclass(frozen=True)
+class PredictionSet:
+    """Predictions of one source.
+
+    Attributes:
+        logits: (L, B, Q, K).
+        boxes: (L, B, Q, 4).
+        anchors: (B, Q, 4) or None; what the boxes were refined from.
+        layered: False where there is but one layer by nature, as for the encoder's proposals.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    anchors: Tensor | None = None
+    layered: bool = True
+
+
+class Predictions(Mapping[str, PredictionSet]):
+    """Prediction sets by source: ``decoder``, ``decoder.cross_attention``, ``encoder``, ..."""
+
+    def __init__(self, sources: Mapping[str, PredictionSet]):
+        self._sources = dict(sources)
+
+    def __getitem__(self, source: str) -> PredictionSet:
+        return self._sources[source]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of a batch, padded; never written to.
+
+    Attributes:
+        labels: (B, G) int64, 0 in padding.
+        boxes: (B, G, 4); the whole image in padding, so that arithmetic stays finite.
+        valid: (B, G) bool, False in padding.
+        counts: objects of every image, known on the host.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    valid: Tensor
+    counts: tuple[int, ...]
+
+    @classmethod
+    def from_list(cls, images: Sequence[Mapping[str, Tensor]]) -> Targets:
+        """Batch per-image ``{"labels": (n,), "boxes": (n, 4)}``.
+
+        Raises:
+            ValueError: for an empty batch, or labels and boxes that do not fit each other.
+        """
+        if not images:
+            raise ValueError("targets of at least one image are needed, got an empty list")
+        counts = tuple(len(image["labels"]) for image in images)
+        for index, (image, count) in enumerate(zip(images, counts, strict=True)):
+            if tuple(image["boxes"].shape) != (count, 4):
+                raise ValueError(
+                    f"targets of image {index}: {count} labels need boxes of shape ({count}, 4), "
+                    f"got {tuple(image['boxes'].shape)}"
+                )
+        boxes = images[0]["boxes"]
+        size = (len(images), max(counts))
+        labels = torch.zeros(size, dtype=torch.int64, device=boxes.device)
+        padded = boxes.new_tensor((0.5, 0.5, 1.0, 1.0)).repeat(*size, 1)
+        for row, (image, count) in enumerate(zip(images, counts, strict=True)):
+            labels[row, :count] = image["labels"]
+            padded[row, :count] = image["boxes"]
+        host_valid = torch.arange(size[1])[None] < torch.tensor(counts)[:, None]
+        return cls(labels, padded, host_valid.to(boxes.device, non_blocking=True), counts)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which queries learn which objects.
+
+    Attributes:
+        query: (L, B, G, T) int64, indices into the queries.
+        valid: (L, B, G, T) bool; False marks an unused slot.
+        labels: (B, G) int64, the class that each object stands for.
+        score: (L, B, G, T) or None. Where several objects hold one query, the object of the
+            highest score gives the class (ties: the lower object); None means no query is shared.
+    """
+
+    query: Tensor
+    valid: Tensor
+    labels: Tensor
+    score: Tensor | None = None

@@ -1,0 +1,96 @@
+"""The criterion: all supervision of a training step."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+from ..structures import NonFiniteError, Predictions, Targets
+from .term import SupervisionTerm
+
+
+class Terms(dict[str, SupervisionTerm]):
+    """Supervision terms by name; None drops one."""
+
+    def __init__(self, **terms: SupervisionTerm | None):
+        super().__init__({name: term for name, term in terms.items() if term is not None})
+
+
+class Criterion(nn.Module):
+    """Sum of independent supervision terms."""
+
+    def __init__(self, terms: Terms):
+        super().__init__()
+        if not terms:
+            raise ValueError("model.criterion.terms is empty: a model needs supervision")
+        self.terms = terms
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Names of the predictions that the terms need."""
+        return frozenset(term.source for term in self.terms.values())
+
+    def forward(self, predictions: Predictions, targets: Targets) -> dict[str, Tensor]:
+        """All losses, weighted: ``{term}/loss_{name}/{layer}`` -> scalar.
+
+        Every loss is divided by N+, the objects of the batch over all processes, at least one,
+        per process (MS-DETR's published code).
+
+        Raises:
+            KeyError: if a term's source was not predicted.
+            NonFiniteError: if a matching cost is not finite; names term, layer and image.
+        """
+        sources = {name: predictions[term.source] for name, term in self.terms.items()}
+        with torch.no_grad():
+            num_objects = count_objects(targets)
+            costs = {
+                name: term.assigner.host_costs(sources[name], targets)
+                for name, term in self.terms.items()
+            }
+            host = to_host({name: cost for name, cost in costs.items() if cost is not None})
+            for name, cost in host.items():
+                _check_finite(name, cost)
+            assignments = {
+                name: term.assigner.assign(sources[name], targets, host.get(name))
+                for name, term in self.terms.items()
+            }
+        return {
+            f"{name}/{loss}": value
+            for name, term in self.terms.items()
+            for loss, value in term.compute(
+                sources[name], targets, assignments[name], num_objects
+            ).items()
+        }
+
+
+def count_objects(targets: Targets) -> Tensor:
+    """N+: objects of all processes, at least one, divided by the number of processes."""
+    total = torch.tensor(float(sum(targets.counts)))
+    total = total.to(targets.boxes.device, targets.boxes.dtype, non_blocking=True)
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return total.clamp(min=1)
+    distributed.all_reduce(total)
+    return total.clamp(min=1) / distributed.get_world_size()
+
+
+def to_host(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Copy tensors to the host in one transfer."""
+    if not tensors:
+        return {}
+    flat = torch.cat([tensor.flatten() for tensor in tensors.values()]).cpu()
+    parts = flat.split([tensor.numel() for tensor in tensors.values()])
+    return {
+        name: part.view(tensor.shape).numpy()
+        for (name, tensor), part in zip(tensors.items(), parts, strict=True)
+    }
+
+
+def _check_finite(term: str, cost: np.ndarray) -> None:
+    bad = np.argwhere(~np.isfinite(cost))
+    if len(bad):
+        layer, image = bad[0, :2]
+        raise NonFiniteError(
+            f"matching cost of term '{term}' is not finite in layer {layer}, image {image} of the "
+            "batch: the model's predictions there are NaN or infinite"
+        )

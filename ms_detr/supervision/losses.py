@@ -1,0 +1,143 @@
+"""Losses: pure functions, and small objects that carry a function's weight.
+
+A loss sees the predictions of all layers at once and returns one sum a layer, (L,).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..layers.boxes import generalized_box_iou
+from ..structures import Assignment, PredictionSet, Targets
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Predictions side by side with what was assigned to them.
+
+    Attributes:
+        logits: (L, B, Q, K).
+        labels: (L, B, Q) int64, the class each query learns; ``K`` stands for none.
+        boxes: (L, B, G, T, 4), the assigned queries' boxes.
+        target_boxes: (L, B, G, T, 4).
+        valid: (L, B, G, T) bool.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    boxes: Tensor
+    target_boxes: Tensor
+    valid: Tensor
+
+
+def match(predictions: PredictionSet, targets: Targets, assignment: Assignment) -> Matches:
+    """Gather what the losses compare."""
+    layers, batch = predictions.logits.shape[:2]
+    objects, slots = assignment.query.shape[2:]
+    index = assignment.query.flatten(2)[..., None].expand(-1, -1, -1, 4)
+    boxes = predictions.boxes.gather(2, index).view(layers, batch, objects, slots, 4)
+    return Matches(
+        logits=predictions.logits,
+        labels=query_labels(predictions.logits.shape, assignment),
+        boxes=boxes,
+        target_boxes=targets.boxes[None, :, :, None].expand_as(boxes),
+        valid=assignment.valid,
+    )
+
+
+def query_labels(shape: torch.Size, assignment: Assignment) -> Tensor:
+    """The class of every query, (L, B, Q) for logits of ``shape`` (L, B, Q, K); K means none.
+
+    A query that several objects hold takes the class of the object with the highest score; of
+    equal ones the lower object.
+    """
+    layers, batch, queries, num_classes = shape
+    objects = assignment.query.shape[2]
+    if objects == 0:
+        return assignment.labels.new_full((layers, batch, queries), num_classes)
+    query = assignment.query.flatten(2)
+    owner = torch.arange(objects, device=query.device)[:, None].expand_as(assignment.query[0, 0])
+    owner = owner.flatten().where(assignment.valid.flatten(2), objects)
+    if assignment.score is not None:
+        score = assignment.score.flatten(2).where(assignment.valid.flatten(2), -float("inf"))
+        best = score.new_full((layers, batch, queries), -float("inf"))
+        best = best.scatter_reduce(2, query, score, "amax")
+        owner = owner.where(score == best.gather(2, query), objects)
+    winner = torch.full((layers, batch, queries), objects, device=query.device)
+    winner = winner.scatter_reduce(2, query, owner, "amin")
+    labels = F.pad(assignment.labels, (0, 1), value=num_classes)
+    return labels.expand(layers, -1, -1).gather(2, winner)
+
+
+def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Sigmoid focal loss (arXiv:1708.02002, Eq. 5), summed over queries and classes.
+
+    Args:
+        logits: (L, B, Q, K).
+        labels: (L, B, Q), K for background.
+
+    Returns:
+        (L,).
+    """
+    num_classes = logits.shape[-1]
+
+    def cost(x: Tensor, positive: bool) -> Tensor:
+        factor, sign = (alpha, -1) if positive else (1 - alpha, 1)
+        return factor * (sign * x).sigmoid() ** gamma * F.softplus(sign * x)
+
+    # Everything as background, then corrected where a query has a class.
+    positive = labels < num_classes
+    own = logits.gather(-1, labels.clamp(max=num_classes - 1)[..., None])[..., 0]
+    correction = (cost(own, True) - cost(own, False)) * positive
+    return cost(logits, False).sum((1, 2, 3)) + correction.sum((1, 2))
+
+
+class Loss(ABC):
+    """A weighted loss over :class:`Matches`."""
+
+    def __init__(self, weight: float):
+        self.weight = weight
+
+    @abstractmethod
+    def __call__(self, matches: Matches) -> Tensor:
+        """Unweighted sum of every layer, (L,)."""
+
+
+class FocalLoss(Loss):
+    """:func:`focal_loss` of the class logits."""
+
+    def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0):
+        super().__init__(weight)
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def __call__(self, matches: Matches) -> Tensor:
+        return focal_loss(matches.logits, matches.labels, self.alpha, self.gamma)
+
+
+class L1Loss(Loss):
+    """Absolute difference of the four box values."""
+
+    def __call__(self, matches: Matches) -> Tensor:
+        distance = (matches.boxes - matches.target_boxes).abs().sum(-1)
+        return (distance * matches.valid).sum((1, 2, 3))
+
+
+class GIoULoss(Loss):
+    """One minus generalised IoU."""
+
+    def __call__(self, matches: Matches) -> Tensor:
+        distance = 1 - generalized_box_iou(matches.boxes, matches.target_boxes)
+        return (distance * matches.valid).sum((1, 2, 3))
+
+
+class Losses(dict[str, Loss]):
+    """Losses by name; None drops one."""
+
+    def __init__(self, **losses: Loss | None):
+        super().__init__({name: loss for name, loss in losses.items() if loss is not None})

@@ -1,0 +1,44 @@
+"""A supervision term: which predictions, assigned how, weighed by what."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..structures import Assignment, PredictionSet, Targets
+from .assigners import Assigner
+from .losses import Losses, match
+
+
+class SupervisionTerm:
+    """One source, one assigner, its losses and the weight of them all.
+
+    Args:
+        source: name of the predictions that are supervised, e.g. ``"decoder"``.
+        weight: multiplies every loss.
+    """
+
+    def __init__(self, source: str, assigner: Assigner, losses: Losses, weight: float = 1.0):
+        self.source = source
+        self.assigner = assigner
+        self.losses = losses
+        self.weight = weight
+
+    def compute(
+        self,
+        predictions: PredictionSet,
+        targets: Targets,
+        assignment: Assignment,
+        num_objects: Tensor,
+    ) -> dict[str, Tensor]:
+        """Weighted scalar losses, named ``loss_{name}/{layer}`` (without layer where unlayered).
+
+        Args:
+            num_objects: scalar, objects of the whole batch per process; divides every loss.
+        """
+        matches = match(predictions, targets, assignment)
+        result = {}
+        for name, loss in self.losses.items():
+            values = self.weight * loss.weight * loss(matches) / num_objects
+            for layer, value in enumerate(values.unbind()):
+                result[f"loss_{name}/{layer}" if predictions.layered else f"loss_{name}"] = value
+        return result

@@ -1,0 +1,5 @@
+"""Pictures."""
+
+from .predictions import draw_predictions
+
+__all__ = ["draw_predictions"]

@@ -1,0 +1,71 @@
+"""Builds and installs ms_detr: `pip install --no-build-isolation -e .`"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+MISSING_TORCH = """
+ms_detr builds against the PyTorch that is already installed, and none was found here.
+  1. install it:       pip install torch torchvision
+  2. install ms_detr:  pip install --no-build-isolation -e .
+Without --no-build-isolation, pip hides the installed PyTorch from this build.
+"""
+
+
+def check_torch() -> None:
+    """Stop with a short message, rather than halfway through a build, where torch is missing."""
+    if importlib.util.find_spec("torch") is None:
+        raise SystemExit(MISSING_TORCH)
+
+
+def read_version() -> str:
+    """The version, without importing the package (its dependencies may not be there yet)."""
+    text = (ROOT / "ms_detr" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+
+
+def config_packages() -> list[str]:
+    """Name configs/ and its folders as packages below `ms_detr.configs`, so that they are shipped.
+
+    An installed config lies in `ms_detr/configs/`, in a checkout in `configs/` beside `ms_detr/`.
+    """
+    folders = sorted({path.parent for path in (ROOT / "configs").rglob("*.py")})
+    return ["ms_detr." + ".".join(folder.relative_to(ROOT).parts) for folder in folders]
+
+
+def extensions() -> list:
+    """The compiled operator goes here; import torch in here, after `check_torch`."""
+    return []
+
+
+check_torch()
+setup(
+    name="ms_detr",
+    version=read_version(),
+    description="MS-DETR, DETR with mixed supervision, and its relatives on Detectron2",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["ms_detr", "ms_detr.*"]) + config_packages(),
+    package_dir={"ms_detr.configs": "configs"},
+    ext_modules=extensions(),
+    # Detectron2 isn't on the package index, so it can't be listed: see tools/detectron2_setup.py.
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "fvcore",
+        "hydra-core",
+        "omegaconf>=2.1",
+        "pillow",
+        "pycocotools>=2.0.2",
+        "PyYAML",
+        "tabulate",
+        "tqdm",
+    ],
+    entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
+)

@@ -1,0 +1,79 @@
+"""`ms-detr` itself: finding verbs, and what a user sees of an error."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+import ms_detr
+from ms_detr import cli
+
+
+def add_verb(monkeypatch, run):
+    """Let the command line find a verb that isn't a file."""
+    module = types.ModuleType("ms_detr.cli.try_it", "Try it: 100% of it.\n\nMore.")
+    module.add_arguments = lambda parser: parser.add_argument("--count", type=int, default=1)
+    module.run = run
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(cli, "verbs", lambda: {"try-it": module.__name__})
+
+
+def test_verbs_are_the_modules_of_the_folder():
+    assert cli.verbs()["doctor"] == "ms_detr.cli.doctor"
+    assert not [verb for verb in cli.verbs() if verb.startswith("_") or "_" in verb]
+
+
+def test_without_a_verb_it_prints_the_help(monkeypatch, capsys):
+    add_verb(monkeypatch, lambda args: 0)
+    assert cli.main([]) == 0
+    output = capsys.readouterr().out
+    assert "usage: ms-detr" in output
+    assert "try-it" in output and "Try it: 100% of it." in output
+
+
+def test_exit_status_is_the_verbs(monkeypatch):
+    add_verb(monkeypatch, lambda args: args.count)
+    assert cli.main(["try-it", "--count", "5"]) == 5
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), FileNotFoundError("bad"), ImportError("bad")])
+def test_error_of_the_user_is_one_line(monkeypatch, capsys, error):
+    def run(args):
+        raise error
+
+    add_verb(monkeypatch, run)
+    assert cli.main(["try-it"]) == 2
+    assert capsys.readouterr().err == "ms-detr: error: bad\n"
+    assert cli.main(["try-it", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_bug_keeps_its_traceback(monkeypatch):
+    def run(args):
+        raise AssertionError("a bug")
+
+    add_verb(monkeypatch, run)
+    with pytest.raises(AssertionError, match="a bug"):
+        cli.main(["try-it"])
+
+
+def test_unknown_verb_names_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["dctor"])
+    assert caught.value.code == 2
+    assert "doctor" in capsys.readouterr().err
+
+
+def test_module_runs_and_help_imports_nothing_heavy():
+    command = [sys.executable, "-m", "ms_detr", "--version"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output == f"ms_detr {ms_detr.__version__}\n"
+
+    code = "import sys; from ms_detr import cli; cli.main([]); print(sorted(sys.modules))"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    loaded = output.splitlines()[-1]
+    heavy = [name for name in ("torch", "numpy", "detectron2", "PIL") if f"'{name}'" in loaded]
+    assert not heavy, "a verb imports these at its top: import them inside run()"

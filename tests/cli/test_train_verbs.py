@@ -1,0 +1,99 @@
+"""The verbs that need a model: visualize, compare, benchmark, on a few generated images."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from ms_detr.cli import main
+
+CONFIG = "demo/ms_detr.py"
+
+
+@pytest.fixture(scope="module")
+def overrides(demo_dataset):
+    """A demo config on a few images, a model that steps in milliseconds."""
+    data = [
+        f"dataloader.{loader}.dataset.{key}={demo_dataset / path}"
+        for loader, split in (("train", "train"), ("test", "val"))
+        for key, path in (("images", split), ("annotations", f"annotations/{split}.json"))
+    ]
+    return [
+        *data,
+        "dataloader.train.dataset.name=tiny_train",
+        "dataloader.test.dataset.name=tiny_val",
+        "dataloader.train.total_batch_size=2",
+        "dataloader.train.num_workers=0",
+        "model.encoder.num_layers=1",
+        "model.decoder.num_layers=1",
+        "model.num_queries=20",
+        "train.device=cpu",
+        "train.max_iter=2",
+    ]
+
+
+@pytest.fixture(scope="module")
+def compared(overrides, tmp_path_factory):
+    """Two configs trained for two iterations; the folder and what was printed."""
+    folder = tmp_path_factory.mktemp("compare")
+    words = ["compare", "--output", str(folder), "--seeds", "3", "--jobs", "2"]
+    for name, config in (("baseline", "demo/deformable_detr.py"), ("mixed", CONFIG)):
+        words += ["--run", name, config, *overrides]
+    assert main(words) == 0
+    return folder, words
+
+
+def test_compare_trains_every_run_and_tabulates(compared, capsys):
+    folder, words = compared
+    for name in ("baseline", "mixed"):
+        assert (folder / name / "seed3" / "model_final.pth").is_file()
+    # What is finished is not trained again, and the table has what the runs wrote.
+    result = folder / "mixed" / "seed3" / "evaluation" / "results.json"
+    changed = json.loads(result.read_text())
+    changed["bbox"]["AP"], changed["bbox_nms"]["AP"] = 12.34, 56.78
+    result.write_text(json.dumps(changed))
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs, 0 to be trained" in printed
+    row = next(line for line in printed.splitlines() if line.startswith("| mixed"))
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["12.3", "12.3", "56.8", "56.8"]
+
+
+def test_compare_names_the_run_that_failed(overrides, tmp_path, capsys):
+    words = ["compare", "--output", str(tmp_path), "--seeds", "0", "--run", "bad", CONFIG]
+    assert main([*words, *overrides, "model.no_such_key=1"]) != 0
+    assert str(tmp_path / "bad" / "seed0") in capsys.readouterr().err
+    assert "no_such_key" in (tmp_path / "bad" / "seed0" / "output.txt").read_text()
+
+
+def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys):
+    folder, _ = compared
+    words = ["visualize", "--config-file", CONFIG, "--output", str(tmp_path), "--count", "3"]
+    weights = str(folder / "mixed" / "seed3" / "model_final.pth")
+    assert main([*words, "--weights", weights, "--threshold", "0", *overrides]) == 0
+    assert "3 images drawn" in capsys.readouterr().out
+    single = [path for path in tmp_path.glob("*.png") if path.name != "predictions.png"]
+    assert len(single) == 3
+    with Image.open(single[0]) as pair, Image.open(tmp_path / "predictions.png") as sheet:
+        left, right = pair.crop((0, 0, 384, 384)), pair.crop((392, 0, 776, 384))
+        assert pair.size == (776, 384)
+        assert left.tobytes() != right.tobytes()
+        assert sheet.width > 2 * pair.width
+
+
+def test_visualize_refuses_weights_of_another_model(compared, overrides, tmp_path, capsys):
+    folder, _ = compared
+    weights = str(folder / "mixed" / "seed3" / "model_final.pth")
+    words = ["visualize", "--config-file", CONFIG, "--output", str(tmp_path), "--weights", weights]
+    assert main([*words, *overrides, "model.num_classes=7"]) == 2
+    assert "num_classes" in capsys.readouterr().err
+
+
+def test_benchmark_step_gives_ratios_to_the_first(overrides, capsys):
+    words = ["benchmark", "step", "--rounds", "2", "--steps", "1", "--json"]
+    words += ["--config-file", CONFIG, "demo/deformable_detr.py", "--opts", *overrides]
+    assert main(words) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["config"] for row in rows] == [CONFIG, "demo/deformable_detr.py"]
+    assert rows[0][f"ratio to {CONFIG}"] == 1
+    assert all(row["seconds a step"] > 0 for row in rows)

@@ -1,0 +1,116 @@
+"""The DETR recipe: which sizes it draws, and that it draws both ways."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from detectron2.data.transforms import (
+    AugInput,
+    RandomCrop,
+    RandomFlip,
+    ResizeShortestEdge,
+    ResizeTransform,
+)
+from fvcore.transforms.transform import CropTransform, HFlipTransform, NoOpTransform
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ms_detr.data import RandomChoice, detr_augmentations
+
+# The recipe at a tenth of its size, so that the test is quick.
+SMALL = {
+    "short_edges": range(48, 81, 4),
+    "max_size": 133,
+    "crop_short_edges": [40, 50, 60],
+    "crop_range": [38, 60],
+}
+
+
+def flat(transforms) -> list:
+    """The transforms of nested lists."""
+    if hasattr(transforms, "transforms"):
+        return [one for part in transforms.transforms for one in flat(part)]
+    return [transforms]
+
+
+def draw(image: np.ndarray, seed: int, augmentations) -> tuple[np.ndarray, list]:
+    np.random.seed(seed)
+    augmented = AugInput(image)
+    transforms = augmented.apply_augmentations(augmentations)
+    return augmented.image, flat(transforms)
+
+
+@given(height=st.integers(30, 90), width=st.integers(30, 90), seed=st.integers(0, 2**32 - 1))
+def test_sizes(height: int, width: int, seed: int):
+    image, transforms = draw(
+        np.zeros((height, width, 3), np.uint8), seed, detr_augmentations(**SMALL)
+    )
+    steps = [t for t in transforms if not isinstance(t, (HFlipTransform, NoOpTransform))]
+    assert len(transforms) == 1 + len(steps) and len(steps) in (1, 3)
+    assert max(image.shape) <= 133
+    if max(image.shape) < 133:
+        assert min(image.shape[:2]) in SMALL["short_edges"]
+    assert isinstance(steps[-1], ResizeTransform)
+    assert image.shape[:2] == (steps[-1].new_h, steps[-1].new_w)
+    if len(steps) == 3:
+        first, crop, last = steps
+        assert min(first.new_h, first.new_w) in SMALL["crop_short_edges"]
+        assert isinstance(crop, CropTransform)
+        for side, whole in ((crop.h, first.new_h), (crop.w, first.new_w)):
+            assert 38 <= side <= min(60, whole)
+        assert 0 <= crop.x0 <= first.new_w - crop.w and 0 <= crop.y0 <= first.new_h - crop.h
+        assert (last.h, last.w) == (crop.h, crop.w)
+
+
+def test_flip_crop_and_sizes_are_drawn_evenly():
+    image = np.zeros((60, 75, 3), np.uint8)
+    drawn = [draw(image, seed, detr_augmentations(**SMALL)) for seed in range(600)]
+    flips = np.mean([isinstance(transforms[0], HFlipTransform) for _, transforms in drawn])
+    crops = np.mean([len(transforms) == 4 for _, transforms in drawn])
+    assert 0.42 < flips < 0.58 and 0.42 < crops < 0.58
+    edges = [min(i.shape[:2]) for i, transforms in drawn if len(transforms) == 2]
+    assert set(edges) == set(SMALL["short_edges"])
+    sides = [transforms[2].h for _, transforms in drawn if len(transforms) == 4]
+    assert min(sides) == 38 and max(sides) == 60
+
+
+def test_the_default_is_the_published_recipe():
+    flip, choice = detr_augmentations()
+    assert isinstance(flip, RandomFlip) and flip.prob == 0.5 and flip.horizontal
+    plain, cropped = (chain.augs for chain in choice.chains)
+    first, crop, last = cropped
+    for resize in (*plain, last):
+        assert isinstance(resize, ResizeShortestEdge)
+        assert resize.short_edge_length[0] == 480 and resize.short_edge_length[-1] == 800
+        assert {b - a for a, b in pairwise(resize.short_edge_length)} == {32}
+        assert resize.max_size == 1333 and not resize.is_range
+    assert first.short_edge_length == (400, 500, 600) and first.max_size > 10**6
+    assert isinstance(crop, RandomCrop)
+    assert (crop.crop_type, crop.crop_size) == ("absolute_range", (384, 600))
+
+
+def test_random_choice_applies_one_whole_chain():
+    flipped = HFlipTransform(2)
+    choice = RandomChoice([[flipped, flipped], [flipped], []])
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    lengths = []
+    for seed in range(30):
+        result, transforms = draw(image, seed, [choice])
+        lengths.append(len(transforms))
+        mirrored = len(transforms) == 1
+        np.testing.assert_array_equal(result, image[:, ::-1] if mirrored else image)
+    assert set(lengths) == {0, 1, 2}
+    assert "HFlip" in repr(choice)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandomChoice([]), "at least one chain"),
+        (lambda: detr_augmentations(short_edges=[]), "short_edges must be positive"),
+        (lambda: detr_augmentations(crop_short_edges=[0]), "crop_short_edges must be positive"),
+    ],
+)
+def test_wrong_arguments(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()

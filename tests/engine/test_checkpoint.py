@@ -1,0 +1,224 @@
+"""Checkpoints: whole or not there, safe to read, resumed exactly."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from ms_detr.engine import Checkpointer, EvaluationHook, Trainer, read_checkpoint
+from ms_detr.engine.state import load_strictly, plain_state
+
+
+def make(folder, seed=0, **options):
+    torch.manual_seed(seed)
+    model = nn.Linear(2, 3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return Checkpointer(folder, model, optimizer, **options)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_save_and_resume(tmp_path):
+    saved = make(tmp_path, extra={"config": {"text": "a: 1"}, "classes": ["a"]})
+    assert saved.last() == ""
+    saved.save(4)
+    assert saved.last() == str(tmp_path / "model_0000004.pth")
+    fresh = make(tmp_path, seed=1)
+    assert not torch.equal(fresh.model.weight, saved.model.weight)
+    assert fresh.resume() == 5
+    assert torch.equal(fresh.model.weight, saved.model.weight)
+    a, b = saved.optimizer.state_dict(), fresh.optimizer.state_dict()
+    assert a["param_groups"] == b["param_groups"]
+    assert torch.equal(a["state"][0]["exp_avg"], b["state"][0]["exp_avg"])
+    content = read_checkpoint(tmp_path / "model_0000004.pth")
+    assert content["classes"] == ["a"] and content["config"] == {"text": "a: 1"}
+
+
+def test_detectron2_reads_it(tmp_path):
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    saved = make(tmp_path)
+    saved.save(4)
+    model = nn.Linear(2, 3)
+    rest = DetectionCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+    assert torch.equal(model.weight, saved.model.weight) and rest["iteration"] == 4
+
+
+def test_the_newest_are_kept(tmp_path):
+    saved = make(tmp_path, keep=2)
+    for iteration in (9, 10, 99999999):
+        saved.save(iteration)
+    saved.save_best(9, 40.0)
+    saved.save(100000000, final=True)
+    assert names(tmp_path) == [
+        "last_checkpoint",
+        "model_0000010.pth",
+        "model_99999999.pth",
+        "model_best.pth",
+        "model_final.pth",
+    ]
+    assert saved.best_ap() == 40.0
+    assert saved.last().endswith("model_final.pth")
+    with pytest.raises(ValueError, match="at least 1"):
+        make(tmp_path, keep=0)
+
+
+def test_nothing_to_resume(tmp_path):
+    assert make(tmp_path / "not there").resume() == 0
+    make(tmp_path).start_afresh()
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_start_afresh_refuses_a_used_folder(tmp_path, best):
+    saved = make(tmp_path)
+    saved.save_best(1, 2.0) if best else saved.save(1)
+    with pytest.raises(ValueError, match=r"earlier run \(model_\w+\.pth\).*--resume"):
+        saved.start_afresh()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "gone"])
+def test_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage):
+    saved = make(tmp_path)
+    saved.save(4)
+    saved.save(9)
+    newest = tmp_path / "model_0000009.pth"
+    if damage == "gone":
+        newest.unlink()
+    else:
+        size = newest.stat().st_size
+        content = {"cut": newest.read_bytes()[: size // 2], "empty": b"", "garbage": b"x" * 99}
+        newest.write_bytes(content[damage])
+    messages = []
+    monkeypatch.setattr(
+        "ms_detr.engine.checkpoint.logger.warning", lambda text, *args: messages.append(text % args)
+    )
+    assert make(tmp_path, seed=1).resume() == 5
+    if damage != "gone":
+        (message,) = messages
+        assert "model_0000009.pth" in message and "the checkpoint before it" in message
+
+
+def test_all_damaged_is_an_error(tmp_path):
+    saved = make(tmp_path)
+    saved.save(4)
+    (tmp_path / "model_0000004.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read: .*model_0000004"):
+        saved.resume()
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    saved = make(tmp_path)
+    saved.save(4, final=True)
+    before = (tmp_path / "model_final.pth").read_bytes()
+
+    def full_disk(state, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        saved.save(9, final=True)
+    assert (tmp_path / "model_final.pth").read_bytes() == before
+    assert names(tmp_path) == ["last_checkpoint", "model_final.pth"]
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
+    saved = make(tmp_path)
+    saved.save(4)
+    (tmp_path / "model_0000009.pth.partial").write_bytes(b"half")
+    assert saved.resume() == 5
+    assert "model_0000009.pth.partial" not in names(tmp_path)
+
+
+def test_optimizer_of_another_config(tmp_path):
+    make(tmp_path).save(4)
+    other = make(tmp_path)
+    groups = [{"params": [p]} for p in other.model.parameters()]
+    other.optimizer = torch.optim.AdamW(groups, lr=0.1)
+    with pytest.raises(ValueError, match="config and overrides of the run"):
+        other.resume()
+
+
+class Code:
+    """Unpickling it would run code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_code_is_never_run(tmp_path):
+    path, trap = tmp_path / "code.pth", str(tmp_path / "trap")
+    torch.save({"model": {}, "args": Code(trap)}, path)
+    with pytest.raises(ValueError, match="could run code from the file"):
+        read_checkpoint(path)
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": Code(trap)}))
+    with pytest.raises(ValueError, match=r"plain\.pkl .*(run code|no checkpoint)"):
+        read_checkpoint(tmp_path / "plain.pkl")
+    assert not os.path.exists(trap)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth not found"):
+        read_checkpoint(tmp_path / "none.pth")
+
+
+def test_frozen_statistics_survive_the_old_detectron2():
+    """0.4 shifts the variance of a state dict that has metadata, in the source as well."""
+    from detectron2.layers import FrozenBatchNorm2d
+
+    state = nn.BatchNorm2d(2).state_dict()
+    state.pop("num_batches_tracked")
+    target = FrozenBatchNorm2d(2)
+    load_strictly(target, state, "here")
+    assert torch.equal(target.running_var, torch.ones(2))
+    assert torch.equal(state["running_var"], torch.ones(2))
+    assert not hasattr(plain_state(state), "_metadata")
+
+
+def hook_run(folder, results, period=1, steps=3):
+    checkpointer = make(folder)
+    trainer = Trainer(_Loss(), [[]] * steps, torch.optim.SGD([torch.ones(1)], lr=0.0))
+    results = iter(results)
+    hook = EvaluationHook(lambda: next(results), period, checkpointer)
+    trainer.register_hooks([hook])
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    trainer._parameters = list(trainer.model.parameters())
+    trainer.train(0, steps)
+    return checkpointer, hook, trainer
+
+
+class _Loss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch):
+        return {"a/loss_b": self.weight}
+
+
+def test_best_is_kept(tmp_path):
+    results = [{"bbox": {"AP": ap, "APl": float("nan")}} for ap in (1.0, 3.0, 2.0)]
+    checkpointer, hook, trainer = hook_run(tmp_path, results)
+    assert checkpointer.best_ap() == 3.0
+    assert read_checkpoint(tmp_path / "model_best.pth")["iteration"] == 1
+    assert hook.results == results[-1]
+    history = trainer.storage.history("bbox/AP").values()
+    assert [v for v, _ in history] == [1.0, 3.0, 2.0]
+    assert "bbox/APl" not in trainer.storage.histories()
+    # A resumed run remembers: 2.5 isn't the best.
+    checkpointer, _, _ = hook_run(tmp_path, [{"bbox": {"AP": 2.5}}], steps=1)
+    assert checkpointer.best_ap() == 3.0
+
+
+def test_evaluation_without_period_is_at_the_end(tmp_path):
+    checkpointer, hook, _ = hook_run(tmp_path, [{"bbox": {"AP": float("nan")}}], period=0)
+    assert hook.results and checkpointer.best_ap() is None

@@ -1,0 +1,196 @@
+"""Two real processes on the CPU, talking through gloo."""
+
+import copy
+import multiprocessing
+from datetime import timedelta
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
+
+from ms_detr.data import coco_dataset
+from ms_detr.engine import Trainer, launch
+from ms_detr.engine.launch import ProcessError
+from ms_detr.evaluation import CocoEvaluator
+from ms_detr.structures import NonFiniteError
+from tests.engine.standin import Detector
+
+
+def batch(count=4):
+    """A batch whose objects are unevenly spread: 0, 1, 2 and 3 in its images."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = []
+    for number in range(count):
+        instances = Instances((32, 40))
+        corners = torch.rand(number, 2, generator=generator) * 16
+        instances.gt_boxes = Boxes(torch.cat([corners, corners + 8], 1))
+        instances.gt_classes = torch.arange(number) % 2
+        image = torch.randint(0, 255, (3, 32, 40), generator=generator, dtype=torch.uint8)
+        inputs.append(
+            {
+                "image": image,
+                "instances": instances,
+                "image_id": number,
+                "file_name": f"{number}.png",
+                "height": 32,
+                "width": 40,
+            }
+        )
+    return inputs
+
+
+def detector(**options):
+    torch.manual_seed(0)
+    return Detector(dropout=0.0, **options)
+
+
+def trainer(model, inputs, **options):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return Trainer(model, [inputs] * 3, optimizer, clip_grad_norm=0.5, log_period=1, **options)
+
+
+def part(inputs):
+    """What the sampler gives this process."""
+    size = len(inputs) // comm.get_world_size()
+    return inputs[comm.get_rank() * size :][:size]
+
+
+def in_process(folder, data):
+    """The checks that need two processes; what they find goes to the parent through files."""
+    torch.set_num_threads(1)
+    rank = comm.get_rank()
+    found = {"local": (comm.get_local_rank(), comm.get_local_size())}
+    found["start method"] = multiprocessing.get_start_method()
+
+    model = detector()
+    run = trainer(DistributedDataParallel(model), part(batch()))
+    run.train(0, 3)
+    found["weights"] = dict(model.state_dict())
+    found["metrics"] = {n: h.latest() for n, h in run.storage.histories().items()}
+
+    # Image 3 is in the second process's part.
+    for kind in ("nan", "raises"):
+        model = detector(poison=3, poison_raises=kind == "raises")
+        before = copy.deepcopy(model.state_dict())
+        run = trainer(
+            DistributedDataParallel(model), part(batch()), last_checkpoint=lambda: "kept.pth"
+        )
+        try:
+            run.train(0, 3)
+        except NonFiniteError as error:
+            found[kind] = str(error)
+        after = model.state_dict()
+        found[f"{kind} unchanged"] = all(torch.equal(before[n], after[n]) for n in before)
+
+    coco_dataset(data.name, data / "images", data / "annotations.json")
+    evaluator = CocoEvaluator(data.name, nms_threshold=0.5)
+    inputs = part(batch(12))
+    evaluator.process(inputs, detections(inputs))
+    found["results"] = dict(evaluator.evaluate())
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def detections(inputs):
+    """Made-up detections, different in every image."""
+    outputs = []
+    for x in inputs:
+        generator = torch.Generator().manual_seed(x["image_id"])
+        corners = torch.rand(20, 2, generator=generator) * 16
+        instances = Instances((32, 40))
+        instances.pred_boxes = Boxes(torch.cat([corners, corners + 12], 1))
+        instances.scores = torch.rand(20, generator=generator)
+        instances.pred_classes = torch.arange(20) % 2
+        outputs.append({"instances": instances})
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("two_processes")
+    limit = timedelta(seconds=60)  # a wait for a process that is gone fails, and doesn't hang
+    launch(in_process, (folder, data), num_processes=2, device="cpu", timeout=limit)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_detectron2_knows_the_local_ranks(found):
+    assert [result["local"] for result in found] == [(0, 2), (1, 2)]
+
+
+def test_loader_workers_start_as_in_one_process(found):
+    assert found[0]["start method"] == multiprocessing.get_start_method()
+
+
+def test_training_steps_equal_those_of_one_process(found):
+    model = detector()
+    run = trainer(model, batch())
+    run.train(0, 3)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(found[0]["weights"][name], value, rtol=1e-5, atol=1e-7)
+        assert torch.equal(found[0]["weights"][name], found[1]["weights"][name])
+    # The losses that are logged are those of the whole batch.
+    for name, history in run.storage.histories().items():
+        if name != "data_time":
+            assert found[0]["metrics"][name] == pytest.approx(history.latest(), rel=1e-4), name
+
+
+def test_non_finite_loss_stops_all_before_the_weights_change(found):
+    assert found[0]["nan"] == found[1]["nan"]
+    for part in ("iteration 0", "rank 1: o2m/loss_class/1;", "3 (3.png)", "kept.pth"):
+        assert part in found[0]["nan"]
+    assert "rank 0" not in found[0]["nan"]
+    assert all(result["nan unchanged"] for result in found)
+
+
+def test_error_in_one_forward_pass_stops_all(found):
+    assert found[0]["raises"] == found[1]["raises"]
+    assert "rank 1: matching cost of term 'o2o' is not finite in layer 1" in found[0]["raises"]
+    assert all(result["raises unchanged"] for result in found)
+
+
+def test_gathered_evaluation_equals_that_of_one_process(found, data):
+    coco_dataset(data.name, data / "images", data / "annotations.json")
+    evaluator = CocoEvaluator(data.name, nms_threshold=0.5)
+    evaluator.process(batch(12), detections(batch(12)))
+    results = evaluator.evaluate()
+    assert results["bbox"]["AP"] > 0.5
+    for task, values in results.items():
+        assert found[0]["results"][task] == pytest.approx(values, nan_ok=True)
+    assert found[1]["results"] == {}
+
+
+def fail(kind):
+    if kind == "user" and comm.get_rank() == 1:
+        coco_dataset("nothing", "nowhere", "nowhere.json")
+    if kind == "bug" and comm.get_rank() == 1:
+        [][0]
+    comm.synchronize()
+
+
+@pytest.mark.slow
+def test_error_of_a_process_reaches_the_parent():
+    with pytest.raises(ProcessError, match=r"no annotation file .*nowhere\.json"):
+        launch(fail, ("user",), num_processes=2, device="cpu")
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="IndexError"):
+        launch(fail, ("bug",), num_processes=2, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_machines": 2}, "--dist-url"),
+        ({"num_machines": 2, "machine_rank": 2}, "ranks at 0"),
+        ({"num_processes": 0}, "counts start at 1"),
+        ({"device": "cuda"}, "no CUDA device"),
+    ],
+)
+def test_impossible_launch(options, message):
+    if torch.cuda.is_available() and options == {"device": "cuda"}:
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ValueError, match=message):
+        launch(fail, ("no",), **options)
+
+
+def test_one_process_needs_no_group():
+    assert launch(lambda a: (a, comm.get_world_size()), (3,)) == (3, 1)

@@ -1,0 +1,75 @@
+"""What is shown as one line, and what keeps its traceback."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ms_detr.config import load
+from ms_detr.data import DetrMapper, coco_dataset
+from ms_detr.engine import run_command
+from ms_detr.errors import short_message
+
+
+def caught(call):
+    with pytest.raises(Exception) as error:
+        call()
+    return error.value
+
+
+def test_errors_that_our_code_raises_are_short():
+    error = caught(lambda: load("nothing.yaml"))
+    assert short_message(error) == str(error)
+    error = caught(lambda: coco_dataset("nothing", "a", "b.json"))
+    assert short_message(error) == str(error)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: int("a"),  # out of Python
+        lambda: torch.zeros(2).view(3),  # out of a library
+        lambda: coco_dataset(3, 4, 5),  # a slip while our code runs: it raised nothing on purpose
+        lambda: DetrMapper([])({}),
+        lambda: 1 / 0,
+    ],
+)
+def test_other_errors_keep_their_traceback(call):
+    assert short_message(caught(call)) is None
+
+
+class Broken(torch.utils.data.Dataset):
+    def __init__(self, record):
+        self.record = record
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return DetrMapper([])(self.record)
+
+
+def test_error_in_a_loader_worker():
+    """It arrives as a text that holds the whole traceback."""
+    loader = DataLoader(Broken({"file_name": "gone.png", "image_id": 3}), num_workers=1)
+    error = caught(lambda: next(iter(loader)))
+    assert "Original Traceback" in str(error)
+    assert short_message(error) == (
+        "There is no image file gone.png (image 3 of dataset 'unnamed')."
+    )
+    loader = DataLoader(Broken({}), num_workers=1)
+    assert short_message(caught(lambda: next(iter(loader)))) is None
+
+
+def test_run_command(capsys):
+    def bad():
+        load("nothing.yaml")
+
+    assert run_command(lambda: None) == 0
+    assert run_command(bad) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1
+    assert shown.err.startswith("error: config nothing.yaml: YAML configs are not loaded")
+    assert run_command(bad, debug=True) == 2
+    assert "Traceback" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 / 0)

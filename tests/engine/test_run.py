@@ -1,0 +1,194 @@
+"""Whole runs of the stand-in detector, through the config."""
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+
+from ms_detr.engine import read_checkpoint
+
+
+def curve(folder, name="total_loss"):
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line[name] for line in lines if name in line}
+
+
+def weights(folder, name="model_final.pth"):
+    return read_checkpoint(folder / name)["model"]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_a_run_trains_evaluates_and_reports(train, tmp_path, capsys):
+    results = train("out")
+    out = tmp_path / "out"
+    # 12 images, batch 4, 3 epochs: 9 iterations, a checkpoint an epoch, the last two kept.
+    assert {p.name for p in out.glob("*.pth")} == {
+        "model_0000002.pth",
+        "model_0000005.pth",
+        "model_final.pth",
+        "model_best.pth",
+    }
+    assert (out / "last_checkpoint").read_text() == "model_final.pth"
+    losses = curve(out)
+    assert list(losses) == list(range(9))
+    assert losses[8] < losses[0]
+    for term in ("o2o", "o2m", "encoder"):
+        layers = [name for name in LOSSES if name.startswith(f"{term}/")]
+        for iteration, total in curve(out, f"{term}/loss").items():
+            assert total == pytest.approx(sum(curve(out, name)[iteration] for name in layers))
+    # MultiStep: a tenth after two thirds; logged is the largest group's, the base rate.
+    assert [round(v, 6) for v in curve(out, "lr").values()] == [1e-3] * 6 + [1e-4] * 3
+    # Evaluated after 2 of 3 epochs, and at the end (which is iteration 9, after the last step).
+    assert list(curve(out, "bbox/AP")) == [5, 9]
+    assert curve(out, "bbox/AP")[9] == results["bbox"]["AP"]
+    assert results["bbox"].keys() >= {"AP", "AP50", "APl", "AP-square", "AP-bar"}
+    log = (out / "log.txt").read_text()
+    for part in (
+        "iter 9/9",
+        "eta 0:00:0",
+        "o2m ",
+        "encoder ",
+        "PyTorch",
+        "total_batch_size",
+        "| bbox",
+    ):
+        assert part in log + (out / "config.yaml").read_text(), part
+    assert "iter 9/9" in capsys.readouterr().out
+    assert list(out.glob("events.out.tfevents.*"))
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["optimizer"]["params"]["_target_"] == (
+        "ms_detr.engine.optimizer.parameter_groups"
+    )
+    checkpoint = read_checkpoint(out / "model_final.pth")
+    assert checkpoint["iteration"] == 8
+    assert checkpoint["classes"] == ["square", "bar"]
+    assert "train.output_dir" in " ".join(checkpoint["config"]["overrides"])
+    assert "AdamW" in checkpoint["config"]["text"]
+
+
+LOSSES = (
+    "o2o/loss_class/0",
+    "o2o/loss_bbox/0",
+    "o2m/loss_class/0",
+    "o2m/loss_class/1",
+    "encoder/loss_bbox",
+)
+
+
+def test_seeded_runs_are_equal(train, tmp_path):
+    train("a", "train.eval_epochs=0")
+    # Evaluating, logging and checkpointing in between, and loading in workers, change nothing.
+    train("b", "train.eval_epochs=1", "train.log_period=2", "dataloader.train.num_workers=1")
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    a, b = curve(tmp_path / "a"), curve(tmp_path / "b")
+    assert b[1] == pytest.approx((a[0] + a[1]) / 2) and list(b) == [1, 3, 5, 7, 8]
+    train("c", "train.seed=2")
+    assert curve(tmp_path / "c")[0] != a[0]
+
+
+def test_resumed_run_is_the_unbroken_run(train, tmp_path):
+    train("whole")
+    # Stopped in the middle of an epoch (the schedule is that of 9 iterations).
+    with pytest.raises(FloatingPointError):
+        train("broken", "model.poison=3", "train.checkpoint_epochs=0.34")
+    folder = tmp_path / "broken"
+    stopped = len(curve(folder))
+    assert 0 < stopped < 9
+    with (folder / "metrics.json").open("a") as file:
+        file.write('{"iteration": 7, "total_')
+    train("broken", "--resume", "train.checkpoint_epochs=0.34")
+    assert "resuming from" in (folder / "log.txt").read_text()
+    assert_same(weights(tmp_path / "whole"), weights(folder))
+    assert curve(folder) == curve(tmp_path / "whole")
+
+
+def test_max_iter_wins_over_epochs(train, tmp_path):
+    train("out", "train.max_iter=2", "train.checkpoint_epochs=0")
+    assert list(curve(tmp_path / "out")) == [0, 1]
+    assert not list((tmp_path / "out").glob("model_0*.pth"))
+
+
+def test_finished_run_resumed_only_evaluates(train, tmp_path):
+    first = train("out", "train.max_iter=2")
+    before = (tmp_path / "out" / "metrics.json").read_text()
+    assert train("out", "--resume", "train.max_iter=2") == first
+    assert curve(tmp_path / "out").keys() == {0, 1}
+    assert before.count("total_loss") == 2
+
+
+def test_eval_only(train, tmp_path):
+    trained = train("out", "train.max_iter=3")
+    alone = train("alone", "--eval-only", f'train.init_checkpoint="{tmp_path}/out/model_final.pth"')
+    assert alone == trained == train("out", "--eval-only", "--resume")
+    assert not (tmp_path / "alone" / "metrics.json").exists()
+    with pytest.raises(ValueError, match="needs a trained model"):
+        train("empty", "--eval-only")
+
+
+def test_new_run_does_not_overwrite_an_old_one(train, tmp_path):
+    train("out", "train.max_iter=1")
+    before = weights(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"model_final\.pth.*--resume"):
+        train("out", "train.max_iter=1", "train.seed=3")
+    assert_same(before, weights(tmp_path / "out"))
+
+
+def test_non_finite_loss_stops_the_run(train, tmp_path):
+    with pytest.raises(FloatingPointError) as error:
+        train("out", "model.poison=3", "train.checkpoint_epochs=0.34")
+    message = str(error.value)
+    iteration = len(curve(tmp_path / "out"))
+    last = tmp_path / "out" / f"model_{iteration - 1:07d}.pth"
+    for part in (f"iteration {iteration};", "o2m/loss_class/1", "3 (", "003.png", str(last)):
+        assert part in message, message
+    assert "o2o/loss_class/0" not in message
+    assert last.is_file()
+    assert all(v.isfinite().all() for v in weights(tmp_path / "out", last.name).values())
+    assert not (tmp_path / "out" / "evaluation").exists()  # a failed run isn't evaluated
+    # In the log without traceback, since it says it all.
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "003.png" in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.num_classes=3", r"2 classes, the model 3"),
+        ("train.device=cuda", "no CUDA device" if not torch.cuda.is_available() else "never"),
+        ("train.epochs=0", "nothing to train"),
+        ("train.epochs=null", "nothing to train"),
+        ("train.checkpoints_to_keep=0", "train.checkpoints_to_keep must be at least 1"),
+        ("~train.log_period", "lacks train.log_period"),
+        ("~dataloader.evaluator", "lacks dataloader.evaluator"),
+        ("train.init_checkpoint=nothing.pth", "checkpoint nothing.pth not found"),
+    ],
+)
+def test_bad_config(train, override, message):
+    if message == "never":
+        pytest.skip("there is a CUDA device")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train("out", override)
+
+
+def test_results_are_finite_or_left_out_of_the_metrics(train, tmp_path):
+    results = train("out", "train.max_iter=1")
+    assert math.isnan(results["bbox"]["APl"])  # no object is that large
+    assert "NaN" not in (tmp_path / "out" / "metrics.json").read_text()
+
+
+def test_tensorboard_has_the_same_curve(train, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train("out", "train.max_iter=3")
+    events = EventAccumulator(str(tmp_path / "out"))
+    events.Reload()
+    assert {*LOSSES, "total_loss", "o2m/loss", "lr", "bbox/AP"} <= set(events.Tags()["scalars"])
+    shown = {event.step: event.value for event in events.Scalars("o2m/loss_class/1")}
+    assert shown == pytest.approx(curve(tmp_path / "out", "o2m/loss_class/1"))

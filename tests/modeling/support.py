@@ -1,0 +1,55 @@
+"""Small detectors from the shipped configs, and images for them."""
+
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+
+from ms_detr.config import load
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(
+    str(file.relative_to(ROOT))
+    for file in (ROOT / "configs").glob("*/*.py")
+    if file.parent.name != "common"
+)
+MS_DETR = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
+BASELINE = "configs/deformable_detr/deformable_detr_r50_300q_12ep.py"
+DEMO = "configs/demo/ms_detr.py"
+# What makes any of them small; backbone and composition stay.
+SMALL = (
+    "model.embed_dim=64",
+    "model.num_heads=4",
+    "model.feedforward_dim=24",
+    "model.num_queries=12",
+    "model.encoder.num_layers=1",
+    "model.decoder.num_layers=2",
+)
+
+
+def make_model(config=DEMO, *overrides, seed=0):
+    """A small model, in training mode."""
+    torch.manual_seed(seed)
+    return instantiate(load(ROOT / config, [*SMALL, *overrides]).model)
+
+
+def make_input(height, width, labels=(), boxes=None, seed=0):
+    """One of Detectron2's input dicts; `boxes` are (x1, y1, x2, y2) in pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    instances = Instances((height, width))
+    if boxes is None:
+        boxes = [(4 + 8 * i, 6, 20 + 8 * i, 30 + 4 * i) for i in range(len(labels))]
+    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).view(-1, 4))
+    instances.gt_classes = torch.tensor(labels, dtype=torch.int64)
+    return {"image": image, "instances": instances, "file_name": f"{seed}.png"}
+
+
+def make_batch():
+    """Images of different sizes, one of them without objects."""
+    return [
+        make_input(64, 96, labels=(1, 0, 3), seed=1),
+        make_input(80, 64, seed=2),
+        make_input(48, 56, labels=(5,), seed=3),
+    ]

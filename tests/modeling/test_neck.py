@@ -1,0 +1,100 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ms_detr.layers import SinePositionEncoding
+from ms_detr.modeling import Neck
+
+from ..layers.reference import below, parameters, sine_position
+from ..layers.support import padded, random, randomise
+from . import reference
+
+CHANNELS = {"fine": 3, "coarse": 5}
+DIM = 32
+
+
+def make_neck(num_levels=4):
+    return Neck(CHANNELS, DIM, num_levels, SinePositionEncoding(DIM))
+
+
+def features():
+    return {
+        "unused": random(2, 1, 9, 9),
+        "fine": random(2, 3, 7, 10, seed=1),
+        "coarse": random(2, 5, 4, 5, seed=2),
+    }
+
+
+def masks():
+    return [padded(56, 80, 56, 61), padded(56, 80, 33, 80)]
+
+
+def run(neck):
+    return neck(features(), torch.from_numpy(np.stack(masks())))
+
+
+SHAPES = [(7, 10), (4, 5), (2, 3), (1, 2)]
+
+
+def test_tokens_equal_the_loop():
+    """The third level comes from the raw coarsest map, the fourth from the third's output."""
+    neck = randomise(make_neck())
+    params = parameters(neck)
+    out = run(neck)
+    assert out.grid.level_shapes == tuple(SHAPES)
+    for b in range(2):
+        fine, coarse = (features()[name][b].numpy() for name in CHANNELS)
+
+        def project(x, name, stride):
+            conv, norm = below(params, f"{name}.0"), below(params, f"{name}.1")
+            return reference.group_norm(reference.convolve(x, conv, stride), norm)
+
+        maps = [project(fine, "projections.0", 1), project(coarse, "projections.1", 1)]
+        maps.append(project(coarse, "extra_levels.0", 2))
+        maps.append(project(maps[-1], "extra_levels.1", 2))
+        tokens = np.concatenate([x.reshape(DIM, -1).T for x in maps])
+        np.testing.assert_allclose(out.tokens[b].detach(), tokens, atol=1e-9)
+
+
+def test_masks_ratios_and_positions_equal_the_loop():
+    neck = randomise(make_neck())
+    out = run(neck)
+    level_embedding = neck.level_embedding.detach().numpy()
+    for b, mask in enumerate(masks()):
+        levels = [reference.resize_mask(mask, *shape) for shape in SHAPES]
+        flat = np.concatenate([level.ravel() for level in levels])
+        assert (out.grid.padding_mask[b].numpy() == flat).all()
+        assert flat.any()
+        ratios = [reference.valid_ratio(level) for level in levels]
+        np.testing.assert_allclose(out.grid.valid_ratios[b], ratios, atol=1e-6)
+        position = np.concatenate(
+            [
+                (sine_position(level, DIM) + level_embedding[i]).reshape(-1, DIM)
+                for i, level in enumerate(levels)
+            ]
+        )
+        inside = ~flat
+        np.testing.assert_allclose(out.position[b].detach()[inside], position[inside], atol=1e-5)
+
+
+def test_no_more_levels_than_maps():
+    assert run(make_neck(2).double()).grid.level_shapes == ((7, 10), (4, 5))
+
+
+def test_start():
+    torch.manual_seed(0)
+    neck = make_neck()
+    for name, kernel in (("projections", 1), ("extra_levels", 9)):
+        for project in getattr(neck, name):
+            conv = project[0]
+            bound = math.sqrt(6 / ((conv.in_channels + conv.out_channels) * kernel))
+            assert 0.85 * bound < conv.weight.abs().max() <= bound
+            assert conv.bias.abs().max() == 0
+    assert neck.level_embedding.std().item() == pytest.approx(1, rel=0.15)
+
+
+def test_fewer_levels_than_maps():
+    with pytest.raises(ValueError, match=r"num_levels is 1, but 2 backbone maps .*fine.*coarse"):
+        make_neck(1)

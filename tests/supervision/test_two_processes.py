@@ -1,0 +1,49 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import two_processes
+
+SCRIPT = Path(two_processes.__file__)
+# Objects of each process's images, and N+: all objects, at least one, over two processes.
+BATCHES = [
+    ([[3, 1], [0, 1]], 2.5),
+    ([[2], [2]], 2.0),
+    ([[1, 0], [0, 0]], 0.5),
+    ([[0], [0]], 0.5),
+]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What both processes got, `results[rank][batch]`."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    running = []
+    for rank in range(2):
+        batches = json.dumps([counts[rank] for counts, _ in BATCHES])
+        command = [sys.executable, SCRIPT, str(rank), folder / "meeting", folder / f"{rank}.json"]
+        running.append(subprocess.Popen([*command, batches], env=environment))
+    try:
+        for process in running:
+            assert process.wait(timeout=120) == 0
+    finally:
+        for process in running:
+            process.kill()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("batch", range(len(BATCHES)), ids=lambda i: str(BATCHES[i][0]))
+def test_objects_are_counted_over_all_processes(results, batch):
+    counts, expected = BATCHES[batch]
+    for rank in range(2):
+        num_objects, losses = results[rank][batch]
+        assert num_objects == expected
+        alone, local = two_processes.compute(counts[rank])
+        assert alone == max(1, sum(counts[rank]))
+        for name, loss in losses.items():
+            assert loss == pytest.approx(local[name] * alone / expected)

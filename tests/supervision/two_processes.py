@@ -1,0 +1,58 @@
+"""One of two processes: counts objects and computes losses, writes what it got as JSON.
+
+Arguments: rank, file to meet in, file to write, objects of this rank's images in every batch as
+JSON, e.g. "[[3, 1], [0]]".
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from ms_detr.structures import Predictions, PredictionSet, Targets
+from ms_detr.supervision import (
+    Criterion,
+    FocalLoss,
+    HungarianAssigner,
+    L1Loss,
+    Losses,
+    SupervisionTerm,
+    Terms,
+)
+from ms_detr.supervision.criterion import count_objects
+
+
+def scene(counts):
+    """Predictions and targets that depend on nothing but the objects of each image."""
+    generator = torch.Generator().manual_seed(sum(counts))
+
+    def rand(*size):
+        return torch.rand(size, generator=generator, dtype=torch.float64)
+
+    images = [{"labels": torch.zeros(n).long(), "boxes": rand(n, 4)} for n in counts]
+    made = PredictionSet(rand(2, len(counts), 5, 3), rand(2, len(counts), 5, 4))
+    return Predictions({"decoder": made}), Targets.from_list(images)
+
+
+def compute(counts):
+    """(N+, {name: loss})."""
+    predictions, targets = scene(counts)
+    losses = Losses(**{"class": FocalLoss(2.0)}, bbox=L1Loss(5.0))
+    criterion = Criterion(Terms(o2o=SupervisionTerm("decoder", HungarianAssigner(), losses)))
+    values = {name: loss.item() for name, loss in criterion(predictions, targets).items()}
+    return count_objects(targets).item(), values
+
+
+def main():
+    rank, meeting, out, batches = sys.argv[1:]
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2
+    )
+    Path(out).write_text(json.dumps([compute(counts) for counts in json.loads(batches)]))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

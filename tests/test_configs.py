@@ -1,0 +1,122 @@
+import pytest
+import torch
+from detectron2.config import instantiate
+
+from ms_detr.config import load
+
+from .modeling.support import BASELINE, CONFIGS, MS_DETR, ROOT, make_input, make_model
+
+BATCH = [make_input(48, 64, labels=(1, 0, 3), seed=1), make_input(64, 40, seed=2)]
+COCO = [BASELINE, MS_DETR]
+
+
+def test_configs_are_found():
+    assert {BASELINE, MS_DETR, "configs/demo/ms_detr.py"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_has_everything_that_training_needs(config):
+    cfg = load(ROOT / config)
+    assert set(cfg) >= {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
+    assert set(cfg.dataloader) >= {"train", "test", "evaluator"}
+    instantiate(cfg.lr_multiplier)(0.5)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_instantiates_at_full_size(config):
+    with torch.device("meta"):
+        model = instantiate(load(ROOT / config).model)
+    # A term's tap exists and no other does: every parameter is trained.
+    assert model.decoder.sources <= model.criterion.sources
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_two_steps_train_every_parameter_and_it_predicts(config):
+    model = make_model(config)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert all(name.startswith(("backbone.stem", "backbone.res2")) for name in frozen)
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3)
+    for step in range(3):
+        optimizer.zero_grad()
+        losses = model(BATCH)
+        assert all(loss.isfinite() for loss in losses.values())
+        sum(losses.values()).backward()
+        for name, parameter in trained.items():
+            assert parameter.grad is not None, f"{name} has no gradient"
+            # Zeros of the initialisation keep some gradients zero in the first two steps.
+            if step == 2:
+                assert parameter.grad.abs().max() > 0, f"the gradient of {name} is zero"
+        optimizer.step()
+    with torch.no_grad():
+        out = model.eval()(BATCH)
+    for made in out:
+        assert 0 < len(made["instances"]) <= model.postprocess.top_k
+        assert made["instances"].pred_boxes.tensor.isfinite().all()
+
+
+@pytest.mark.parametrize("config", COCO)
+def test_coco_recipe(config):
+    """As published (facts of the authors' scripts), with 80 contiguous classes."""
+    cfg = load(ROOT / config)
+    model = cfg.model
+    assert (model.num_classes, model.num_queries, model.embed_dim) == (80, 300, 256)
+    assert (model.feedforward_dim, model.num_heads, model.dropout) == (2048, 8, 0.1)
+    assert (model.encoder.num_layers, model.decoder.num_layers) == (6, 6)
+    assert model.postprocess.top_k == 100
+    assert model.decoder.epsilon == 1e-5
+    assert not model.decoder.look_forward_twice
+    assert not model.query_initializer.mixed_selection
+    assert tuple(model.pixel_mean) == (123.675, 116.28, 103.53)
+    assert tuple(model.pixel_std) == (58.395, 57.12, 57.375)
+    assert (model.backbone.norm, model.backbone.freeze_at) == ("FrozenBN", 2)
+    optimizer = cfg.optimizer
+    assert (optimizer.lr, optimizer.weight_decay) == (2e-4, 1e-4)
+    factors = {"backbone": 0.1, "sampling_offsets": 0.1, "reference_points": 0.1}
+    assert dict(optimizer.params.lr_factors) == factors
+    assert (cfg.train.epochs, cfg.train.clip_grad_norm) == (12, 0.1)
+    assert cfg.dataloader.train.total_batch_size == 16
+    schedule = instantiate(cfg.lr_multiplier)
+    assert [schedule(epoch / 12) for epoch in (0, 5, 10.99, 11, 11.99)] == pytest.approx(
+        [1, 1, 1, 0.1, 0.1]
+    )
+
+
+def test_the_baseline_is_the_one_of_the_design():
+    model = load(ROOT / BASELINE).model
+    assert list(model.decoder.layer.order) == ["self_attention", "cross_attention", "ffn"]
+    terms = model.criterion.terms
+    assert set(terms) - {"_target_"} == {"o2o", "encoder"}
+    for term in (terms.o2o, terms.encoder):
+        weights = [term.losses[name].weight for name in ("class", "bbox", "giou")]
+        assert weights == [2.0, 5.0, 2.0]
+        costs = [term.assigner[f"{name}_cost"] for name in ("class", "l1", "giou")]
+        assert costs == [2.0, 5.0, 2.0]
+
+
+def test_ms_detr_is_as_released():
+    model = load(ROOT / MS_DETR).model
+    assert list(model.decoder.layer.order) == ["cross_attention", "self_attention", "ffn"]
+    terms = model.criterion.terms
+    weights = {
+        name: [terms[name].losses[loss].weight for loss in ("class", "bbox", "giou")]
+        for name in ("o2o", "o2m", "encoder")
+    }
+    assert weights == {"o2o": [1, 5, 2], "o2m": [2, 5, 2], "encoder": [2, 5, 2]}
+    assert [terms[name].weight for name in weights] == [1, 1, 1]
+    assigner = instantiate(terms.o2m.assigner)
+    assert (assigner.k, assigner.threshold, assigner.alpha, assigner.quota) == (6, 0.4, 0.3, 0.25)
+    assert [terms.encoder.assigner[f"{x}_cost"] for x in ("class", "l1", "giou")] == [0, 5, 2]
+    assert [terms.o2o.assigner[f"{x}_cost"] for x in ("class", "l1", "giou")] == [2, 5, 2]
+
+
+def test_the_backbone_strides_in_the_3x3():
+    with torch.device("meta"):
+        backbone = instantiate(load(ROOT / MS_DETR).model.backbone)
+    first = backbone.res3[0]
+    assert (first.conv1.stride, first.conv2.stride) == ((1, 1), (2, 2))
+    assert {name: s.stride for name, s in backbone.output_shape().items()} == {
+        "res3": 8,
+        "res4": 16,
+        "res5": 32,
+    }

@@ -1,0 +1,152 @@
+"""setup.py, the pins and the Makefile."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ms_detr
+from ms_detr.cli import doctor
+from tests.conftest import ROOT, site_packages
+
+SOURCES = ("setup.py", "pyproject.toml", "LICENSE", "ms_detr", "configs")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """A copy of what a build needs: building leaves folders behind."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in SOURCES:
+        path = ROOT / name
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, folder / name)
+    return folder
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    """Run make without what an outer make, which may run these tests, was given."""
+    outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "DETECTRON2_SRC", "PYTHON", "VENV")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    command = ["make", "--no-print-directory", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+def pins(name: str) -> dict[str, str]:
+    """Name and version of every line of a requirements file that pins something."""
+    text = (ROOT / "requirements" / name).read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith(("#", "-c "))]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[a-z0-9.]+", line) for line in lines), name
+    found = dict(line.split("==") for line in lines)
+    return {re.sub("[-_.]+", "-", key).lower(): version for key, version in found.items()}
+
+
+def test_wheel_holds_the_package_and_its_configs(sources, tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    command += ["--no-index", "--quiet", "--wheel-dir", str(tmp_path), str(sources)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"ms_detr-{ms_detr.__version__}-")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ms_detr").rglob("*.py")}
+    configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py")}
+    assert configs
+    assert modules | {f"ms_detr/{name}" for name in configs} <= names
+    assert not [name for name in names if name.startswith(("tests", "tools", "configs"))]
+
+
+def test_setup_without_torch_says_what_to_do(sources, new_environment):
+    python = new_environment(packages=True, without=("torch",))
+    command = [str(python), "setup.py", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=sources)
+    assert result.returncode == 1
+    assert "pip install torch torchvision" in result.stderr
+    assert "pip install --no-build-isolation -e ." in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_editable_install_works_without_a_compiler(sources, new_environment, monkeypatch, tmp_path):
+    """What a user who has torch and Detectron2 types; a compiler that fails stands in for none."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    for name in ("CC", "CXX"):
+        monkeypatch.setenv(name, "/bin/false")
+    python = new_environment(packages=True)
+    command = [str(python), "-m", "pip", "install", "--no-build-isolation", "--no-index", "-e", "."]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=sources)
+    assert result.returncode == 0, result.stdout + result.stderr
+    command = [str(python.parent / "ms-detr"), "--version"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert output.stdout == f"ms_detr {ms_detr.__version__}\n"
+    assert not list(site_packages(python).glob("ms_detr/"))
+
+
+def required() -> set[str]:
+    """The names in setup.py's install_requires."""
+    text = re.search(r"install_requires=\[(.*?)\]", (ROOT / "setup.py").read_text(), re.DOTALL)
+    return {name.lower() for name in re.findall(r'"([A-Za-z0-9-]+)', text.group(1))}
+
+
+def imported() -> set[str]:
+    """The distributions of everything outside the standard library that ms_detr imports."""
+    modules = set()
+    for path in [*(ROOT / "ms_detr").rglob("*.py"), *(ROOT / "configs").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(node.module.partition(".")[0])
+    modules -= {*sys.stdlib_module_names, "ms_detr", "detectron2"}
+    return {doctor.DISTRIBUTIONS.get(name, name).lower() for name in modules}
+
+
+def test_dependencies_agree_everywhere():
+    assert required() == imported()
+    assert {name.lower() for name in doctor.PACKAGES.values()} == required() - {"torch"}
+    assert required() <= pins("runtime.txt").keys()
+
+
+def test_pins_are_exact_and_stand_once():
+    runtime, dev, others = pins("runtime.txt"), pins("dev.txt"), pins("constraints.txt")
+    assert not runtime.keys() & dev.keys() | (runtime | dev).keys() & others.keys()
+
+
+def test_help_lists_every_target():
+    output = make().stdout
+    targets = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "test", "slow", "lint", "setup", "doctor"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^  make {target} +\S", output, re.MULTILINE), target
+
+
+def test_tests_run_against_another_source_tree(tmp_path):
+    result = make("-n", "test", f"DETECTRON2_SRC={tmp_path}")
+    assert result.returncode == 2
+    assert f"DETECTRON2_SRC={tmp_path} has no detectron2/ package" in result.stderr
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2" / "__init__.py").touch()
+    result = make("-n", "test", f"DETECTRON2_SRC={tmp_path}")
+    assert result.returncode == 0
+    (line,) = [line for line in result.stdout.splitlines() if "-m pytest" in line]
+    assert f'PYTHONPATH="{tmp_path}' in line
+    assert "PYTHONPATH=" not in make("-n", "test").stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("fails_on", "message"),
+    [("version_info", "older than 3.11"), ("ensurepip", "comes without venv and ensurepip")],
+)
+def test_unfit_python_is_named(tmp_path, fails_on, message):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *{fails_on}*) exit 1;; esac\n')
+    python.chmod(0o755)
+    result = make("setup", f"PYTHON={python}", f"VENV={tmp_path}/venv")
+    assert result.returncode == 2
+    assert f"error: {python}" in result.stderr
+    assert message in result.stderr
+    assert not (tmp_path / "venv").exists()
