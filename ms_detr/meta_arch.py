@@ -118,6 +118,8 @@ class MSDETR(nn.Module):
                 the criterion needs; without them only the last decoder layer's.
         """
         supervised = self.training or targets is not None
+        # Tokens are channels-last, and convolutions are faster that way.
+        images = images.contiguous(memory_format=torch.channels_last)
         memory = self.encoder(self.neck(self.backbone(images), padding_mask))
         queries, proposals = self.query_initializer(memory, supervised)
         return Predictions({**proposals, **self.decoder(queries, memory, supervised)})

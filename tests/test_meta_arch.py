@@ -12,7 +12,6 @@ from ms_detr.meta_arch import MSDETR
 
 from .modeling.support import (
     BASELINE,
-    DEMO,
     MS_DETR,
     ROOT,
     SMALL,
@@ -217,14 +216,14 @@ def test_taps_are_not_run_at_inference(model):
 
 
 def test_fewer_tokens_than_queries():
-    model = make_model(DEMO, "model.num_queries=100")
+    model = make_model("model.num_queries=100")
     batch = [make_input(32, 32, labels=(1, 2), seed=1), make_input(32, 24, seed=2)]
     losses = model(batch)
     assert all(loss.isfinite() for loss in losses.values())
-    (first, _) = model.eval()(batch)
-    # 4x4, 2x2, 1x1 and 1x1 cells, six classes.
-    assert len(first["instances"]) == min(100, 22 * 6)
-    assert model.forward_tensors(*model.preprocess(batch))["decoder"].logits.shape[2] == 22
+    model.eval()
+    tokens = 16 + 4 + 1 + 1
+    assert model.forward_tensors(*model.preprocess(batch))["decoder"].logits.shape[2] == tokens
+    assert len(model(batch)[0]["instances"]) == min(100, tokens * 6)
 
 
 def test_training_without_instances_names_the_image(model):
@@ -246,24 +245,55 @@ def test_a_source_that_nobody_predicts():
     override = "model.criterion.terms.o2m.source=decoder.self_attention"
     message = r"terms\.o2m\.source is 'decoder\.self_attention'.*decoder\.cross_attention.*taps"
     with pytest.raises(ValueError, match=message):
-        make_model(DEMO, override)
+        make_model(override)
 
 
 def test_proposals_need_a_term():
     with pytest.raises(ValueError, match=r"source \['encoder'\].*query_initializer"):
-        make_model(DEMO, "model.criterion.terms.encoder=null")
+        make_model("model.criterion.terms.encoder=null")
 
 
 def test_a_dropped_term_takes_its_tap_along():
-    model = make_model(DEMO, "model.criterion.terms.o2m=null")
+    model = make_model("model.criterion.terms.o2m=null")
     assert model.decoder.sources == {"decoder"}
     sum(model(make_batch()).values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+SELF_FIRST = "model.decoder.layer.order=[self_attention,cross_attention,ffn]"
+O2M_SOURCE = "model.criterion.terms.o2m.source"
+TAP = "${model.decoder.layer.taps.cross_attention}"
+# arXiv:2401.03989, Fig. 4; (c) is the default.
+VARIANTS = {
+    "a": ([SELF_FIRST, f"{O2M_SOURCE}=decoder"], set()),
+    "b": ([f"{O2M_SOURCE}=decoder"], set()),
+    "c": ([], {"decoder.cross_attention"}),
+    "d": (
+        [
+            SELF_FIRST,
+            f"+model.decoder.layer.taps.self_attention='{TAP}'",
+            f"{O2M_SOURCE}=decoder.self_attention",
+        ],
+        {"decoder.self_attention"},
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_of_the_paper_are_overrides(variant):
+    overrides, tapped = VARIANTS[variant]
+    model = make_model(*overrides)
+    assert model.decoder.sources == {"decoder"} | tapped
+    losses = model(make_batch())
+    assert {name.split("/")[0] for name in losses} == {"o2o", "o2m", "encoder"}
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+
+
 def places(key):
     """Where below the model a config has `key`."""
-    cfg = load(ROOT / DEMO, SMALL)
+    cfg = load(ROOT / SMALL)
 
     def walk(node, prefix):
         for name, child in node.items_ex(resolve=False):
@@ -289,22 +319,22 @@ OTHER = {
 @pytest.mark.parametrize(("key", "path"), [(key, path) for key in OTHER for path in places(key)])
 def test_a_part_that_differs_from_the_models_key(key, path):
     with pytest.raises(ValueError, match=rf"model\.{key}\b"):
-        make_model(DEMO, f"{path}={OTHER[key]}")
+        make_model(f"{path}={OTHER[key]}")
 
 
 @pytest.mark.parametrize(("key", "value"), OTHER.items())
 def test_one_key_sets_every_part(key, value):
     assert places(key)
-    model = make_model(DEMO, f"model.{key}={value}")
+    model = make_model(f"model.{key}={value}")
     assert all(loss.isfinite() for loss in model(make_batch()).values())
 
 
 @pytest.mark.parametrize("override", ["res4=96", "res3=160", "res9=160"])
 def test_channels_must_be_those_of_the_backbone(override):
     name = override[:4]
-    added = "+" if name == "res9" else ""
+    added = "+" if name == "res9" else ""  # a fourth map, for the fourth level
     with pytest.raises(ValueError, match=rf"model\.neck\.in_channels wants .*'{name}'.*res2"):
-        make_model(DEMO, f"{added}model.neck.in_channels.{override}")
+        make_model(f"{added}model.neck.in_channels.{override}")
 
 
 # Trainable parameters of the published code, without the frozen stem and first stage.

@@ -8,7 +8,9 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -55,18 +57,28 @@ def run_command(command: Callable[[], Any], debug: bool = False) -> int:
     try:
         command()
     except Exception as error:
-        message = str(error) if isinstance(error, ProcessError) else short_message(error)
+        message, details = short_message(error), traceback.format_exc()
+        if isinstance(error, ProcessError):
+            message, details = str(error), error.details
         if message is None:
             raise
         if debug:
-            traceback.print_exc()
+            print(details, file=sys.stderr)
         print(f"error: {message}", file=sys.stderr, flush=True)
         return USER_ERROR
     return 0
 
 
 class ProcessError(RuntimeError):
-    """A launched process failed with an error that its user can mend; holds its message."""
+    """A started process failed with an error that its user can mend: its message.
+
+    Attributes:
+        details: the traceback in that process.
+    """
+
+    def __init__(self, message: str, details: str):
+        super().__init__(message)
+        self.details = details
 
 
 def choose_device(device: str) -> torch.device:
@@ -108,22 +120,22 @@ def launch(
         ProcessError: a started process failed in a way that the user can mend.
         ValueError: more processes than devices, or machines that have no place to meet.
     """
-    cuda = choose_device(device).type == "cuda"
+    backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
-        local_rank = int(os.environ["LOCAL_RANK"])
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        with _Group(cuda, "env://", rank, world_size, local_rank, local_size, timeout):
+        world_size = int(os.environ["WORLD_SIZE"])
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+        group = Group(backend, "env://", world_size, local_size, timeout)
+        with group.joined(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])):
             return main(*args)
-    world_size = num_processes * num_machines
-    if world_size == 1:
-        return main(*args)
     if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
         raise ValueError(
             f"--num-gpus {num_processes} --num-machines {num_machines} --machine-rank "
             f"{machine_rank}: counts start at 1, ranks at 0"
         )
-    if cuda and num_processes > torch.cuda.device_count():
+    world_size = num_processes * num_machines
+    if world_size == 1:
+        return main(*args)
+    if backend == "nccl" and num_processes > torch.cuda.device_count():
         raise ValueError(
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; "
             "train.device=cpu runs as many processes on the CPU"
@@ -132,8 +144,42 @@ def launch(
         if num_machines > 1:
             raise ValueError("several machines need --dist-url tcp://first-machine:port")
         dist_url = f"tcp://127.0.0.1:{free_port()}"
-    _spawn(num_processes, machine_rank, main, args, cuda, dist_url, world_size, timeout)
+    group = Group(backend, dist_url, world_size, num_processes, timeout)
+    _spawn(group, machine_rank * num_processes, main, args)
     return None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A process group.
+
+    Attributes:
+        url: where its processes meet.
+        local_size: processes on each machine.
+    """
+
+    backend: str
+    url: str
+    world_size: int
+    local_size: int
+    timeout: timedelta
+
+    @contextmanager
+    def joined(self, rank: int, local_rank: int) -> Iterator[None]:
+        """Be a member. All processes must join together."""
+        if self.backend == "nccl":
+            torch.cuda.set_device(local_rank)
+        distributed.init_process_group(
+            self.backend,
+            init_method=self.url,
+            rank=rank,
+            world_size=self.world_size,
+            timeout=self.timeout,
+        )
+        set_local_group(self.local_size)
+        yield
+        # Not after an error: it could wait for processes that are gone.
+        distributed.destroy_process_group()
 
 
 def free_port() -> int:
@@ -143,76 +189,40 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _spawn(num_processes: int, machine_rank: int, *rest: Any) -> None:
-    messages = mp.get_context("spawn").SimpleQueue()
-    arguments = (messages, mp.get_start_method(), machine_rank, num_processes, *rest)
+def _spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Start this machine's processes and wait for them."""
+    errors = mp.get_context("spawn").SimpleQueue()
+    arguments = (errors, mp.get_start_method(), group, first_rank, main, args)
     try:
-        mp.spawn(_process, arguments, nprocs=num_processes)
+        mp.spawn(_process, arguments, nprocs=group.local_size)
     except ProcessException as error:
-        if messages.empty():
+        if errors.empty():
             raise
-        raise ProcessError(messages.get()) from error
+        raise ProcessError(*errors.get()) from error
 
 
 def _process(
     local_rank: int,
-    messages: Any,
+    errors: Any,
     start_method: str,
-    machine_rank: int,
-    num_processes: int,
+    group: Group,
+    first_rank: int,
     main: Callable[..., Any],
     args: tuple[Any, ...],
-    cuda: bool,
-    dist_url: str,
-    world_size: int,
-    timeout: timedelta,
 ) -> None:
     """The body of a started process."""
-    rank = machine_rank * num_processes + local_rank
     # A spawned process spawns its loaders' workers, too, unless told otherwise: they would take
     # seconds to start, and a copy of the dataset each.
     mp.set_start_method(start_method, force=True)
     try:
-        with _Group(cuda, dist_url, rank, world_size, local_rank, num_processes, timeout):
+        with group.joined(first_rank + local_rank, local_rank):
             main(*args)
     except Exception as error:
         message = short_message(error)
         if message is None:
             raise  # mp.spawn brings the traceback to the parent
-        messages.put(message)
+        errors.put((message, traceback.format_exc()))
         sys.exit(USER_ERROR)
-
-
-class _Group:
-    """The process group, and Detectron2's group of the processes on one machine."""
-
-    def __init__(
-        self,
-        cuda: bool,
-        url: str,
-        rank: int,
-        world_size: int,
-        local_rank: int,
-        local_size: int,
-        timeout: timedelta,
-    ):
-        if cuda:
-            torch.cuda.set_device(local_rank)
-        distributed.init_process_group(
-            "nccl" if cuda else "gloo",
-            init_method=url,
-            rank=rank,
-            world_size=world_size,
-            timeout=timeout,
-        )
-        set_local_group(local_size)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is None:  # after a failure it could wait for processes that are gone
-            distributed.destroy_process_group()
 
 
 def set_local_group(local_size: int) -> None:

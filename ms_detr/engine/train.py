@@ -118,6 +118,8 @@ def _has(cfg: DictConfig, key: str) -> bool:
 def prepare(train: DictConfig) -> torch.device:
     """Device, threads and seeds. All processes build the same model from the same seed."""
     device = choose_device(train.device)
+    if device.type == "cuda" and comm.get_world_size() > 1:
+        device = torch.device("cuda", torch.cuda.current_device())
     threads = train.threads
     if threads is None and device.type == "cpu" and comm.get_world_size() > 1:
         threads = max(1, torch.get_num_threads() // comm.get_local_size())

@@ -39,7 +39,7 @@ def scenes() -> list:
 
 
 # (class, x, y, width, height) of image 2 of seed 0; of all six images, hashed; their mean values.
-FROZEN_BOXES = [(0, 78, 70, 16, 16), (0, 45, 47, 35, 31)]
+FROZEN_BOXES = [(0, 74, 66, 22, 23), (0, 44, 43, 44, 37)]
 FROZEN_FINGERPRINT = "d6eb430f01a5503c"
 FROZEN_MEANS = [116.321, 142.241, 122.731, 122.751, 128.127, 114.224]
 
@@ -70,7 +70,7 @@ def test_shares_of_the_kinds_of_images(scenes):
     assert 0.02 < np.mean(counts == 0) < 0.09
     assert 0.06 < np.mean(counts >= 9) < 0.15
     assert 0.003 < crowds.mean() < 0.05
-    assert counts.max() <= 14
+    assert counts.max() <= 12
     classes = np.bincount([item.category for objects in scenes for item in objects])
     assert len(classes) == 6 and classes.min() > 0.7 * classes.mean()
 

@@ -69,9 +69,10 @@ def test_a_resumed_loader_goes_on(train, workers: int):
     assert_same(unbroken[6:], take(resumed, 3))
 
 
-def test_another_seed_gives_other_batches(train):
-    ids = [[r["image_id"] for r in joined(take(train(seed=s), 4))] for s in (3, 4)]
-    assert ids[0] != ids[1]
+def test_another_seed_gives_other_images_and_other_draws(train):
+    first, other = (joined(take(train(draws, seed=seed), 4)) for seed in (3, 4))
+    assert [r["image_id"] for r in first] != [r["image_id"] for r in other]
+    assert all(a["drawn"] != b["drawn"] for a, b in zip(first, other, strict=True))
 
 
 def test_sizes_that_the_engine_asks_for(train):

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ms_detr.data import coco_dataset
 from ms_detr.engine import Trainer, launch
-from ms_detr.engine.launch import ProcessError
+from ms_detr.engine.launch import ProcessError, set_local_group
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.structures import NonFiniteError
 from tests.engine.standin import Detector
@@ -190,6 +190,13 @@ def test_impossible_launch(options, message):
         pytest.skip("there is a CUDA device")
     with pytest.raises(ValueError, match=message):
         launch(fail, ("no",), **options)
+
+
+def test_newer_detectron2_makes_its_local_group_itself(monkeypatch):
+    calls = []
+    monkeypatch.setattr(comm, "create_local_process_group", calls.append, raising=False)
+    set_local_group(2)
+    assert calls == [2]
 
 
 def test_one_process_needs_no_group():

@@ -16,22 +16,13 @@ CONFIGS = sorted(
 )
 MS_DETR = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
 BASELINE = "configs/deformable_detr/deformable_detr_r50_300q_12ep.py"
-DEMO = "configs/demo/ms_detr.py"
-# What makes any of them small; backbone and composition stay.
-SMALL = (
-    "model.embed_dim=64",
-    "model.num_heads=4",
-    "model.feedforward_dim=24",
-    "model.num_queries=12",
-    "model.encoder.num_layers=1",
-    "model.decoder.num_layers=2",
-)
+SMALL = "tests/modeling/small_ms_detr.py"
 
 
-def make_model(config=DEMO, *overrides, seed=0):
-    """A small model, in training mode."""
+def make_model(*overrides, config=SMALL, seed=0):
+    """A model in training mode."""
     torch.manual_seed(seed)
-    return instantiate(load(ROOT / config, [*SMALL, *overrides]).model)
+    return instantiate(load(ROOT / config, overrides).model)
 
 
 def make_input(height, width, labels=(), boxes=None, seed=0):

@@ -6,29 +6,28 @@ import torch
 from ms_detr.structures import PredictionSet, Targets
 
 
-SMALLEST, LARGEST = (0.2, 0.2, 0.1, 0.1), (0.8, 0.8, 0.5, 0.5)
-
-
 def make_images(rng, counts, classes=3):
     """Objects of each image, `{"labels": (n,), "boxes": (n, 4)}`."""
+    low, high = (0.2, 0.2, 0.1, 0.1), (0.8, 0.8, 0.5, 0.5)
     return [
         {
             "labels": torch.from_numpy(rng.integers(0, classes, n)),
-            "boxes": torch.from_numpy(rng.uniform(SMALLEST, LARGEST, (n, 4))),
+            "boxes": torch.from_numpy(rng.uniform(low, high, (n, 4))),
         }
         for n in counts
     ]
 
 
 def make_predictions(rng, images, queries, classes=3, layers=2, spread=0.1, layered=True):
-    """Two thirds of the boxes around the objects, the rest and those of empty images anywhere."""
-    boxes = rng.uniform(SMALLEST, LARGEST, (layers, len(images), queries, 4))
+    """Most boxes lie around the objects, the rest and those of empty images anywhere."""
+    low, high = (0.1, 0.1, 0.05, 0.05), (0.9, 0.9, 0.6, 0.6)
+    boxes = rng.uniform(low, high, (layers, len(images), queries, 4))
     for b, image in enumerate(images):
         objects = image["boxes"].numpy()
         if len(objects):
             chosen = objects[rng.integers(0, len(objects), (layers, queries))]
             near = chosen * np.exp(rng.normal(0, spread, chosen.shape))
-            boxes[:, b] = np.where(rng.random((layers, queries, 1)) < 2 / 3, near, boxes[:, b])
+            boxes[:, b] = np.where(rng.random((layers, queries, 1)) < 0.7, near, boxes[:, b])
     logits = rng.normal(-1.0, 2.0, (layers, len(images), queries, classes))
     return PredictionSet(
         torch.from_numpy(logits),
