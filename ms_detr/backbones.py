@@ -27,10 +27,18 @@ def small_resnet(
         blocks: basic blocks a stage.
 
     Raises:
-        ValueError: if two neighbours are of one width; Detectron2's block would not downsample.
+        ValueError: unless there are four widths, each unlike its neighbour (Detectron2's block
+            would not downsample), and at least one block.
     """
-    if any(before == after for before, after in itertools.pairwise(widths)):
-        raise ValueError(f"model.backbone.widths must change at every stage, got {list(widths)}")
+    if (
+        len(widths) != 4
+        or blocks < 1
+        or any(before == after for before, after in itertools.pairwise(widths))
+    ):
+        raise ValueError(
+            "model.backbone needs four widths that change at every stage and at least one block, "
+            f"got widths={list(widths)} blocks={blocks}"
+        )
     stages = [
         ResNet.make_stage(
             BasicBlock,

@@ -12,9 +12,8 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from .layers.boxes import xyxy_to_cxcywh
-from .layers.deformable_attention import DeformableAttention
-from .layers.transformer import FFN
-from .modeling import ClassHead, Decoder, Encoder, Neck, Postprocess, TwoStageInitializer
+from .linked_keys import check_backbone, check_linked_keys
+from .modeling import Decoder, Encoder, Neck, Postprocess, TwoStageInitializer
 from .modeling.decoder import OUTPUT
 from .structures import Predictions, Targets
 from .supervision import Criterion
@@ -62,10 +61,13 @@ class MSDETR(nn.Module):
         self.postprocess = postprocess
         self.num_classes = num_classes
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            if len(values) != 3:
+                raise ValueError(f"model.{name} has a value a channel, got {list(values)}")
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
-        _check_sources(criterion, decoder.sources, query_initializer.sources)
+        _check_sources(criterion, decoder.sources, query_initializer.sources | {OUTPUT})
         decoder.remove_unused_taps(criterion.sources)
-        _check_linked_keys(
+        check_backbone(neck, {k: v.channels for k, v in backbone.output_shape().items()})
+        check_linked_keys(
             self,
             num_classes=num_classes,
             num_queries=num_queries,
@@ -145,21 +147,19 @@ class MSDETR(nn.Module):
             instances = x["instances"]
             labels = instances.gt_classes
             # The loader's labels lie on the host: no sync.
-            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            unknown = labels[(labels < 0) | (labels >= self.num_classes)]
+            if len(unknown):
                 raise ValueError(
-                    f"{_name(x)} has class {int(labels.max())}, the model knows 0 to "
+                    f"{_name(x)} has class {int(unknown[0])}, the model knows 0 to "
                     f"{self.num_classes - 1}: set model.num_classes to the dataset's count"
                 )
             height, width = instances.image_size
-            boxes = instances.gt_boxes.tensor.to(self.device, non_blocking=True)
+            boxes = instances.gt_boxes.tensor
+            if not bool(boxes.isfinite().all()):
+                raise ValueError(f"{_name(x)} has a box that is NaN or infinite: {boxes.tolist()}")
             scale = boxes.new_tensor((width, height, width, height))
-            images.append(
-                {
-                    "labels": labels.to(self.device, non_blocking=True),
-                    "boxes": xyxy_to_cxcywh(boxes / scale),
-                }
-            )
-        return Targets.from_list(images)
+            images.append({"labels": labels, "boxes": xyxy_to_cxcywh(boxes / scale)})
+        return Targets.from_list(images).to(self.device)
 
 
 def _to_instances(x: Mapping[str, Any], boxes: Tensor, scores: Tensor, labels: Tensor) -> Instances:
@@ -189,37 +189,6 @@ def _check_sources(criterion: Criterion, offered: frozenset[str], required: froz
     untrained = required - criterion.sources
     if untrained:
         raise ValueError(
-            f"no term in model.criterion.terms has the source {sorted(untrained)}, without which "
-            "the heads of model.query_initializer are not trained"
+            f"no term in model.criterion.terms has the source {sorted(untrained)}: what inference "
+            "needs there would not be trained"
         )
-
-
-def _check_linked_keys(model: MSDETR, **keys: float) -> None:
-    """Raise if a part was built with another value than the model's key says."""
-    found: list[tuple[str, str, float]] = [
-        ("num_queries", "query_initializer", model.query_initializer.num_queries)
-    ]
-    for name, module in model.named_modules():
-        if isinstance(module, ClassHead):
-            found.append(("num_classes", name, module.out_features))
-            found.append(("embed_dim", name, module.in_features))
-        elif isinstance(module, (nn.MultiheadAttention, DeformableAttention)):
-            found.append(("num_heads", name, module.num_heads))
-        elif isinstance(module, FFN):
-            found.append(("feedforward_dim", name, module.linear1.out_features))
-        elif isinstance(module, nn.Dropout):
-            found.append(("dropout", name, module.p))
-    for key, part, value in found:
-        if value != keys[key]:
-            raise ValueError(
-                f"model.{key} is {keys[key]}, but model.{part} was built with {value}: "
-                f"link it with '${{model.{key}}}'"
-            )
-    shapes = model.backbone.output_shape()
-    for name, channels in model.neck.in_channels.items():
-        if name not in shapes or shapes[name].channels != channels:
-            offered = {key: shape.channels for key, shape in shapes.items()}
-            raise ValueError(
-                f"model.neck.in_channels wants {channels} channels of '{name}', "
-                f"the backbone offers {offered}"
-            )

@@ -21,7 +21,7 @@ A padding mask is True where there is padding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,10 +57,13 @@ class TokenGrid:
             self.level_shapes, self.valid_ratios.unbind(1), strict=True
         ):
             device = ratio.device
-            y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
-            x = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
-            grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(1, -1, 2)
-            cells.append(grid / ratio[:, None])
+            # Divided once, by whole cells: the validity of a proposal hangs on the last bit.
+            columns, rows = (ratio[:, 0] * width).round(), (ratio[:, 1] * height).round()
+            x = (torch.arange(width, device=device) + 0.5).to(dtype) / columns[:, None].to(dtype)
+            y = (torch.arange(height, device=device) + 0.5).to(dtype) / rows[:, None].to(dtype)
+            x = x[:, None].expand(-1, height, -1)
+            y = y[:, :, None].expand(-1, -1, width)
+            cells.append(torch.stack((x, y), -1).flatten(1, 2))
         return torch.cat(cells, 1)
 
     def scale_to_levels(self, reference: Tensor) -> Tensor:
@@ -181,8 +184,17 @@ class Targets:
         for row, (image, count) in enumerate(zip(images, counts, strict=True)):
             labels[row, :count] = image["labels"]
             padded[row, :count] = image["boxes"]
-        host_valid = torch.arange(size[1])[None] < torch.tensor(counts)[:, None]
-        return cls(labels, padded, host_valid.to(boxes.device, non_blocking=True), counts)
+        valid = torch.arange(size[1])[None] < torch.tensor(counts)[:, None]
+        return cls(labels, padded, valid.to(boxes.device, non_blocking=True), counts)
+
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on a device; padded on the host first, they need three copies."""
+        return replace(
+            self,
+            labels=self.labels.to(device, non_blocking=True),
+            boxes=self.boxes.to(device, non_blocking=True),
+            valid=self.valid.to(device, non_blocking=True),
+        )
 
 
 @dataclass(frozen=True)

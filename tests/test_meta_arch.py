@@ -248,9 +248,38 @@ def test_a_source_that_nobody_predicts():
         make_model(override)
 
 
-def test_proposals_need_a_term():
-    with pytest.raises(ValueError, match=r"source \['encoder'\].*query_initializer"):
-        make_model("model.criterion.terms.encoder=null")
+@pytest.mark.parametrize("term, source", [("encoder", "encoder"), ("o2o", "decoder")])
+def test_what_inference_needs_has_to_be_trained(term, source):
+    with pytest.raises(ValueError, match=rf"no term .* source \['{source}'\].*not be trained"):
+        make_model(f"model.criterion.terms.{term}=null")
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("criterion.terms.o2m.weight=-1", "weight can't be negative.*-1.*cross_attention"),
+        ("criterion.terms.o2o.losses.bbox.weight=-1", "weight can't be negative"),
+        ("criterion.terms.o2m.assigner.k=0", "k is the most queries.*at least 1"),
+        ("criterion.terms.o2m.assigner.threshold=2", "threshold .* from 0 to 1, got 2"),
+        ("criterion.terms.o2m.assigner.alpha=7", "alpha .* from 0 to 1, got 7"),
+        ("criterion.terms.o2m.assigner.quota=-1", "quota .* from 0 to 1, got -1"),
+        ("embed_dim=36", r"model\.embed_dim must be a multiple of 32, got 36"),
+        ("num_heads=0", "num_heads 0"),
+        ("feedforward_dim=0", r"model\.feedforward_dim must be at least 1"),
+        ("decoder.num_layers=0", r"model\.decoder\.num_layers must be at least 1"),
+        ("num_queries=0", r"model\.num_queries must be at least 1"),
+        ("pixel_mean=[1,2]", r"model\.pixel_mean"),
+    ],
+)
+def test_values_out_of_range(override, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(f"model.{override}")
+
+
+def test_a_target_box_that_is_not_finite_is_the_datas_fault(model):
+    x = make_input(64, 64, labels=(2,), boxes=[(0, 0, float("nan"), 8)])
+    with pytest.raises(ValueError, match=r"0\.png has a box that is NaN or infinite"):
+        model([x])
 
 
 def test_a_dropped_term_takes_its_tap_along():

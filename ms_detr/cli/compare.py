@@ -28,6 +28,30 @@ class Run:
     def results(self) -> Path:
         return self.folder / "evaluation" / "results.json"
 
+    @property
+    def receipt(self) -> Path:
+        """Says what was trained; written when training and last evaluation are through."""
+        return self.folder / "finished.json"
+
+    def finished(self) -> bool:
+        """Whether this very run is done.
+
+        Raises:
+            ValueError: another run is in its folder.
+        """
+        if not self.receipt.is_file():
+            return False
+        if json.loads(self.receipt.read_text()) != self.description():
+            raise ValueError(
+                f"{self.folder} holds a run with another config or other overrides: "
+                "choose another --output or name"
+            )
+        return True
+
+    def description(self) -> dict[str, object]:
+        """What makes this run, as JSON."""
+        return {"config": self.config, "overrides": list(self.overrides), "seed": self.seed}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
@@ -51,12 +75,15 @@ def run(args: argparse.Namespace) -> int:
     for words in args.runs:
         if len(words) < 2:
             raise ValueError(f"--run {words[0]}: a name needs a config behind it")
+    names = [words[0] for words in args.runs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--run: every run needs a name of its own, got {names}")
     runs = [
         Run(name, config, tuple(overrides), seed, args.output / name / f"seed{seed}")
         for seed in args.seeds
         for name, config, *overrides in args.runs
     ]
-    missing = [job for job in runs if not job.results.is_file()]
+    missing = [job for job in runs if not job.finished()]
     print(f"{len(runs)} runs, {len(missing)} to be trained", flush=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         failed = [job for job in pool.map(lambda job: _train(job, args.threads), missing) if job]
@@ -80,7 +107,10 @@ def _train(job: Run, threads: int) -> Run | None:
     with (job.folder / "output.txt").open("w") as output:
         status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
     print(f"{job.name}, seed {job.seed}: exit status {status.returncode}", flush=True)
-    return job if status.returncode else None
+    if status.returncode:
+        return job
+    job.receipt.write_text(json.dumps(job.description()))
+    return None
 
 
 def table(runs: Sequence[Run]) -> str:

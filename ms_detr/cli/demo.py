@@ -30,8 +30,11 @@ def run(args: argparse.Namespace) -> int:
     cfg = load(args.config_file, args.opts)
     output = Path(cfg.train.output_dir)
     config = str(find(args.config_file))
+    annotations = cfg.dataloader.test.dataset.annotations
+    if annotations is None or "demo" not in cfg.dataloader.test.dataset.name:
+        raise ValueError(f"{args.config_file} isn't a config of the demo dataset: see configs/demo")
 
-    generate_demo(Path(cfg.dataloader.test.dataset.annotations).parents[1])
+    generate_demo(Path(annotations).parents[1])
     start = time.perf_counter()
     command = [sys.executable, str(script), "--config-file", config, "--resume", *args.opts]
     status = subprocess.run(command, check=False).returncode

@@ -22,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.engine import load_model
     from ms_detr.visualization import draw_predictions
 
+    if args.count < 1:
+        raise ValueError(f"--count must be at least 1, got {args.count}")
     cfg = load(args.config_file, args.opts)
     model = load_model(cfg, str(args.weights))
     files = draw_predictions(

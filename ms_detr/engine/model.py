@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from detectron2.config import instantiate
 from omegaconf import DictConfig
-from torch import nn
 
+from ..meta_arch import MSDETR
 from .launch import choose_device
 from .weights import load_weights
 
 
-def load_model(cfg: DictConfig, weights: str) -> nn.Module:
+def load_model(cfg: DictConfig, weights: str) -> MSDETR:
     """Build the config's model, load ``weights``, put it on the config's device, in eval mode.
 
     Raises:
@@ -18,5 +18,6 @@ def load_model(cfg: DictConfig, weights: str) -> nn.Module:
         FileNotFoundError: if there is no such file.
     """
     model = instantiate(cfg.model)
-    load_weights(model, weights)
+    if not load_weights(model, weights):
+        raise ValueError(f"{weights} holds a backbone alone: give the checkpoint of a whole model")
     return model.to(choose_device(cfg.train.device)).eval()

@@ -11,6 +11,12 @@ from ..ops import deformable_attention
 from ..structures import Memory
 
 
+def check_heads(embed_dim: int, num_heads: int) -> None:
+    """Raise ValueError unless the channels can be split into the heads."""
+    if num_heads < 1 or embed_dim % num_heads:
+        raise ValueError(f"model.embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+
+
 class DeformableAttention(nn.Module):
     """Each query reads ``num_points`` places a level and head, at offsets it predicts itself.
 
@@ -23,8 +29,7 @@ class DeformableAttention(nn.Module):
         self, embed_dim: int, num_heads: int = 8, num_levels: int = 4, num_points: int = 4
     ):
         super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        check_heads(embed_dim, num_heads)
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points

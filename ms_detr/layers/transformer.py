@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..structures import Memory
-from .deformable_attention import DeformableAttention
+from .deformable_attention import DeformableAttention, check_heads
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class SelfAttention(Sublayer):
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
         super().__init__(embed_dim, dropout)
+        check_heads(embed_dim, num_heads)
         self.attention = nn.MultiheadAttention(
             embed_dim, num_heads, dropout=dropout, batch_first=True
         )
@@ -74,6 +75,8 @@ class FFN(Sublayer):
 
     def __init__(self, embed_dim: int, feedforward_dim: int, dropout: float = 0.0):
         super().__init__(embed_dim, dropout)
+        if feedforward_dim < 1:
+            raise ValueError(f"model.feedforward_dim must be at least 1, got {feedforward_dim}")
         self.linear1 = nn.Linear(embed_dim, feedforward_dim)
         self.linear2 = nn.Linear(feedforward_dim, embed_dim)
 

@@ -39,6 +39,8 @@ class Decoder(nn.Module):
         epsilon: float = 1e-5,
     ):
         super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"model.decoder.num_layers must be at least 1, got {num_layers}")
         self.layers = stack(layer, num_layers)
         self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(num_layers))
         self.box_heads = nn.ModuleList(copy.deepcopy(box_head) for _ in range(num_layers))

@@ -11,12 +11,14 @@ from torch.nn import functional as F
 from ..layers.position import SinePositionEncoding
 from ..structures import FeaturePyramid, TokenGrid
 
+NORM_GROUPS = 32
+
 
 def _projection(in_channels: int, embed_dim: int, kernel_size: int, stride: int) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, embed_dim, kernel_size, stride, padding=kernel_size // 2)
     nn.init.xavier_uniform_(conv.weight)
     nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv, nn.GroupNorm(32, embed_dim))
+    return nn.Sequential(conv, nn.GroupNorm(NORM_GROUPS, embed_dim))
 
 
 class Neck(nn.Module):
@@ -36,10 +38,14 @@ class Neck(nn.Module):
         position: SinePositionEncoding,
     ):
         super().__init__()
+        if embed_dim < 1 or embed_dim % NORM_GROUPS:
+            raise ValueError(
+                f"model.embed_dim must be a multiple of {NORM_GROUPS}, got {embed_dim}"
+            )
         if num_levels < len(in_channels):
             raise ValueError(
-                f"num_levels is {num_levels}, but {len(in_channels)} backbone maps are read: "
-                f"{list(in_channels)}"
+                f"model.neck.num_levels is {num_levels}, fewer than the backbone maps that are "
+                f"read: {list(in_channels)}"
             )
         self.in_channels = dict(in_channels)
         self.position = position

@@ -69,6 +69,8 @@ class TwoStageInitializer(nn.Module):
         anchor_size: float = 0.05,
     ):
         super().__init__()
+        if num_queries < 1:
+            raise ValueError(f"model.num_queries must be at least 1, got {num_queries}")
         self.num_queries = num_queries
         self.embed_dim = embed_dim
         self.anchor_size = anchor_size

@@ -101,6 +101,8 @@ class Loss(ABC):
     """A weighted loss over :class:`Matches`."""
 
     def __init__(self, weight: float):
+        if weight < 0:
+            raise ValueError(f"a loss's weight can't be negative, got {weight}")
         self.weight = weight
 
     @abstractmethod

@@ -50,6 +50,11 @@ class ReleasedTopK(Assigner):
         alpha: float = 0.3,
         quota: float = 0.25,
     ):
+        if k < 1:
+            raise ValueError(f"k is the most queries an object gets, at least 1; got {k}")
+        for name, value in (("threshold", threshold), ("alpha", alpha), ("quota", quota)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} of the one-to-many assigner is from 0 to 1, got {value}")
         self.k = k
         self.threshold = threshold
         self.alpha = alpha

@@ -14,10 +14,12 @@ class SupervisionTerm:
 
     Args:
         source: name of the predictions that are supervised, e.g. ``"decoder"``.
-        weight: multiplies every loss.
+        weight: multiplies every loss, at least 0.
     """
 
     def __init__(self, source: str, assigner: Assigner, losses: Losses, weight: float = 1.0):
+        if weight < 0:
+            raise ValueError(f"a term's weight can't be negative, got {weight} for '{source}'")
         self.source = source
         self.assigner = assigner
         self.losses = losses

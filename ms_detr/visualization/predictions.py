@@ -16,13 +16,15 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from omegaconf import DictConfig
 from PIL import Image
-from torch import nn
+
+from ..data import check_classes
+from ..meta_arch import MSDETR
 
 SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
 
 
 def draw_predictions(
-    model: nn.Module, loader: DictConfig, folder: Path, count: int = 16, threshold: float = 0.4
+    model: MSDETR, loader: DictConfig, folder: Path, count: int = 16, threshold: float = 0.4
 ) -> list[Path]:
     """Write a picture an image, annotations left and predictions right, and a sheet of them all.
 
@@ -35,6 +37,7 @@ def draw_predictions(
     """
     folder.mkdir(parents=True, exist_ok=True)
     dataset, mapper = instantiate(loader.dataset), instantiate(loader.mapper)
+    check_classes(loader.dataset.name, model.num_classes)
     metadata = MetadataCatalog.get(loader.dataset.name)
     chosen = dataset[:: max(1, len(dataset) // count)][:count]
     training = model.training
@@ -51,7 +54,7 @@ def draw_predictions(
     files = [folder / "predictions.png"]
     _sheet(pictures).save(files[0])
     for record, picture in zip(chosen, pictures, strict=True):
-        files.append(folder / f"{Path(record['file_name']).stem}.png")
+        files.append(folder / f"{record['image_id']}_{Path(record['file_name']).stem}.png")
         picture.save(files[-1])
     return files
 

@@ -97,3 +97,20 @@ def test_benchmark_step_gives_ratios_to_the_first(overrides, capsys):
     assert [row["config"] for row in rows] == [CONFIG, "demo/deformable_detr.py"]
     assert rows[0][f"ratio to {CONFIG}"] == 1
     assert all(row["seconds a step"] > 0 for row in rows)
+
+
+def test_compare_refuses_another_run_under_an_old_name(compared, capsys):
+    folder, words = compared
+    assert main([*words, "train.max_iter=3"]) == 2
+    assert str(folder / "mixed" / "seed3") in capsys.readouterr().err
+
+
+def test_compare_wants_a_name_of_its_own_for_every_run(tmp_path, capsys):
+    words = ["compare", "--output", str(tmp_path), "--run", "a", CONFIG, "--run", "a", CONFIG]
+    assert main(words) == 2
+    assert "name of its own" in capsys.readouterr().err
+
+
+def test_demo_wants_a_config_of_its_dataset(capsys):
+    assert main(["demo", "--config-file", "ms_detr/ms_detr_r50_300q_12ep.py"]) == 2
+    assert "isn't a config of the demo dataset" in capsys.readouterr().err

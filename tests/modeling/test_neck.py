@@ -96,5 +96,5 @@ def test_start():
 
 
 def test_fewer_levels_than_maps():
-    with pytest.raises(ValueError, match=r"num_levels is 1, but 2 backbone maps .*fine.*coarse"):
+    with pytest.raises(ValueError, match=r"num_levels is 1, fewer than .*fine.*coarse"):
         make_neck(1)

@@ -43,3 +43,14 @@ def test_the_inputs_are_not_shared():
     targets = Targets.from_list([{"labels": torch.tensor([1]), "boxes": boxes}])
     boxes.zero_()
     assert targets.boxes.max() == 0.5
+
+
+def test_moving_to_a_device_keeps_everything():
+    targets = Targets.from_list([image([7, 3], [[0.1, 0.2, 0.3, 0.4]] * 2), image([], [])])
+    moved = targets.to(torch.device("meta"))
+    assert {x.device.type for x in (moved.labels, moved.boxes, moved.valid)} == {"meta"}
+    assert moved.counts == targets.counts
+    same = targets.to(torch.device("cpu"))
+    assert torch.equal(same.labels, targets.labels)
+    assert torch.equal(same.boxes, targets.boxes)
+    assert torch.equal(same.valid, targets.valid)

@@ -1,0 +1,49 @@
+"""One key, many parts: a model's own keys against what its parts were built with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from .layers import FFN, DeformableAttention, SinePositionEncoding
+from .layers.transformer import Sublayer
+from .modeling import BoxHead, ClassHead, Neck, TwoStageInitializer
+
+LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
+    (TwoStageInitializer, "num_queries", lambda part: part.num_queries),
+    (TwoStageInitializer, "embed_dim", lambda part: part.embed_dim),
+    (Neck, "embed_dim", lambda part: part.level_embedding.shape[1]),
+    (SinePositionEncoding, "embed_dim", lambda part: 2 * part.channels),
+    (Sublayer, "embed_dim", lambda part: part.norm.normalized_shape[0]),
+    (DeformableAttention, "embed_dim", lambda part: part.value_proj.in_features),
+    (ClassHead, "embed_dim", lambda part: part.in_features),
+    (BoxHead, "embed_dim", lambda part: part[0].in_features),
+    (ClassHead, "num_classes", lambda part: part.out_features),
+    (nn.MultiheadAttention, "num_heads", lambda part: part.num_heads),
+    (DeformableAttention, "num_heads", lambda part: part.num_heads),
+    (FFN, "feedforward_dim", lambda part: part.linear1.out_features),
+    (nn.Dropout, "dropout", lambda part: part.p),
+)
+
+
+def check_linked_keys(model: nn.Module, **keys: float) -> None:
+    """Raise ValueError if a part was built with another value than the model's key says."""
+    for name, part in model.named_modules():
+        for kind, key, read in LINKS:
+            if isinstance(part, kind) and read(part) != keys[key]:
+                raise ValueError(
+                    f"model.{key} is {keys[key]}, but model.{name} was built with {read(part)}: "
+                    f"link it with '${{model.{key}}}'"
+                )
+
+
+def check_backbone(neck: Neck, offered: Mapping[str, int]) -> None:
+    """Raise ValueError if the neck reads other maps than the backbone offers (channels by name)."""
+    for name, channels in neck.in_channels.items():
+        if offered.get(name) != channels:
+            raise ValueError(
+                f"model.neck.in_channels wants {channels} channels of '{name}', "
+                f"the backbone offers {dict(offered)}"
+            )
