@@ -25,8 +25,8 @@ def shrink(model):
     model.decoder.num_layers = 3
     model.decoder.look_forward_twice = True
     model.query_initializer.mixed_selection = True
-    # Twice the usual anchors: objects fill more of these images than of COCO's.
-    model.query_initializer.anchor_size = 0.1
+    # Objects fill more of these images than of COCO's.
+    model.query_initializer.anchor_size = 0.2
     return model
 
 
@@ -35,7 +35,7 @@ optimizer.betas = (0.9, 0.99)
 optimizer.fused = True
 optimizer.params.lr_factors = {}
 train.init_checkpoint = ""
-train.max_iter = 3600
+train.max_iter = 3200
 train.eval_epochs = 0.0
 train.clip_grad_norm = 1.0
 train.log_period = 50
