@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             weights=output / "model_final.pth",
             output=pictures,
             count=16,
-            threshold=0.4,
+            threshold=0.3,
             opts=args.opts,
         )
     )

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
     parser.add_argument("--count", type=int, default=16, help="images (default: 16)")
     parser.add_argument(
-        "--threshold", type=float, default=0.4, help="least score that is drawn (default: 0.4)"
+        "--threshold", type=float, default=0.3, help="least score that is drawn (default: 0.3)"
     )
     parser.add_argument("opts", nargs="*", help="config overrides, key=value")
 

@@ -24,7 +24,7 @@ SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would
 
 
 def draw_predictions(
-    model: MSDETR, loader: DictConfig, folder: Path, count: int = 16, threshold: float = 0.4
+    model: MSDETR, loader: DictConfig, folder: Path, count: int = 16, threshold: float = 0.3
 ) -> list[Path]:
     """Write a picture an image, annotations left and predictions right, and a sheet of them all.
 
