@@ -1,6 +1,6 @@
 """Train, resume or evaluate a detector.
 
-python train_net.py --config-file configs/demo/ms_detr_demo.py train.max_iter=100
+python train_net.py --config-file configs/demo/ms_detr.py train.max_iter=100
 python train_net.py --config-file configs/... --num-gpus 8 [--resume | --eval-only] key=value ...
 """
 

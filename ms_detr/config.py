@@ -60,7 +60,8 @@ def find(path: str | os.PathLike[str]) -> Path:
     for candidate in (given, folder / inside):
         if candidate.suffix == ".py" and candidate.is_file():
             return candidate
-    known = sorted(f"configs/{file.relative_to(folder)}" for file in folder.rglob("*.py"))
+    files = [file.relative_to(folder) for file in folder.rglob("*.py")]
+    known = sorted(f"configs/{file}" for file in files if file.parts[0] != "common")
     wanted = str(Path("configs") / inside)
     nearest = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
@@ -130,22 +131,26 @@ def _locate(cfg: DictConfig, key: str) -> tuple[Any, str | int]:
     *path, last = key.split(".")
     node: Any = cfg
     for depth, name in enumerate(path):
-        node = node[_name_in(cfg, node, name, key)]
+        node = node[_name_in(cfg, node, name, key, last=False)]
         if not OmegaConf.is_config(node):
             passed = ".".join(path[: depth + 1])
             raise ValueError(f"{passed} is {_kind(node)} and has no keys below it")
     return node, _name_in(cfg, node, last, key)
 
 
-def _name_in(cfg: DictConfig, node: DictConfig | ListConfig, name: str, key: str) -> str | int:
+def _name_in(
+    cfg: DictConfig, node: DictConfig | ListConfig, name: str, key: str, last: bool = True
+) -> str | int:
     if isinstance(node, ListConfig):
         if name.isdigit() and int(name) < len(node):
             return int(name)
     elif name in node.keys():  # noqa: SIM118  (`in node` is False for a mandatory value, ???)
         return name
     nearest = _nearest(key, _dotted_keys(cfg))
-    hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
-    raise ValueError(f"unknown config key '{key}'; {hint}(+{key}=value adds a new key)")
+    hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+    if last and isinstance(node, DictConfig):  # else the + would fail as well
+        hint += f"{'' if nearest else ';'} (+{key}=value adds a new key)"
+    raise ValueError(f"unknown config key '{key}'{hint}")
 
 
 def _add(cfg: DictConfig, key: str, value: Any) -> None:
@@ -212,7 +217,10 @@ def _kind(value: Any) -> str:
         return "a mapping (only null can take its place)"
     if isinstance(value, (ListConfig, list, tuple)):
         return f"a list ({list(value)})"
-    return "null" if value is None else f"a {type(value).__name__} ({value!r})"
+    if value is None:
+        return "null"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name} ({value!r})"
 
 
 def _dotted_keys(cfg: DictConfig) -> list[str]:

@@ -19,10 +19,13 @@ def short_message(error: BaseException) -> str | None:
     """The message of an error that our own code has raised on purpose; None for any other.
 
     Such a message says what is wrong, where and what to do, and a traceback would only bury it.
-    Everything else, be it an error out of a library or a slip in our code, needs its traceback.
+    So does the operating system about a file or folder that it names. Everything else, be it an
+    error out of a library or a slip in our code, needs its traceback.
     """
     if not isinstance(error, KINDS):
         return None
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     text = str(error)
     if text.startswith("Caught ") and "Original Traceback" in text:
         return _from_worker(text, type(error).__name__)

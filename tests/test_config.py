@@ -105,10 +105,10 @@ def test_override(file, override, key, expected):
         ("train.max_iter.x=1", "train.max_iter is null and has no keys"),
         ("+model.layers.2=1", "model.layers is a list"),
         ("+model.name=x", "without the +"),
-        ("train.epochs=abc", "train.epochs is a int (12), got a str ('abc')"),
+        ("train.epochs=abc", "train.epochs is an int (12), got a str ('abc')"),
         ("train.epochs=1.5", "got a float (1.5)"),
         ("train.epochs=true", "got a bool"),
-        ("train.amp=1", "train.amp is a bool (False), got a int"),
+        ("train.amp=1", "train.amp is a bool (False), got an int"),
         ("model.name=50", "needs quotes"),
         ("model.order=cross", "model.order is a list"),
         ("model.order={a:1}", "got a mapping"),
@@ -116,7 +116,7 @@ def test_override(file, override, key, expected):
         ("optimizer.lr=[1]", "got a list"),
         ("model.terms=3", "only null can take its place"),
         ("model.num_classes=${model.gone}", "model.gone"),
-        ("model.num_classes=${model.name}", "model.num_classes is a int (80), got a str ('r50')"),
+        ("model.num_classes=${model.name}", "model.num_classes is an int (80), got a str ('r50')"),
         ("train.epochs=1,2", "write key=value"),
         ("++model.name=x", "write key=value"),
         ("model.name", "can't be read"),
@@ -130,6 +130,15 @@ def test_wrong_override(file, override, message):
     assert message in str(error.value)
     assert f"override '{override}'" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["foo.bar", "model.foo.bar", "model.layers.2"])
+def test_no_plus_is_advised_where_it_fails(file, key):
+    with pytest.raises(ValueError, match=f"unknown config key '{key}'") as error:
+        config.load(file, [f"{key}=1"])
+    assert "+" not in str(error.value)
+    with pytest.raises(ValueError):
+        config.load(file, [f"+{key}=1"])
 
 
 def test_remove(file):
@@ -190,8 +199,11 @@ def test_missing_file_names_the_nearest(tmp_path, monkeypatch):
     (folder / "ms_detr").mkdir(parents=True)
     (folder / "ms_detr" / "r50_12ep.py").write_text("train = dict(epochs=12)")
     monkeypatch.setattr(config, "config_folder", lambda: folder)
-    with pytest.raises(FileNotFoundError, match="configs/ms_detr/r50_12ep.py"):
+    (folder / "common").mkdir()  # parts, not experiments
+    (folder / "common" / "r50_12epoch.py").write_text("")
+    with pytest.raises(FileNotFoundError, match="configs/ms_detr/r50_12ep.py") as error:
         config.load("configs/ms_detr/r50_12epochs.py")
+    assert "common" not in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"not a \.py file.*configs/ms_detr/r50_12ep.py"):
         config.load("ms_detr/r50_12ep")
     # Shipped configs are found from any folder, with and without "configs/".

@@ -14,9 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from ms_detr import __version__
-
-# What a user can mend: shown as one line. Anything else is a bug and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+from ms_detr.errors import short_message
 
 
 def verbs() -> dict[str, str]:
@@ -52,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None takes those of the process.
 
     Returns:
-        The exit status: the verb's own, or 2 after an error that the user can mend.
+        The exit status: the verb's own, 2 after an error that the user can mend, 130 after Ctrl-C.
     """
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -61,8 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return args.run(args)
-    except USER_ERRORS as error:
+    except KeyboardInterrupt:
+        print("ms-detr: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = short_message(error)
+        if message is None:
+            raise
         if args.debug:
             traceback.print_exc()
-        print(f"ms-detr: error: {error or type(error).__name__}", file=sys.stderr)
+        print(f"ms-detr: error: {message}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Data: COCO-format datasets, the DETR recipe's mapper, repeatable loaders, the demo dataset."""
 
 from .augmentation import DETR_SHORT_EDGES, RandomChoice, detr_augmentations
-from .coco import check_classes, class_names, coco_dataset
+from .coco import check_classes, check_same_classes, class_names, coco_dataset
 from .demo import DemoSpec, generate_demo, preview
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetrMapper
@@ -17,6 +17,7 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "check_classes",
+    "check_same_classes",
     "class_names",
     "coco_dataset",
     "detr_augmentations",

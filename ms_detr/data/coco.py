@@ -10,6 +10,8 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from numbers import Real
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -49,10 +51,10 @@ def coco_dataset(
         One dict per image, by ascending image id: file_name, height, width, image_id,
         dataset_name, and annotations with bbox (x, y, width, height in pixels), bbox_mode,
         iscrowd and category_id, where 0 is the lowest category id of the file, 1 the next, and so
-        on. Images without annotations are kept. Degenerate boxes (of no size, or not finite) are
-        dropped with a warning. Segmentations are left out: in memory they take ten times the space
-        of the boxes. ``MetadataCatalog.get(name)`` has thing_classes, json_file,
-        image_root and thing_dataset_id_to_contiguous_id.
+        on. Images without annotations are kept. Degenerate boxes (of no size, not finite, or
+        outside the image) are dropped with a warning. Segmentations are left out: in memory they
+        take ten times the space of the boxes. ``MetadataCatalog.get(name)`` has thing_classes,
+        json_file, image_root and thing_dataset_id_to_contiguous_id.
 
     Raises:
         FileNotFoundError: a folder or file is missing, image files included.
@@ -88,6 +90,38 @@ def check_classes(name: str, num_classes: int) -> None:
         )
 
 
+def check_same_classes(name: str, other: str) -> None:
+    """Raise ValueError, with the first difference, unless two datasets have the same classes."""
+    pairs = zip_longest(class_names(name), class_names(other))
+    for number, (ours, theirs) in enumerate(pairs):
+        if ours != theirs:
+            raise ValueError(
+                f"Class {number} is {ours!r} in dataset '{name}' and {theirs!r} in '{other}': both "
+                "annotation files need the same categories, in the same order of their ids."
+            )
+
+
+def is_crowd(annotation: Mapping, json_file: str) -> bool:
+    """Whether an annotation marks a crowd. Files tell it in many ways, or not at all."""
+    value = annotation.get("iscrowd")
+    if value in (None, 0, "0", ""):
+        return False
+    if value in (1, "1"):
+        return True
+    raise ValueError(
+        f"{json_file}: annotation {annotation.get('id')} has iscrowd = {_short(repr(value))}, "
+        "not 0 or 1."
+    )
+
+
+def is_degenerate(bbox: Sequence[float], width: float, height: float) -> bool:
+    """Whether a box (x, y, width, height) is not finite, or has no size inside its image."""
+    x, y, w, h = bbox
+    if not all(map(math.isfinite, bbox)):
+        return True
+    return min(w, h) <= 0 or x + w <= 0 or y + h <= 0 or x >= width or y >= height
+
+
 # ------------------------------------------------------------------------- finding the files
 
 
@@ -95,6 +129,11 @@ def _locate(
     name: str, images: str | os.PathLike | None, annotations: str | os.PathLike | None
 ) -> tuple[str, str]:
     """The image folder and the annotation file of a dataset; both exist."""
+    if not name:
+        raise ValueError(
+            f"dataset.name is {name!r}: give one of Detectron2's names, or any name beside the "
+            "'images' and 'annotations' of your own data."
+        )
     if (images is None) != (annotations is None):
         missing = "images" if images is None else "annotations"
         raise ValueError(
@@ -251,11 +290,11 @@ def _records(
                 f"{where} has bbox {_short(annotation['bbox'])}, which is not four numbers "
                 "[x, y, width, height]."
             )
-        if not all(map(math.isfinite, annotation["bbox"])) or min(annotation["bbox"][2:]) <= 0:
+        if is_degenerate(annotation["bbox"], record["width"], record["height"]):
             degenerate.append(annotation)
             continue
         item = {
-            "iscrowd": int(annotation.get("iscrowd") or 0),
+            "iscrowd": int(is_crowd(annotation, json_file)),
             # Floats, for Detectron2's transforms cut the boxes of whole numbers to whole numbers.
             "bbox": [float(value) for value in annotation["bbox"]],
             "category_id": class_of[annotation["category_id"]],
@@ -265,8 +304,8 @@ def _records(
     if degenerate:
         first = degenerate[0]
         logger.warning(
-            "%s: dropped %d of %d annotations, whose boxes have no size or are not finite; the "
-            "first is annotation %s with bbox %s.",
+            "%s: dropped %d of %d annotations, whose boxes have no size, are not finite or lie "
+            "outside the image; the first is annotation %s with bbox %s.",
             json_file,
             len(degenerate),
             len(data["annotations"]),

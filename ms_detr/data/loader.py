@@ -1,5 +1,6 @@
 """Data loaders: a training stream that can be resumed, and one pass over the test images."""
 
+import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from .sampler import Key, TrainingSampler
+
+logger = logging.getLogger(__name__)
 
 Mapper = Callable[[dict], dict]
 
@@ -35,6 +38,11 @@ class TrainLoader(DataLoader):
     def start_iteration(self) -> int:
         """The iteration that the first batch belongs to."""
         return self.batch_sampler.start_iteration
+
+    @start_iteration.setter
+    def start_iteration(self, iteration: int) -> None:
+        """Before the first batch is taken."""
+        self.batch_sampler.start_iteration = iteration
 
 
 def build_train_loader(
@@ -62,6 +70,8 @@ def build_train_loader(
     Raises:
         ValueError: see :class:`ms_detr.data.TrainingSampler`.
     """
+    if not any("annotations" not in record or record["annotations"] for record in dataset):
+        logger.warning("no image of the training dataset has an annotation: nothing can be learnt")
     sampler = TrainingSampler(
         len(dataset),
         total_batch_size,

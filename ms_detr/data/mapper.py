@@ -38,6 +38,8 @@ class DetrMapper:
                 f"mapper.image_format must be one of {', '.join(IMAGE_FORMATS)}, "
                 f"got '{image_format}'."
             )
+        if augmentations is None:
+            raise ValueError("mapper.augmentations must be a list; [] means none")
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.is_train = is_train
@@ -95,9 +97,15 @@ class DetrMapper:
         height, width = image.shape[:2]
         expected = (record.get("height", height), record.get("width", width))
         if (height, width) != expected:
+            turned = (width, height) == expected
+            hint = (
+                " Probably its EXIF orientation, which is applied here, was not applied when it "
+                "was annotated: remove that tag from the file, or annotate the turned image."
+            )
             raise ValueError(
                 f"{path} ({whose}) is {width} x {height} pixels, the annotation file says "
                 f"{expected[1]} x {expected[0]}: correct width and height there."
+                f"{hint if turned else ''}"
             )
         return image
 

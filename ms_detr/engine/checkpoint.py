@@ -101,6 +101,8 @@ class Checkpointer:
     def resume(self) -> int:
         """Load the newest checkpoint that can be read; an unreadable one is reported and passed.
 
+        The optimiser's hyper-parameters stay the config's; its state is the checkpoint's.
+
         Returns:
             The iteration to go on with; 0 if there is no checkpoint.
 
@@ -111,6 +113,7 @@ class Checkpointer:
         if state is None:
             return 0
         load_strictly(self.model, state["model"], path)
+        self._keep_hyper_parameters(state["optimizer"])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
@@ -120,6 +123,16 @@ class Checkpointer:
             ) from error
         logger.info("resuming from %s", path)
         return int(state["iteration"]) + 1
+
+    def _keep_hyper_parameters(self, saved: Mapping[str, Any]) -> None:
+        """Put the optimiser's own settings into a saved state: someone may resume to change one.
+
+        Before loading, since some of them (``fused``) decide how the state is loaded.
+        """
+        for theirs, ours in zip(saved["param_groups"], self.optimizer.param_groups, strict=False):
+            theirs.update({key: value for key, value in ours.items() if key != "params"})
+            if "initial_lr" in theirs:  # what a scheduler multiplies
+                theirs["initial_lr"] = ours["lr"]
 
     def _model_state(self, iteration: int) -> dict[str, Any]:
         model = plain_state(self.model.state_dict())
@@ -133,7 +146,7 @@ class Checkpointer:
                 leftover.unlink()
             for candidate in self._candidates():
                 try:
-                    state = read_checkpoint(candidate)
+                    state = _read_whole(candidate)
                     path = str(candidate)
                     break
                 except ValueError as error:
@@ -161,3 +174,12 @@ class Checkpointer:
             if (match := PERIODIC.fullmatch(path.name))
         ]
         return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    """A checkpoint that has all that resuming needs."""
+    state = read_checkpoint(path)
+    needed = ("model", "optimizer", "iteration")
+    if not isinstance(state, dict) or not all(key in state for key in needed):
+        raise ValueError(f"{path} is no checkpoint of a run: it needs {', '.join(needed)}")
+    return state

@@ -43,10 +43,12 @@ def report(
         f"rank {rank}: {trouble}; its images: {_listed(images)}" for rank, trouble, images in places
     ]
     kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    again = "; if it fails again at once, delete that checkpoint to go on with the one before it"
     return (
         f"{what} is not finite at iteration {iteration}; {'; '.join(lines)}. "
         f"The weights were not changed, {kept}. Look at the boxes of these images; "
         "if they are sound, lower optimizer.lr or train.clip_grad_norm and go on with --resume"
+        f"{again if last else ''}"
     )
 
 

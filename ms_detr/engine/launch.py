@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -25,6 +26,7 @@ from ..errors import short_message
 logger = logging.getLogger(__name__)
 
 USER_ERROR = 2  # exit code, argparse's
+INTERRUPTED = 130  # exit code, the shells' for Ctrl-C
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -52,10 +54,16 @@ def run_command(command: Callable[[], Any], debug: bool = False) -> int:
     """Run a command; what the user can mend becomes one line on stderr.
 
     Returns:
-        The exit code: 0, or 2 after such an error. Other errors keep their traceback.
+        The exit code: 0, 2 after such an error, 130 after Ctrl-C. Other errors keep their
+        traceback.
     """
     try:
         command()
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        print("interrupted; go on with --resume", file=sys.stderr, flush=True)
+        return INTERRUPTED
     except Exception as error:
         message, details = short_message(error), traceback.format_exc()
         if isinstance(error, ProcessError):
@@ -85,9 +93,17 @@ def choose_device(device: str) -> torch.device:
     """The device of a config's ``train.device``: ``auto`` takes CUDA where there is any."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"train.device is '{device}', but PyTorch finds no CUDA device")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"train.device must be auto, cpu, cuda or cuda:N, got '{device}'"
+        ) from error
+    count = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise ValueError(
+            f"train.device is '{device}', but PyTorch finds {count or 'no'} CUDA device"
+        )
     return chosen
 
 
@@ -140,6 +156,10 @@ def launch(
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; "
             "train.device=cpu runs as many processes on the CPU"
         )
+    if device == "auto" and backend == "gloo":
+        logger.warning(
+            "no GPU is found: --num-gpus %d starts as many processes on the CPU", num_processes
+        )
     if dist_url == "auto":
         if num_machines > 1:
             raise ValueError("several machines need --dist-url tcp://first-machine:port")
@@ -190,15 +210,27 @@ def free_port() -> int:
 
 
 def _spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Start this machine's processes and wait for them."""
+    """Start this machine's processes and wait for them; none outlives the call."""
     errors = mp.get_context("spawn").SimpleQueue()
     arguments = (errors, mp.get_start_method(), group, first_rank, main, args)
+    # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
     try:
-        mp.spawn(_process, arguments, nprocs=group.local_size)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        while not context.join():
+            pass
     except ProcessException as error:
+        if getattr(error, "signal_name", None) == "SIGINT":
+            raise KeyboardInterrupt from error
         if errors.empty():
             raise
         raise ProcessError(*errors.get()) from error
+    except KeyboardInterrupt:
+        for process in context.processes:
+            process.kill()  # what they write is whole or not there
+            process.join()
+        raise
 
 
 def _process(
@@ -211,6 +243,8 @@ def _process(
     args: tuple[Any, ...],
 ) -> None:
     """The body of a started process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # A spawned process spawns its loaders' workers, too, unless told otherwise: they would take
     # seconds to start, and a copy of the dataset each.
     mp.set_start_method(start_method, force=True)

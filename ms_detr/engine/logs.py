@@ -32,18 +32,32 @@ class _Formatter(logging.Formatter):
         return (FORMAT_MARKED if marked else FORMAT).format(record)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether the terminal needs a record: an error that ends the command is printed by it."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or short_message(error) is None
+
+
 def setup_logging(folder: str | Path) -> None:
     """Log to ``folder/log.txt``, and in the main process to stdout.
 
     A second call moves the log to another folder, where Detectron2's would write to both.
+
+    Raises:
+        OSError: the folder, which is ``train.output_dir``, can't be made or written to.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     rank = comm.get_rank()
     name = f"log.rank{rank}.txt" if rank else "log.txt"
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / name, encoding="utf-8")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers: list[logging.Handler] = [logging.FileHandler(folder / name, encoding="utf-8")]
+    except OSError as error:
+        raise OSError(f"train.output_dir {folder} can't be written to: {error.strerror}") from error
     if rank == 0:
-        handlers.append(logging.StreamHandler(sys.stdout))
+        terminal = logging.StreamHandler(sys.stdout)
+        terminal.addFilter(_is_news)
+        handlers.append(terminal)
     for handler in handlers:
         handler.setFormatter(_Formatter())
     for logger in map(logging.getLogger, NAMES):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from ..meta_arch import MSDETR
+from .checks import build
 from .launch import choose_device
 from .weights import load_weights
 
@@ -17,7 +17,7 @@ def load_model(cfg: DictConfig, weights: str) -> MSDETR:
         ValueError: if the weights do not fit the model.
         FileNotFoundError: if there is no such file.
     """
-    model = instantiate(cfg.model)
+    model = build(cfg, "model")
     if not load_weights(model, weights):
         raise ValueError(f"{weights} holds a backbone alone: give the checkpoint of a whole model")
     return model.to(choose_device(cfg.train.device)).eval()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -31,8 +33,10 @@ def parameter_groups(
         Groups of all trainable parameters, each parameter in one group; frozen ones in none.
 
     Raises:
-        ValueError: for a negative factor, or when nothing in the model is trainable.
+        ValueError: for a negative rate or factor, or when nothing in the model is trainable.
     """
+    if not isinstance(base_lr, Real) or not 0 <= base_lr < math.inf:
+        raise ValueError(f"optimizer.lr must be a number of at least 0, got {base_lr}")
     factors = dict(lr_factors or {})
     for part, factor in factors.items():
         if factor < 0:

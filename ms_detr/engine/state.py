@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,18 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
         raise FileNotFoundError(f"checkpoint {path} not found")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
+    except (RuntimeError, EOFError, OSError) as error:
+        # The first sentence; the rest is about the reader's insides.
+        reason = str(error).partition("\n")[0].partition(". ")[0] or "it is empty"
+        raise ValueError(f"{path} can't be read, perhaps it is cut off: {reason}") from error
+    except Exception as error:  # the unpickler raises whatever a foreign file leads it to
         if "unsupported global" not in str(error).lower():
-            raise ValueError(f"{path} is no checkpoint that torch.save has written") from error
+            raise ValueError(f"{path} was not written by torch.save") from error
         raise ValueError(
             f"{path} holds more than tensors and plain values; reading it could run code from the "
             "file, so it is refused. If you trust it, load it with torch.load(..., "
             "weights_only=False), save its state_dict alone and give that file"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0][:100] if str(error) else "it is empty"
-        raise ValueError(f"{path} can't be read, perhaps it is cut off: {reason}") from error
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

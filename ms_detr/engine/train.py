@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import instantiate
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
@@ -21,10 +20,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import describe
-from ..data import check_classes, class_names, iterations_per_epoch
+from ..data import (
+    TrainLoader,
+    check_classes,
+    check_same_classes,
+    class_names,
+    iterations_per_epoch,
+)
 from ..evaluation import evaluate
 from ..files import write_text
 from .checkpoint import Checkpointer
+from .checks import build, building, check_config
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import choose_device
 from .logs import environment, setup_logging
@@ -35,22 +41,6 @@ from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 
-REQUIRED = (
-    "model",
-    "dataloader.train",
-    "dataloader.test",
-    "dataloader.evaluator",
-    "optimizer",
-    "lr_multiplier",
-    *(
-        f"train.{key}"
-        for key in (
-            "output_dir", "init_checkpoint", "epochs", "max_iter", "seed", "device", "threads",
-            "clip_grad_norm", "log_period", "eval_epochs", "checkpoint_epochs",
-            "checkpoints_to_keep",
-        )
-    ),
-)  # fmt: skip
 METRICS = "metrics.json"
 
 
@@ -69,7 +59,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
         ValueError, FileNotFoundError: about the config, the data or a checkpoint.
         NonFiniteError: a loss became NaN or infinite.
     """
-    check_complete(cfg)
+    check_config(cfg)
     train = cfg.train
     setup_logging(train.output_dir)
     device = prepare(train)
@@ -77,42 +67,35 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
     logger.info("environment:\n%s", environment())
     logger.info("config %s %s", args.config_file, " ".join(args.opts))
 
-    model = instantiate(cfg.model).to(device)
-    optimizer = build_optimizer(cfg.optimizer, model)
-    test_loader = instantiate(cfg.dataloader.test)
-    extra = {
-        "config": description,
-        "classes": check_dataset(cfg.dataloader.test, cfg.model.num_classes),
-    }
+    model = build(cfg, "model").to(device)
+    with building("optimizer"):
+        optimizer = build_optimizer(cfg.optimizer, model)
+    multiplier = build(cfg, "lr_multiplier")
+    # All data before the weights, which may take a download.
+    test_loader = build(cfg, "dataloader.test")
+    train_loader = None if args.eval_only else build(cfg, "dataloader.train")
+    classes = check_datasets(cfg, args.eval_only)
     checkpointer = Checkpointer(
-        train.output_dir, model, optimizer, keep=train.checkpoints_to_keep, extra=extra
+        train.output_dir,
+        model,
+        optimizer,
+        keep=train.checkpoints_to_keep,
+        extra={"config": description, "classes": classes},
     )
-    evaluator = instantiate(cfg.dataloader.evaluator)
+    evaluator = build(cfg, "dataloader.evaluator")
 
     def evaluation() -> Mapping[str, Any]:
         return evaluate(model, test_loader, evaluator)
 
     start = begin(train, checkpointer, args)
-    if args.eval_only:
+    if train_loader is None:
         return evaluation()
     if comm.is_main_process():
-        header = f"# to read; made by: --config-file {args.config_file} {' '.join(args.opts)}\n"
+        made_by = f"--config-file {args.config_file} {' '.join(args.opts)}"
+        header = f"# for reading only, can't be loaded; made by: {made_by}\n"
         write_text(Path(train.output_dir, "config.yaml"), header + description["text"])
         forget_metrics_from(Path(train.output_dir, METRICS), start)
-    return fit(cfg, start, checkpointer, evaluation)
-
-
-def check_complete(cfg: DictConfig) -> None:
-    """Raise ValueError, naming the keys, unless the config has all that a run needs."""
-    missing = [key for key in REQUIRED if not _has(cfg, key)]
-    if missing:
-        raise ValueError(f"the config lacks {', '.join(missing)}; see configs/common")
-
-
-def _has(cfg: DictConfig, key: str) -> bool:
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    return isinstance(node, DictConfig) and name in node
+    return fit(train, start, train_loader, multiplier, checkpointer, evaluation)
 
 
 def prepare(train: DictConfig) -> torch.device:
@@ -131,13 +114,20 @@ def prepare(train: DictConfig) -> torch.device:
     return device
 
 
-def check_dataset(loader: DictConfig, num_classes: int) -> list[str]:
-    """Class names of a loader's dataset, as many as the model has; empty if it has no name."""
-    name = OmegaConf.select(loader, "dataset.name")
-    if name is None:
-        return []
-    check_classes(name, num_classes)
-    return class_names(name)
+def check_datasets(cfg: DictConfig, eval_only: bool) -> list[str]:
+    """The class names of the loaded datasets; empty if the dataset of the test has no name.
+
+    Raises:
+        ValueError: the classes aren't the model's in number, or not the same in both datasets.
+    """
+    loaders = ("test",) if eval_only else ("test", "train")
+    selected = (OmegaConf.select(cfg, f"dataloader.{loader}.dataset.name") for loader in loaders)
+    names = [name for name in selected if name is not None]
+    for name in names:
+        check_classes(name, cfg.model.num_classes)
+    if len(names) == 2:
+        check_same_classes(*reversed(names))
+    return class_names(names[0]) if names else []
 
 
 def begin(train: DictConfig, checkpointer: Checkpointer, args: argparse.Namespace) -> int:
@@ -161,27 +151,34 @@ def begin(train: DictConfig, checkpointer: Checkpointer, args: argparse.Namespac
 
 
 def fit(
-    cfg: DictConfig,
+    train: DictConfig,
     start: int,
+    loader: TrainLoader,
+    multiplier: Any,
     checkpointer: Checkpointer,
     evaluation: Callable[[], Mapping[str, Any]],
 ) -> Mapping[str, Any]:
     """Train from an iteration to the end; results of the last evaluation."""
-    train = cfg.train
-    node = cfg.dataloader.train
-    node.start_iteration = start
-    loader = instantiate(node)
-    check_dataset(node, cfg.model.num_classes)
+    loader.start_iteration = start
     epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
     max_iter = train.max_iter
     if max_iter is None:
         max_iter = round((train.epochs or 0) * epoch)
     if max_iter < 1:
-        raise ValueError(f"nothing to train: train.epochs={train.epochs} max_iter={train.max_iter}")
+        raise ValueError(
+            f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "
+            "set one of them above 0"
+        )
     logger.info(
         "%d images, %d iterations an epoch; training from iteration %d to %d",
         loader.dataset_size, epoch, start, max_iter,
     )  # fmt: skip
+    if start >= max_iter:
+        logger.warning(
+            "nothing is left to train, the checkpoint has %d iterations: it is only evaluated; "
+            "raise train.max_iter or train.epochs to train on", start,
+        )  # fmt: skip
+        start = max_iter
     trainer = Trainer(
         distribute(checkpointer.model),
         loader,
@@ -195,7 +192,7 @@ def fit(
     trainer.register_hooks(
         [
             IterationTimer(),
-            LRScheduler(checkpointer.optimizer, instantiate(cfg.lr_multiplier)),
+            LRScheduler(checkpointer.optimizer, multiplier),
             # Saved first: an evaluation that is interrupted costs no training.
             CheckpointHook(checkpointer, round(train.checkpoint_epochs * epoch)),
             evaluation_hook,

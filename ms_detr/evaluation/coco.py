@@ -31,7 +31,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import batched_nms
 
+from ..data.coco import is_crowd, is_degenerate
 from ..files import write_text
+from ..structures import NonFiniteError
 from .table import CLASS_PREFIX, METRICS, format_results
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class CocoEvaluator(DatasetEvaluator):
         """Forget the detections of an earlier pass."""
         self._detections: list[dict[str, Any]] = []
         self._survives: list[bool] = []  # NMS, for every detection
+        self._broken: list[Any] = []  # ids of images whose detections are NaN or infinite
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
         """Take the detections of a batch.
@@ -83,6 +86,10 @@ class CocoEvaluator(DatasetEvaluator):
         """
         for x, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
+            values = (instances.scores, instances.pred_boxes.tensor)
+            if not all(value.isfinite().all() for value in values):
+                self._broken.append(x["image_id"])
+                continue
             self._detections += instances_to_coco_json(instances, x["image_id"])
             if self._nms_threshold is not None:
                 self._survives += _nms(instances, self._nms_threshold)
@@ -96,10 +103,15 @@ class CocoEvaluator(DatasetEvaluator):
             0, without any object (of that size, of that class) NaN.
 
         Raises:
+            NonFiniteError: in all processes, if detections of any aren't finite: COCO's metric
+                would count a box of NaN as found.
             ValueError: the dataset has no annotation file, or a detection has a class or image
                 that it doesn't know.
         """
-        detections, survives = self._detections, self._survives
+        detections, survives, broken = self._detections, self._survives, [self._broken]
+        if self._distributed:
+            broken = comm.all_gather(self._broken)
+        _check_finite(list(itertools.chain.from_iterable(broken)))
         if self._distributed:
             parts = comm.gather((detections, survives))
             if not comm.is_main_process():
@@ -131,7 +143,8 @@ class CocoEvaluator(DatasetEvaluator):
                     f"dataset '{self._dataset_name}' has no COCO annotation file: load it with "
                     "ms_detr.data.coco_dataset first"
                 )
-            self._ground_truth = ground_truth(json.loads(Path(path).read_text(encoding="utf-8")))
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            self._ground_truth = ground_truth(content, str(path))
         return self._ground_truth
 
     def _class_names(self) -> dict[int, str]:
@@ -178,18 +191,23 @@ def read_results(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     }
 
 
-def ground_truth(content: Mapping[str, Any]) -> COCO:
+def ground_truth(content: Mapping[str, Any], json_file: str) -> COCO:
     """Annotations for pycocotools, with what it needs but many files lack.
 
-    Annotations are numbered from 1, since COCOeval takes 0 for "no match"; ``area`` and ``iscrowd``
-    are filled in; boxes of no size are left out, as in training.
+    Annotations are numbered from 1, since COCOeval takes 0 for "no match"; an ``area`` that is no
+    number becomes the box's; ``iscrowd`` and degenerate boxes are treated as in training.
     """
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     annotations: list[dict[str, Any]] = []
     for annotation in content["annotations"]:
-        box = annotation["bbox"]
-        if all(map(math.isfinite, box)) and min(box[2:]) > 0:
-            filled = {"area": box[2] * box[3], "iscrowd": 0, **annotation}
-            annotations.append({**filled, "id": len(annotations) + 1})
+        box, area = annotation["bbox"], annotation.get("area")
+        if not is_degenerate(box, *sizes[annotation["image_id"]]):
+            filled = {
+                "id": len(annotations) + 1,
+                "area": area if isinstance(area, (int, float)) else box[2] * box[3],
+                "iscrowd": int(is_crowd(annotation, json_file)),
+            }
+            annotations.append({**annotation, **filled})
     return _index({**content, "annotations": annotations})
 
 
@@ -224,6 +242,17 @@ def score(truth: COCO, detections: Sequence[Mapping], names: Mapping[int, str]) 
             float(np.mean(values)) * 100 if values.size else math.nan
         )
     return results
+
+
+def _check_finite(broken: Sequence[Any]) -> None:
+    """Raise NonFiniteError if there are images with broken detections."""
+    if broken:
+        names = ", ".join(map(str, broken[:8])) + (", ..." if len(broken) > 8 else "")
+        raise NonFiniteError(
+            f"the model predicts boxes or scores that are NaN or infinite on {len(broken)} images "
+            f"(ids {names}): its weights are broken. Use an earlier checkpoint; if training has "
+            "led here, lower optimizer.lr"
+        )
 
 
 def _index(content: Mapping[str, Any]) -> COCO:

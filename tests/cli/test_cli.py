@@ -39,8 +39,8 @@ def test_exit_status_is_the_verbs(monkeypatch):
 
 @pytest.mark.parametrize("error", [ValueError("bad"), FileNotFoundError("bad"), ImportError("bad")])
 def test_error_of_the_user_is_one_line(monkeypatch, capsys, error):
-    def run(args):
-        raise error
+    def run(args):  # as code of the package
+        exec("raise error", {"__name__": "ms_detr.try_it", "error": error})
 
     add_verb(monkeypatch, run)
     assert cli.main(["try-it"]) == 2
@@ -49,13 +49,23 @@ def test_error_of_the_user_is_one_line(monkeypatch, capsys, error):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_bug_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("kind", [AssertionError, ValueError])  # raised outside the package
+def test_bug_keeps_its_traceback(monkeypatch, kind):
     def run(args):
-        raise AssertionError("a bug")
+        raise kind("a bug")
 
     add_verb(monkeypatch, run)
-    with pytest.raises(AssertionError, match="a bug"):
+    with pytest.raises(kind, match="a bug"):
         cli.main(["try-it"])
+
+
+def test_interrupted(monkeypatch, capsys):
+    def run(args):
+        raise KeyboardInterrupt
+
+    add_verb(monkeypatch, run)
+    assert cli.main(["try-it"]) == 130
+    assert capsys.readouterr().err == "ms-detr: interrupted\n"
 
 
 def test_unknown_verb_names_the_known_ones(capsys):

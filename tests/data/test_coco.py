@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.structures import BoxMode
 
-from ms_detr.data import check_classes, class_names, coco_dataset
+from ms_detr.data import check_classes, check_same_classes, class_names, coco_dataset
 
 
 def test_records(folder):
@@ -84,6 +84,7 @@ def test_image_files_in_subfolders(folder):
 
 def test_degenerate_boxes_are_dropped_with_one_warning(folder, caplog):
     boxes = [[1, 1, 0, 4], [1, 1, 4, -1], [1, 1, float("nan"), 4], [float("inf"), 1, 4, 4]]
+    boxes += [[30, 1, 4, 4], [1, 20.5, 4, 4], [-9, 1, 9, 4], [1, -9, 4, 8]]  # outside the image
     folder.content["annotations"] += [
         {"id": 100 + i, "image_id": 3, "category_id": 4, "bbox": box} for i, box in enumerate(boxes)
     ]
@@ -91,8 +92,26 @@ def test_degenerate_boxes_are_dropped_with_one_warning(folder, caplog):
         records = folder.load()
     assert sum(len(record["annotations"]) for record in records) == 3
     (warning,) = caplog.messages
-    assert "dropped 4 of 7 annotations" in warning
+    assert "dropped 8 of 11 annotations" in warning
     assert "annotation 100 with bbox [1, 1, 0, 4]" in warning
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("0", 0), (None, 0), (False, 0), (0.0, 0), ("1", 1), (True, 1)]
+)
+def test_ways_to_write_iscrowd(folder, value, expected):
+    folder.content["annotations"][2]["iscrowd"] = value
+    assert folder.load()[0]["annotations"][0]["iscrowd"] == expected
+
+
+def test_classes_of_two_datasets(folder, load_demo):
+    folder.load()
+    check_same_classes(folder.name, folder.name)
+    load_demo("train")
+    with pytest.raises(
+        ValueError, match=rf"Class 0 is 'ant' in dataset '{folder.name}' and 'ellipse'"
+    ):
+        check_same_classes(folder.name, "tests_demo_train")
 
 
 def test_a_good_file_gives_no_warning(folder, caplog):
@@ -141,6 +160,10 @@ BAD_CONTENT = {
         r"annotation 1 has bbox \[1, 2, 3\], which is not four numbers",
     ),
     "words": (change("annotations", 0, "bbox", [1, 2, "3", 4]), r"not four numbers"),
+    "iscrowd": (
+        change("annotations", 1, "iscrowd", "no"),
+        r"annotation 2 has iscrowd = 'no', not 0 or 1",
+    ),
     "no images": (lambda folder: folder.content["images"].clear(), r"list 'images' is empty"),
     "no categories": (lambda folder: folder.content.pop("categories"), r"lacks .* categories"),
     "list": (lambda folder: setattr(folder, "content", []), r"images, annotations, categories"),
@@ -209,6 +232,8 @@ def test_unknown_names():
         coco_dataset("coco_2017_trian")
     with pytest.raises(ValueError, match="'voc_2007_train' is not a COCO-format"):
         coco_dataset("voc_2007_train")
+    with pytest.raises(ValueError, match="dataset.name is None"):
+        coco_dataset(None)
     with pytest.raises(ValueError, match="'never_heard' are unknown"):
         class_names("never_heard")
 

@@ -67,6 +67,9 @@ def test_a_resumed_loader_goes_on(train, workers: int):
     resumed = train(start_iteration=6, num_workers=workers)
     assert resumed.start_iteration == 6
     assert_same(unbroken[6:], take(resumed, 3))
+    told_later = train(num_workers=workers)
+    told_later.start_iteration = 6
+    assert_same(unbroken[6:], take(told_later, 3))
 
 
 def test_another_seed_gives_other_images_and_other_draws(train):
@@ -156,6 +159,14 @@ def test_an_error_in_a_worker_names_the_file(folder):
     loader = build_train_loader(records, DetrMapper([]), 2, num_workers=1)
     with pytest.raises(FileNotFoundError, match=r"a\.png \(image 3 of dataset"):
         next(iter(loader))
+
+
+def test_nothing_to_learn_is_warned_of(folder, caplog):
+    build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
+    assert not caplog.messages
+    folder.content["annotations"] = []
+    build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
+    assert "no image of the training dataset has an annotation" in caplog.text
 
 
 def test_wrong_batch_sizes(train, monkeypatch):

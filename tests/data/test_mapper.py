@@ -128,9 +128,14 @@ BAD_FILES = {
         "can't be read",
     ),
     "other size": (
+        lambda r: save(r, Image.new("RGB", (21, 30))),
+        ValueError,
+        "is 21 x 30 pixels, the annotation file says 30 x 20: correct width and height there.$",
+    ),
+    "turned": (
         lambda r: save(r, Image.new("RGB", (20, 30))),
         ValueError,
-        "is 20 x 30 pixels, the annotation file says 30 x 20",
+        "is 20 x 30 pixels, .* Probably its EXIF orientation",
     ),
     "16 bits": (deep, ValueError, "more than 8 bits per channel .*convert"),
 }
@@ -149,6 +154,8 @@ def test_bad_files(folder, damage, kind, message: str):
 def test_wrong_image_format():
     with pytest.raises(ValueError, match=r"mapper\.image_format must be one of RGB, BGR, L"):
         DetrMapper([], image_format="rgb")
+    with pytest.raises(ValueError, match=r"mapper\.augmentations must be a list; \[\] means none"):
+        DetrMapper(None)
 
 
 def test_augmentations_draw_from_numpys_generator_alone(load_demo):

@@ -69,6 +69,21 @@ def test_the_newest_are_kept(tmp_path):
         make(tmp_path, keep=0)
 
 
+def test_hyper_parameters_are_the_configs(tmp_path):
+    saved = make(tmp_path)
+    torch.optim.lr_scheduler.ConstantLR(saved.optimizer)
+    saved.optimizer.step()
+    saved.save(4)
+    changed = make(tmp_path, seed=1)
+    changed.optimizer.param_groups[0].update(lr=0.01, weight_decay=0.5, betas=(0.8, 0.9))
+    changed.resume()
+    (group,) = changed.optimizer.param_groups
+    assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (0.01, 0.01, 0.5)
+    assert group["betas"] == (0.8, 0.9)
+    a, b = saved.optimizer.state_dict(), changed.optimizer.state_dict()
+    assert torch.equal(a["state"][0]["exp_avg"], b["state"][0]["exp_avg"])
+
+
 def test_nothing_to_resume(tmp_path):
     assert make(tmp_path / "not there").resume() == 0
     make(tmp_path).start_afresh()
@@ -82,7 +97,10 @@ def test_start_afresh_refuses_a_used_folder(tmp_path, best):
         saved.start_afresh()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "gone"])
+DAMAGES = ["cut", "empty", "garbage", "text", "of something else", "gone"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage):
     saved = make(tmp_path)
     saved.save(4)
@@ -92,8 +110,16 @@ def test_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage):
         newest.unlink()
     else:
         size = newest.stat().st_size
-        content = {"cut": newest.read_bytes()[: size // 2], "empty": b"", "garbage": b"x" * 99}
-        newest.write_bytes(content[damage])
+        content = {
+            "cut": newest.read_bytes()[: size // 2],
+            "empty": b"",
+            "garbage": b"x" * 99,
+            "text": b"hello world",
+        }
+        if damage in content:
+            newest.write_bytes(content[damage])
+        else:
+            torch.save({"model": {}}, newest)
     messages = []
     monkeypatch.setattr(
         "ms_detr.engine.checkpoint.logger.warning", lambda text, *args: messages.append(text % args)
@@ -161,9 +187,21 @@ def test_code_is_never_run(tmp_path):
     with pytest.raises(ValueError, match="could run code from the file"):
         read_checkpoint(path)
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": Code(trap)}))
-    with pytest.raises(ValueError, match=r"plain\.pkl .*(run code|no checkpoint)"):
+    with pytest.raises(ValueError, match=r"plain\.pkl .*(run code|not written by torch.save)"):
         read_checkpoint(tmp_path / "plain.pkl")
     assert not os.path.exists(trap)
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello world", b"\x80\x02}q\x01.", b"PK\x03\x04", b"{}", b"\n"]
+)
+def test_foreign_files_have_a_short_message(tmp_path, content):
+    path = tmp_path / "some.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"some\.pth (was not written by|can't be read)") as error:
+        read_checkpoint(path)
+    message = str(error.value).removeprefix(str(path))
+    assert len(message) < 150 and "This is" not in message
 
 
 def test_missing_file(tmp_path):

@@ -1,7 +1,9 @@
 """Two real processes on the CPU, talking through gloo."""
 
 import copy
+import logging
 import multiprocessing
+import sys
 from datetime import timedelta
 
 import pytest
@@ -89,6 +91,16 @@ def in_process(folder, data):
     inputs = part(batch(12))
     evaluator.process(inputs, detections(inputs))
     found["results"] = dict(evaluator.evaluate())
+
+    evaluator.reset()
+    outputs = detections(inputs)
+    if rank == 1:
+        outputs[0]["instances"].pred_boxes.tensor[0, 0] = float("nan")
+    evaluator.process(inputs, outputs)
+    try:
+        evaluator.evaluate()
+    except NonFiniteError as error:
+        found["broken"] = str(error)
     torch.save(found, folder / f"{rank}.pt")
 
 
@@ -160,6 +172,11 @@ def test_gathered_evaluation_equals_that_of_one_process(found, data):
     assert found[1]["results"] == {}
 
 
+def test_a_broken_detection_stops_all(found):
+    assert "on 1 images (ids 6)" in found[0]["broken"]
+    assert found[0]["broken"] == found[1]["broken"]
+
+
 def fail(kind):
     if kind == "user" and comm.get_rank() == 1:
         coco_dataset("nothing", "nowhere", "nowhere.json")
@@ -183,6 +200,8 @@ def test_error_of_a_process_reaches_the_parent():
         ({"num_machines": 2, "machine_rank": 2}, "ranks at 0"),
         ({"num_processes": 0}, "counts start at 1"),
         ({"device": "cuda"}, "no CUDA device"),
+        ({"device": "gpu"}, "train.device must be auto, cpu"),
+        ({"device": None}, "train.device must be auto, cpu"),
     ],
 )
 def test_impossible_launch(options, message):
@@ -197,6 +216,17 @@ def test_newer_detectron2_makes_its_local_group_itself(monkeypatch):
     monkeypatch.setattr(comm, "create_local_process_group", calls.append, raising=False)
     set_local_group(2)
     assert calls == [2]
+
+
+def test_processes_without_a_gpu_are_warned_of(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    module = sys.modules["ms_detr.engine.launch"]  # in its package the name is the function's
+    monkeypatch.setattr(module, "_spawn", lambda *args: None)
+    monkeypatch.setattr(logging.getLogger("ms_detr"), "propagate", True)
+    launch(fail, ("no",), num_processes=8, device="cpu")
+    assert not caplog.messages
+    launch(fail, ("no",), num_processes=8)
+    assert "--num-gpus 8 starts as many processes on the CPU" in caplog.text
 
 
 def test_one_process_needs_no_group():

@@ -1,5 +1,7 @@
 """What is shown as one line, and what keeps its traceback."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -21,6 +23,9 @@ def test_errors_that_our_code_raises_are_short():
     assert short_message(error) == str(error)
     error = caught(lambda: coco_dataset("nothing", "a", "b.json"))
     assert short_message(error) == str(error)
+    # The operating system about a file: it needs no traceback either.
+    error = caught(lambda: Path("/dev/null/x").read_text())
+    assert short_message(error) == "/dev/null/x: Not a directory"
 
 
 @pytest.mark.parametrize(
@@ -71,5 +76,11 @@ def test_run_command(capsys):
     assert shown.err.startswith("error: config nothing.yaml: YAML configs are not loaded")
     assert run_command(bad, debug=True) == 2
     assert "Traceback" in capsys.readouterr().err
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert run_command(interrupted) == 130
+    assert capsys.readouterr().err == "interrupted; go on with --resume\n"
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 / 0)

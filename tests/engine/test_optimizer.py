@@ -78,6 +78,9 @@ def test_unmatched_factor_is_reported(caplog, monkeypatch):
 def test_errors():
     with pytest.raises(ValueError, match=r"lr_factors\.backbone is negative"):
         parameter_groups(Model(), 1.0, {"backbone": -1})
+    for lr in (-1.0, None, float("nan")):
+        with pytest.raises(ValueError, match=f"optimizer.lr must be .* got {lr}"):
+            parameter_groups(Model(), lr)
     with pytest.raises(ValueError, match="no trainable parameter"):
         parameter_groups(Model().requires_grad_(False), 1.0)
 

@@ -109,6 +109,27 @@ def test_resumed_run_is_the_unbroken_run(train, tmp_path):
     assert curve(folder) == curve(tmp_path / "whole")
 
 
+def test_resumed_run_takes_the_configs_learning_rate(train, tmp_path):
+    train("out", "train.max_iter=3")
+    train("out", "--resume", "train.max_iter=6", "optimizer.lr=0.5")
+    # Two thirds of the run at the full rate, the rest at a tenth.
+    expected = {0: 1e-3, 1: 1e-3, 2: 1e-4, 3: 0.5, 4: 0.05, 5: 0.05}
+    assert curve(tmp_path / "out", "lr") == pytest.approx(expected)
+
+
+def test_broken_weights_are_no_result(train, tmp_path):
+    train("out", "train.max_iter=1")
+    checkpoint = read_checkpoint(tmp_path / "out" / "model_final.pth")
+    checkpoint["model"]["box_head.bias"].fill_(math.nan)
+    torch.save(checkpoint, tmp_path / "nan.pth")
+    with pytest.raises(FloatingPointError, match=r"NaN or infinite on 12 images \(ids 0, 1, "):
+        train("alone", "--eval-only", f'train.init_checkpoint="{tmp_path}/nan.pth"')
+    # Weights that a last step has led astray, which no loss has shown.
+    with pytest.raises(FloatingPointError, match="lower optimizer.lr"):
+        train("far", "train.max_iter=1", "optimizer.lr=1e30")
+    assert not (tmp_path / "far" / "model_best.pth").exists()
+
+
 def test_max_iter_wins_over_epochs(train, tmp_path):
     train("out", "train.max_iter=2", "train.checkpoint_epochs=0")
     assert list(curve(tmp_path / "out")) == [0, 1]
@@ -121,6 +142,9 @@ def test_finished_run_resumed_only_evaluates(train, tmp_path):
     assert train("out", "--resume", "train.max_iter=2") == first
     assert curve(tmp_path / "out").keys() == {0, 1}
     assert before.count("total_loss") == 2
+    assert train("out", "--resume", "train.max_iter=1") == first
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert log.count("nothing is left to train, the checkpoint has 2 iterations") == 2
 
 
 def test_eval_only(train, tmp_path):
@@ -140,7 +164,7 @@ def test_new_run_does_not_overwrite_an_old_one(train, tmp_path):
     assert_same(before, weights(tmp_path / "out"))
 
 
-def test_non_finite_loss_stops_the_run(train, tmp_path):
+def test_non_finite_loss_stops_the_run(train, tmp_path, capsys):
     with pytest.raises(FloatingPointError) as error:
         train("out", "model.poison=3", "train.checkpoint_epochs=0.34")
     message = str(error.value)
@@ -155,6 +179,7 @@ def test_non_finite_loss_stops_the_run(train, tmp_path):
     # In the log without traceback, since it says it all.
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "003.png" in log and "Traceback" not in log
+    assert "003.png" not in capsys.readouterr().out  # the command prints the error
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,41 @@ def test_non_finite_loss_in_one_of_two_processes_ends_both(command, tmp_path):
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_interrupted_run(root, data, tmp_path, processes):
+    """Ctrl-C reaches every process of the terminal's foreground group."""
+    opts = ("train.epochs=100000", "train.checkpoint_epochs=1000", "train.eval_epochs=0")
+    opts = overrides(data, tmp_path / "out", *opts, "dataloader.train.num_workers=1")
+    command = [sys.executable, "train_net.py", "--config-file", CONFIG, f"--num-gpus={processes}"]
+    run = subprocess.Popen(
+        [*command, *opts],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert any("iter 2/" in line for line in run.stdout)
+    os.killpg(run.pid, signal.SIGINT)
+    shown, errors = run.communicate(timeout=100)
+    assert run.returncode == 130, errors
+    assert errors.splitlines()[-1] == "interrupted; go on with --resume"
+    assert "Traceback" not in shown + errors
+    deadline = time.monotonic() + 20  # a loader's worker may need a moment to miss its parent
+    while time.monotonic() < deadline and group_is_alive(run.pid):
+        time.sleep(0.1)
+    assert not group_is_alive(run.pid)
+
+
+def group_is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_misspelt_key_is_one_line(command):
     failed = command("out", "train.sede=1")
     assert failed.returncode == 2

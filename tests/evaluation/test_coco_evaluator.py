@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from ms_detr.evaluation import CocoEvaluator, evaluate, format_results
+from ms_detr.structures import NonFiniteError
 
 # Category id -> name; ids are not contiguous and not in the order of the file.
 CATEGORIES = {9: "bar", 2: "square"}
@@ -124,10 +125,33 @@ def test_annotations_that_lack_or_break_something(tmp_path):
         (0, 0, SMALL),  # its id is 0, which COCOeval takes for "no match"; no area, no iscrowd
         (0, 0, MEDIUM, {"iscrowd": 1, "area": 3600}),
         (1, 0, (5, 5, 0, 10)),  # no size: nobody could find it
+        (1, 0, (300, 5, 10, 10)),  # nor outside the image
+        (1, 0, (20, 20, 9, 9), {"iscrowd": None, "area": None}),
+        (2, 0, MEDIUM, {"iscrowd": "0", "area": "3600"}),
+        (2, 0, SMALL, {"iscrowd": "1"}),
     ]
     name = register(tmp_path, objects)
-    found = results(name, [(0, 0, 0.9, SMALL), (0, 0, 0.95, MEDIUM)])["bbox"]
+    detections = [(0, 0, 0.9, SMALL), (0, 0, 0.95, MEDIUM), (1, 0, 0.9, (20, 20, 9, 9))]
+    detections += [(2, 0, 0.9, MEDIUM), (2, 0, 0.95, SMALL)]
+    found = results(name, detections)["bbox"]
     assert found["AP-square"] == pytest.approx(100.0)  # a detection in a crowd is ignored
+    assert [found["APs"], found["APm"]] == pytest.approx([100.0, 100.0])
+    with pytest.raises(ValueError, match=r"annotations\.json: annotation 0 has iscrowd = 'no'"):
+        results(register(tmp_path, [(0, 0, SMALL, {"iscrowd": "no"})]), detections)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["score", "box"])
+def test_what_is_not_finite_is_no_result(tmp_path, bad, where):
+    """COCOeval takes a box of NaN for a hit."""
+    name = register(tmp_path, [(0, 0, SMALL), (1, 0, SMALL)])
+    broken = (bad, SMALL) if where == "score" else (0.9, (10, 10, bad, 20))
+    evaluator = CocoEvaluator(name, str(tmp_path), nms_threshold=0.5)
+    feed(evaluator, [(0, 0, 0.9, SMALL), (1, 0, *broken)])
+    with pytest.raises(NonFiniteError, match=r"NaN or infinite on 1 images \(ids 1\)"):
+        evaluator.evaluate()
+    assert not (tmp_path / "results.json").exists()
+    feed(evaluator, [(0, 0, 0.9, SMALL)]).evaluate()  # the next pass starts anew
 
 
 def test_agrees_with_detectron2(tmp_path):

@@ -1,0 +1,111 @@
+"""A config against what a run needs: complete, its ``train`` node sound, its parts buildable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import short_message
+
+PARTS = (
+    "model",
+    "dataloader.train",
+    "dataloader.test",
+    "dataloader.evaluator",
+    "optimizer",
+    "lr_multiplier",
+)
+MAX_SEED = 2**32 - 1  # numpy's
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+# Key of the train node -> which values are fine, and that in words.
+TRAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "output_dir": (lambda v: isinstance(v, str) and bool(v.strip()), "the name of a folder"),
+    "init_checkpoint": (lambda v: v is None or isinstance(v, str), 'a file, a URL, or ""'),
+    "epochs": (lambda v: v is None or (_number(v) and v >= 0), "a number of at least 0"),
+    "max_iter": (lambda v: v is None or _integer(v, 0), "a whole number, or null for epochs"),
+    "seed": (
+        lambda v: _integer(v, 0) and v <= MAX_SEED,
+        f"a whole number from 0 to {MAX_SEED}",
+    ),
+    "device": (lambda v: isinstance(v, str), "auto, cpu, cuda or cuda:N"),
+    "threads": (
+        lambda v: v is None or _integer(v, 1),
+        "at least 1, or null to leave it to torch",
+    ),
+    "clip_grad_norm": (
+        lambda v: v is None or (_number(v) and v > 0),
+        "a number above 0, or null for no clipping",
+    ),
+    "log_period": (lambda v: _integer(v, 1), "at least 1 (iterations)"),
+    "eval_epochs": (lambda v: _number(v) and v >= 0, "a number of at least 0 (0: at the end)"),
+    "checkpoint_epochs": (
+        lambda v: _number(v) and v >= 0,
+        "a number of at least 0 (0: at the end)",
+    ),
+    "checkpoints_to_keep": (lambda v: _integer(v, 1), "at least 1"),
+}
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Raise ValueError, naming keys, unless the config is complete and its train node sound."""
+    missing = [key for key in (*PARTS, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
+    if missing:
+        raise ValueError(f"the config lacks {', '.join(missing)}; see configs/common")
+    for key, (fine, wanted) in TRAIN.items():
+        with building(f"train.{key}"):  # it may be a link
+            value = cfg.train[key]
+        if not fine(value):
+            shown = "null" if value is None else repr(value)
+            raise ValueError(f"train.{key} must be {wanted}, got {shown}")
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    return isinstance(node, DictConfig) and name in node
+
+
+def build(cfg: DictConfig, key: str) -> Any:
+    """Instantiate a part of a config.
+
+    Raises:
+        ValueError: the part can't be built; names its key.
+    """
+    with building(key):
+        node = OmegaConf.select(cfg, key)
+        if node is None:
+            raise ValueError(f"{key} is null, and nothing can take its place")
+        return instantiate(node)
+
+
+@contextmanager
+def building(key: str) -> Iterator[None]:
+    """Turn an error out of the block, which builds ``key`` of a config, into one that names it.
+
+    Classes are called with whatever a config holds, and complain about it in ways of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if short_message(error) is not None:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{key} can't be built from this config: {type(error).__name__}: {reason} "
+            "(--debug shows where)"
+        ) from error

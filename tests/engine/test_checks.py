@@ -1,0 +1,98 @@
+"""Configs that can't be run: one line that names the key, before anything is loaded."""
+
+import json
+
+import pytest
+from detectron2.config import LazyCall as L
+
+from ms_detr.config import load
+from ms_detr.data import coco_dataset
+from ms_detr.engine import argument_parser, run
+from ms_detr.errors import short_message
+from tests.engine.standin import CONFIG, overrides, write_dataset
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.output_dir=", "train.output_dir must be the name of a folder, got ''"),
+        ("train.output_dir=null", "train.output_dir must be .* got null"),
+        ("train.seed=-1", "train.seed must be a whole number from 0 .* got -1"),
+        ("train.seed=null", "train.seed must be .* got null"),
+        ("train.threads=0", "train.threads must be at least 1"),
+        ("train.log_period=0", "train.log_period must be at least 1"),
+        ("train.log_period=-2", "train.log_period must be at least 1"),
+        ("train.clip_grad_norm=-1", "train.clip_grad_norm must be .* or null for no clipping"),
+        ("train.clip_grad_norm=0", "train.clip_grad_norm must be"),
+        ("train.epochs=-1", "train.epochs must be"),
+        ("train.eval_epochs=-1", "train.eval_epochs must be"),
+        ("train.checkpoint_epochs=nan", "train.checkpoint_epochs must be"),
+        ("train.max_iter=1.5", "train.max_iter must be a whole number"),
+        ("train.device=gpu", "train.device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ("optimizer.lr=-1", "optimizer.lr must be"),
+        ("optimizer.lr=null", "optimizer.lr must be"),
+        ("optimizer.weight_decay=-1", "optimizer can't be built .* Invalid weight_decay"),
+        ("lr_multiplier=null", "lr_multiplier is null"),
+        ("lr_multiplier.num_updates=null", "lr_multiplier can't be built"),
+        ("model=null", "model is null"),
+        ("model.num_classes=-1", "model can't be built .*negative dimension"),
+        ("model.dropout=2", "model can't be built .* ValueError: dropout prob"),
+        ("+model.extra=1", "model can't be built .* unexpected keyword"),
+        ("model.dropout=${model.gone}", "model.gone"),
+        ("dataloader.train.num_workers=-1", "dataloader.train can't be built .*num_workers"),
+        ("dataloader.test.mapper.augmentations=null", "mapper.augmentations must be a list"),
+        ("dataloader.train.dataset.name=null", "dataset.name is None"),
+        ("train.output_dir=/dev/null/x", "train.output_dir /dev/null/x can't be written to: Not a"),
+    ],
+)
+def test_a_wrong_value_is_one_line(train, override, message):
+    with pytest.raises((ValueError, OSError), match=message) as error:
+        train("out", override)
+    shown = short_message(error.value)
+    assert shown is not None and "\n" not in shown
+
+
+def test_output_folder_that_is_a_file(train, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OSError, match=r"train\.output_dir .*out can't be written to: File exists"):
+        train("out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_no_clipping_is_fine(train, tmp_path):
+    train("out", "train.clip_grad_norm=null", "train.max_iter=1")
+
+
+@pytest.fixture
+def run_on(data, tmp_path):
+    """Run with a test dataset of its own beside the training dataset; weights are missing."""
+
+    def call(images, annotations):
+        name = f"test_of_{tmp_path.name}"
+        opts = overrides(data, tmp_path / "out", "train.init_checkpoint=missing.pth")
+        args = argument_parser().parse_args(["--config-file", CONFIG, *opts])
+        cfg = load(CONFIG, opts)
+        cfg.dataloader.test.dataset = dict(cfg.dataloader.train.dataset)
+        cfg.dataloader.train.dataset = L(coco_dataset)(
+            name=name, images=str(images), annotations=str(annotations)
+        )
+        return run(cfg, args)
+
+    return call
+
+
+def test_classes_must_be_the_same(run_on, data, tmp_path):
+    write_dataset(tmp_path / "other")
+    annotations = tmp_path / "other" / "annotations.json"
+    content = json.loads(annotations.read_text())
+    content["categories"][1]["name"] = "round"
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"Class 1 is 'round' in dataset .* and 'bar' in "):
+        run_on(tmp_path / "other" / "images", annotations)
+
+
+def test_training_data_is_looked_for_before_the_weights(run_on, data):
+    with pytest.raises(FileNotFoundError, match="no annotation file"):
+        run_on(data / "images", data / "gone.json")
+    with pytest.raises(FileNotFoundError, match=r"checkpoint missing\.pth not found"):
+        run_on(data / "images", data / "annotations.json")
