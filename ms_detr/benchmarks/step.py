@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import torch
 from detectron2.config import instantiate
 
 from ..config import load
-from ..engine import choose_device
+from ..engine import build_optimizer, choose_device
 
 
 def compare_steps(
@@ -55,10 +56,10 @@ def _runner(config: str, overrides: Sequence[str]) -> Callable[[], None]:
     cfg = load(config, overrides)
     torch.manual_seed(cfg.train.seed)
     model = instantiate(cfg.model).to(choose_device(cfg.train.device)).train()
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    optimizer = build_optimizer(cfg.optimizer, model)
     loader = instantiate(cfg.dataloader.train)
     batches = [batch for batch, _ in zip(loader, range(4), strict=False)]
+    limit = math.inf if cfg.train.clip_grad_norm is None else cfg.train.clip_grad_norm
     position = 0
 
     def step() -> None:
@@ -67,7 +68,7 @@ def _runner(config: str, overrides: Sequence[str]) -> Callable[[], None]:
         position += 1
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.train.clip_grad_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
         optimizer.step()
         if model.device.type == "cuda":
             torch.cuda.synchronize()

@@ -101,9 +101,8 @@ def choose_device(device: str) -> torch.device:
         ) from error
     count = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= count:
-        raise ValueError(
-            f"train.device is '{device}', but PyTorch finds {count or 'no'} CUDA device"
-        )
+        found = f"{count or 'no'} CUDA device{'s' if count > 1 else ''}"
+        raise ValueError(f"train.device is '{device}', but PyTorch finds {found}")
     return chosen
 
 
@@ -214,10 +213,13 @@ def _spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[
     errors = mp.get_context("spawn").SimpleQueue()
     arguments = (errors, mp.get_start_method(), group, first_rank, main, args)
     # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence.
+    context = None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while not context.join():
             pass
     except ProcessException as error:
@@ -227,7 +229,7 @@ def _spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[
             raise
         raise ProcessError(*errors.get()) from error
     except KeyboardInterrupt:
-        for process in context.processes:
+        for process in context.processes if context else ():
             process.kill()  # what they write is whole or not there
             process.join()
         raise
