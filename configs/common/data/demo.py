@@ -16,7 +16,8 @@ for _split, _loader in (("train", dataloader.train), ("val", dataloader.test)):
 
 dataloader.train.mapper.augmentations = [L(RandomFlip)(prob=0.5)]
 dataloader.train.total_batch_size = 8
-dataloader.train.num_workers = 1
+# A loader process would compete with the two compute threads.
+dataloader.train.num_workers = 0
 dataloader.test.mapper.augmentations = []
 dataloader.test.batch_size = 8
 dataloader.test.num_workers = 0
