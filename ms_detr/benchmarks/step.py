@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 
 from ..config import load
 from ..engine import build_optimizer, choose_device
+from ..engine.checks import build
 
 
 def compare_steps(
@@ -55,9 +55,9 @@ def _runner(config: str, overrides: Sequence[str]) -> Callable[[], None]:
     """One training step of a config, again and again over its first batches."""
     cfg = load(config, overrides)
     torch.manual_seed(cfg.train.seed)
-    model = instantiate(cfg.model).to(choose_device(cfg.train.device)).train()
+    model = build(cfg, "model").to(choose_device(cfg.train.device)).train()
     optimizer = build_optimizer(cfg.optimizer, model)
-    loader = instantiate(cfg.dataloader.train)
+    loader = build(cfg, "dataloader.train")
     batches = [batch for batch, _ in zip(loader, range(4), strict=False)]
     limit = math.inf if cfg.train.clip_grad_norm is None else cfg.train.clip_grad_norm
     position = 0

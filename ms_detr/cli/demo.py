@@ -19,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """All steps; a demo that was interrupted goes on, one that is finished is shown again."""
-    from ms_detr.cli import visualize
     from ms_detr.config import config_folder, find, load
     from ms_detr.data import generate_demo
+    from ms_detr.engine import load_model
     from ms_detr.evaluation import format_results, read_results
+    from ms_detr.visualization import draw_predictions
 
     script = config_folder().parent / "train_net.py"
     if not script.is_file():
@@ -41,20 +42,11 @@ def run(args: argparse.Namespace) -> int:
     if status:
         return status
     minutes = (time.perf_counter() - start) / 60
-    pictures = output / "pictures"
-    visualize.run(
-        argparse.Namespace(
-            config_file=config,
-            weights=output / "model_final.pth",
-            output=pictures,
-            count=16,
-            threshold=0.3,
-            opts=args.opts,
-        )
-    )
+    model = load_model(cfg, str(output / "model_final.pth"))
+    files = draw_predictions(model, cfg.dataloader.test, output / "pictures")
     print(f"\n{format_results(read_results(cfg.dataloader.evaluator.output_dir))}\n")
     print(f"training and evaluation: {minutes:.1f} minutes")
-    print(f"pictures: {pictures / 'predictions.png'}")
+    print(f"pictures: {files[0]}")
     print(
         f"logs:     {output / 'log.txt'}, {output / 'metrics.json'}; tensorboard --logdir {output}"
     )
