@@ -1,5 +1,6 @@
 """What tests of several folders share."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,12 @@ settings.load_profile("ms_detr")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def logs_reach_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that an earlier test started in this process keeps its log from pytest's root."""
+    monkeypatch.setattr(logging.getLogger("ms_detr"), "propagate", True)
 
 
 @pytest.fixture(scope="session")
