@@ -13,6 +13,8 @@ SLOW_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+# What the compiled operator is built from.
+OPERATOR := ops/build_extensions.py $(wildcard ops/csrc/*.* ops/csrc/*/*.*)
 # The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
 PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
 
@@ -50,6 +52,19 @@ lint: setup-dev ## check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: build-cuda
+build-cuda: setup ## compile the CUDA kernels too, or fail (needs nvcc, no GPU)
+	FORCE_CUDA=1 $(PIP) install --no-build-isolation --no-deps -e .
+	$(RUN) $(BIN)/python -c "from ms_detr.ops import status; assert 'cuda' in status().devices"
+
+.PHONY: asan
+asan: setup-dev ## test the CPU kernels under the address sanitizer
+	MS_DETR_SANITIZE=address MS_DETR_BUILD_CUDA=0 $(BIN)/python setup.py --quiet build \
+	  --build-base build/asan --build-lib build/asan/lib
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  $(BIN)/python -m pytest -p no:cacheprovider -o "pythonpath=build/asan/lib . tools" \
+	  tests/ops/test_compiled.py
 
 .PHONY: format
 format: setup-dev ## format the code and mend what ruff can mend
@@ -98,7 +113,7 @@ $(STAMPS)/detectron2: $(wildcard tools/detectron2_*.py) $(STAMPS)/runtime
 	env -u PYTHONPATH $(BIN)/python tools/detectron2_setup.py install
 	@touch $@
 
-$(STAMPS)/package: setup.py ms_detr/__init__.py $(STAMPS)/detectron2
+$(STAMPS)/package: setup.py ms_detr/__init__.py $(OPERATOR) $(STAMPS)/detectron2
 	$(PIP) install --no-build-isolation --no-deps -e .
 	$(PIP) check
 	@touch $@

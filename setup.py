@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -37,12 +38,10 @@ def config_packages() -> list[str]:
     return ["ms_detr." + ".".join(folder.relative_to(ROOT).parts) for folder in folders]
 
 
-def extensions() -> list:
-    """The compiled operator goes here; import torch in here, after `check_torch`."""
-    return []
-
-
 check_torch()
+sys.path.insert(0, str(ROOT / "ops"))
+import build_extensions  # noqa: E402 (needs torch)
+
 setup(
     name="ms_detr",
     version=read_version(),
@@ -51,7 +50,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["ms_detr", "ms_detr.*"]) + config_packages(),
     package_dir={"ms_detr.configs": "configs"},
-    ext_modules=extensions(),
+    ext_modules=build_extensions.extensions(),
+    cmdclass={"build_ext": build_extensions.build_command()},
     # Detectron2 isn't on the package index, so it can't be listed: see tools/detectron2_setup.py.
     install_requires=[
         "torch>=2.6",

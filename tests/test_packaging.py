@@ -1,6 +1,8 @@
 """setup.py, the pins and the Makefile."""
 
 import ast
+import importlib.util
+import json
 import os
 import re
 import shutil
@@ -15,17 +17,20 @@ import ms_detr
 from ms_detr.cli import doctor
 from tests.conftest import ROOT, site_packages
 
-SOURCES = ("setup.py", "pyproject.toml", "LICENSE", "ms_detr", "configs")
+SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "ms_detr", "configs", "ops")
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
     """A copy of what a build needs: building leaves folders behind."""
     folder = tmp_path_factory.mktemp("sources")
+    built = shutil.ignore_patterns("*.so", "build_reasons.json", "__pycache__")
     for name in SOURCES:
         path = ROOT / name
-        copy = shutil.copytree if path.is_dir() else shutil.copy
-        copy(path, folder / name)
+        if path.is_dir():
+            shutil.copytree(path, folder / name, ignore=built)
+        else:
+            shutil.copy(path, folder / name)
     return folder
 
 
@@ -46,7 +51,8 @@ def pins(name: str) -> dict[str, str]:
     return {re.sub("[-_.]+", "-", key).lower(): version for key, version in found.items()}
 
 
-def test_wheel_holds_the_package_and_its_configs(sources, tmp_path):
+def test_wheel_holds_the_package_its_configs_and_the_operator(sources, tmp_path, monkeypatch):
+    monkeypatch.setenv("MS_DETR_BUILD_CUDA", "0")
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
     command += ["--no-index", "--quiet", "--wheel-dir", str(tmp_path), str(sources)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,7 +64,12 @@ def test_wheel_holds_the_package_and_its_configs(sources, tmp_path):
     configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py")}
     assert configs
     assert modules | {f"ms_detr/{name}" for name in configs} <= names
-    assert not [name for name in names if name.startswith(("tests", "tools", "configs"))]
+    assert not [name for name in names if name.startswith(("tests", "tools", "configs", "ops"))]
+    reasons = json.loads(zipfile.ZipFile(wheel).read("ms_detr/ops/build_reasons.json"))
+    assert reasons.pop("cuda") == "left out by MS_DETR_BUILD_CUDA=0"
+    compiled = [name for name in names if re.fullmatch(r"ms_detr/ops/_C\..*so", name)]
+    assert len(compiled) == (0 if "cpu" in reasons else 1)
+    assert bool(compiled) is bool(shutil.which(os.environ.get("CXX", "c++")))
 
 
 def test_setup_without_torch_says_what_to_do(sources, new_environment):
@@ -84,6 +95,59 @@ def test_editable_install_works_without_a_compiler(sources, new_environment, mon
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert output.stdout == f"ms_detr {ms_detr.__version__}\n"
     assert not list(site_packages(python).glob("ms_detr/"))
+    command = [str(python), "-c", "from ms_detr.ops import status; print(status())"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "devices=()" in output.stdout
+    assert "the compiler failed: " in output.stdout
+
+
+@pytest.fixture
+def build_extensions(monkeypatch):
+    """The module that setup.py builds with, in an environment without wishes."""
+    for name in ("CUDA_HOME", "CUDA_PATH", "MS_DETR_BUILD_CUDA", "FORCE_CUDA"):
+        monkeypatch.delenv(name, raising=False)
+    spec = importlib.util.spec_from_file_location("build", ROOT / "ops" / "build_extensions.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fake_nvcc(folder: Path, release: str) -> Path:
+    """A toolkit whose nvcc only tells its version."""
+    nvcc = folder / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text(f"#!/bin/sh\necho Cuda compilation tools, release {release}, V{release}\n")
+    nvcc.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("torch_cuda", "nvcc", "reason"),
+    [
+        (None, "13.0", "the installed PyTorch has no CUDA"),
+        ("12.8", "13.0", "nvcc is 13.0, PyTorch was built with CUDA 12.8"),
+        ("13.0", "x", "nvcc does not run"),
+        ("13.0", "13.1", ""),
+    ],
+)
+def test_cuda_is_built_where_it_fits(
+    build_extensions, monkeypatch, tmp_path, torch_cuda, nvcc, reason
+):
+    monkeypatch.setattr("torch.version.cuda", torch_cuda)
+    monkeypatch.setenv("CUDA_HOME", str(fake_nvcc(tmp_path, nvcc)))
+    assert build_extensions.why_no_cuda().endswith(reason)
+    assert bool(build_extensions.why_no_cuda()) is bool(reason)
+    monkeypatch.setenv("MS_DETR_BUILD_CUDA", "0")
+    assert build_extensions.why_no_cuda() == "left out by MS_DETR_BUILD_CUDA=0"
+
+
+def test_every_source_of_the_operator_is_compiled(build_extensions):
+    listed = build_extensions.sources("", "cpu")
+    listed += (
+        build_extensions.sources("cuda", suffixes=(".cpp", ".cu")) + build_extensions.headers()
+    )
+    files = {path for path in (ROOT / "ops" / "csrc").rglob("*") if path.is_file()}
+    assert {ROOT / name for name in listed} == files
 
 
 def required() -> set[str]:

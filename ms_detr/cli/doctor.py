@@ -218,9 +218,15 @@ def check_operator() -> Finding:
     except Exception as error:
         remedy = "python -m pip install --no-build-isolation -e ."
         return Finding("operator", f"{type(error).__name__}: {error}", "broken", remedy)
-    if status.compiled:
-        return Finding("operator", "compiled")
-    return Finding("operator", f"pure torch: {status.reason}", "note", status.build_command)
+    names = {"cpu": f"the CPU ({status.instruction_set})", "cuda": "CUDA"}
+    compiled = " and ".join(names[device] for device in status.devices)
+    value = f"compiled for {compiled}" if compiled else "pure torch"
+    if not status.reasons:
+        return Finding("operator", value)
+    value += f"; {status.reason}"
+    torch = importlib.import_module("torch")
+    slow = not compiled or (torch.cuda.is_available() and "cuda" in status.reasons)
+    return Finding("operator", value, *(("note", status.build_command) if slow else ()))
 
 
 def check_coco() -> Finding:

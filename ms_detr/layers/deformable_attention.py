@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops import deformable_attention
+from ..ops import fused_deformable_attention
 from ..structures import Memory
 
 
@@ -72,20 +72,8 @@ class DeformableAttention(nn.Module):
         value = value.unflatten(-1, (self.num_heads, -1))
         per_level = (batch, num_queries, self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).view(*per_level, 2)
-        weights = self.attention_weights(query).view(*per_level[:3], -1).softmax(-1)
-        locations = self._locations(offsets, reference, memory.grid.level_shapes)
-        attended = deformable_attention(
-            value, memory.grid.level_shapes, locations, weights.view(per_level)
+        logits = self.attention_weights(query).view(per_level)
+        attended = fused_deformable_attention(
+            value, memory.grid.level_shapes, reference, offsets, logits
         )
         return self.output_proj(attended)
-
-    def _locations(
-        self, offsets: Tensor, reference: Tensor, level_shapes: tuple[tuple[int, int], ...]
-    ) -> Tensor:
-        """Sampling locations (B, Q, heads, V, points, 2) as (x, y) in [0, 1] of each level."""
-        center = reference[:, :, None, :, None, :2]
-        if reference.shape[-1] == 2:
-            sizes = offsets.new_tensor([(width, height) for height, width in level_shapes])
-            return center + offsets / sizes[:, None]
-        # Within a box an offset of num_points reaches the border.
-        return center + offsets * (0.5 / self.num_points) * reference[:, :, None, :, None, 2:]

@@ -1,15 +1,29 @@
-"""Multi-scale deformable attention in plain torch.
-
-It runs on every device and dtype that ``grid_sample`` supports and is the oracle that compiled
-kernels are tested against.
-"""
+"""The operator as the model calls it: checks, then the compiled kernel or pure torch."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from . import reference as pure_torch
+from .build import OperatorStatus, load_libraries
+from .checks import check_per_sample, check_reference, check_shape, check_value
+
+STATUS = load_libraries()
+if STATUS.compiled:
+    from . import registration
+
+# "meta" holds no data: the fake kernel answers.
+_COMPILED = frozenset((*STATUS.devices, "meta")) if STATUS.compiled else frozenset()
+
+
+def status() -> OperatorStatus:
+    """Tell what runs when the operator is called, and why."""
+    return STATUS
 
 
 def deformable_attention(
@@ -20,64 +34,91 @@ def deformable_attention(
 ) -> Tensor:
     """Weighted sum of bilinear samples from several feature levels (arXiv:2010.04159, Eq. 3).
 
-    With M heads of D channels, V levels and P points:
+    With M heads of D channels, V levels and P points. The output has the dtype of ``value``,
+    everything is computed in float32 at least, and locations in half precision are worth little:
+    in bfloat16 they are right to a third of a cell at best.
 
     Args:
         value: (B, S, M, D), the levels' cells row by row, one level behind the other.
         level_shapes: (height, width) of the V levels, S cells together.
         sampling_locations: (B, Q, M, V, P, 2) as (x, y); 0 and 1 are the outer edges of a level.
-            What lies outside contributes nothing.
+            What lies outside contributes nothing, nor does NaN.
         attention_weights: (B, Q, M, V, P).
 
     Returns:
         (B, Q, M * D).
 
     Raises:
-        ValueError: if the shapes do not fit each other.
+        ValueError: the shapes or devices do not fit each other.
+        TypeError: a dtype does not.
+        NotImplementedError: on the second derivative of a compiled kernel.
     """
-    _check_shapes(value, level_shapes, sampling_locations, attention_weights)
-    batch, _, heads, channels = value.shape
-    _, queries, _, levels, points, _ = sampling_locations.shape
-    maps = value.split([height * width for height, width in level_shapes], 1)
-    # Level and head go first: grid_sample reads (batch * heads) maps, at coordinates in (-1, 1),
-    # and is several times slower on a grid with gaps.
-    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5)
-    grids = grids.reshape(levels, batch * heads, queries, points, 2)
-    weights = attention_weights.permute(3, 0, 2, 1, 4)
-    weights = weights.reshape(levels, batch * heads, 1, queries, points)
-    attended = value.new_zeros(())
-    for tokens, shape, grid, weight in zip(maps, level_shapes, grids, weights, strict=True):
-        pixels = tokens.permute(0, 2, 3, 1).reshape(batch * heads, channels, *shape)
-        samples = F.grid_sample(
-            pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    if not torch.compiler.is_compiling():  # else the fake kernel checks
+        check_value(value, level_shapes)
+        check_per_sample("sampling_locations", sampling_locations, value, level_shapes)
+        shape = tuple(sampling_locations.shape[:-1])
+        check_shape("attention_weights", attention_weights, shape, "sampling_locations", value)
+    if value.device.type in _COMPILED:
+        return registration.DEFORMABLE_ATTENTION(
+            value, registration.flatten(level_shapes), sampling_locations, attention_weights
         )
-        attended = attended + (samples * weight).sum(-1)
-    return attended.view(batch, heads * channels, queries).transpose(1, 2)
+    _say_once(value.device.type)
+    dtype = torch.promote_types(value.dtype, torch.float32)  # as the kernels compute
+    tensors = (value, sampling_locations, attention_weights)
+    value_, locations, weights = (tensor.to(dtype) for tensor in tensors)
+    return pure_torch.deformable_attention(value_, level_shapes, locations, weights).to(value.dtype)
 
 
-def _check_shapes(
+def fused_deformable_attention(
     value: Tensor,
     level_shapes: Sequence[tuple[int, int]],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> None:
-    if value.dim() != 4:
-        raise ValueError(f"value must be (B, S, heads, channels), got {tuple(value.shape)}")
-    cells = sum(height * width for height, width in level_shapes)
-    if cells != value.shape[1]:
-        raise ValueError(
-            f"level_shapes {list(level_shapes)} have {cells} cells, value has {value.shape[1]}"
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+) -> Tensor:
+    """Deformable attention from what a layer predicts, without its locations and weights in memory.
+
+    Args:
+        value: (B, S, M, D), as `deformable_attention` has it, like ``level_shapes``.
+        reference: (B, Q, V, 2) points or (B, Q, V, 4) boxes, as
+            `ms_detr.ops.reference.sampling_locations` reads them with the offsets.
+        offsets: (B, Q, M, V, P, 2).
+        logits: (B, Q, M, V, P); a softmax over levels and points makes the weights.
+
+    Returns:
+        (B, Q, M * D), of the dtype of ``value``.
+
+    Raises:
+        ValueError, TypeError, NotImplementedError: as `deformable_attention`.
+    """
+    if not torch.compiler.is_compiling():
+        check_value(value, level_shapes)
+        check_per_sample("offsets", offsets, value, level_shapes)
+        check_shape("logits", logits, tuple(offsets.shape[:-1]), "offsets", value)
+        check_reference(reference, offsets, value)
+    # The kernel has no gradient of references; they rarely need one.
+    if value.device.type in _COMPILED and not reference.requires_grad:
+        return registration.FUSED(
+            value, registration.flatten(level_shapes), reference, offsets, logits
         )
-    batch, _, heads, _ = value.shape
-    shape = tuple(sampling_locations.shape)
-    expected = (batch, *shape[1:2], heads, len(level_shapes), *shape[4:5], 2)
-    if len(shape) != 6 or shape != expected:
-        raise ValueError(
-            "sampling_locations must be (B, Q, heads, levels, points, 2) with "
-            f"B={batch}, heads={heads}, levels={len(level_shapes)}, got {shape}"
-        )
-    if tuple(attention_weights.shape) != shape[:-1]:
-        raise ValueError(
-            f"attention_weights must be {shape[:-1]} like sampling_locations, "
-            f"got {tuple(attention_weights.shape)}"
-        )
+    locations = pure_torch.sampling_locations(reference, offsets, level_shapes)
+    weights = logits.flatten(3).softmax(-1).view_as(logits)
+    return deformable_attention(value, level_shapes, locations, weights)
+
+
+def _say_once(device: str) -> None:
+    if not torch.compiler.is_compiling():
+        _warn(device)
+
+
+@functools.cache
+def _warn(device: str) -> None:
+    """Once a process and device: the slow operator runs."""
+    reason = STATUS.reasons.get(device, "there is no kernel for this device")
+    logging.getLogger(__name__).warning(
+        "Deformable attention on %s runs in pure torch, many times slower than compiled: %s. "
+        "To build it: %s",
+        device,
+        reason,
+        STATUS.build_command,
+    )

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from ms_detr.cli import main
+from ms_detr.ops import status
+from tests.ops.inputs import needs_compiled
 
 CONFIG = "demo/ms_detr.py"
 
@@ -97,6 +99,30 @@ def test_benchmark_step_gives_ratios_to_the_first(overrides, capsys):
     assert [row["config"] for row in rows] == [CONFIG, "demo/deformable_detr.py"]
     assert rows[0][f"ratio to {CONFIG}"] == 1
     assert all(row["seconds a step"] > 0 for row in rows)
+
+
+@needs_compiled
+def test_benchmark_op_gives_ratios_to_pure_torch(capsys):
+    words = ["benchmark", "op", "--rounds", "1", "--case", "decoder 300", "--threads", "1"]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["machine"]["kernel"] == status().instruction_set
+    assert all(result["machine"][key] > 0 for key in ("GFLOP/s", "memory GB/s", "cache GB/s"))
+    assert len(result["rows"]) == 6
+    assert all(row["ms"] > 0 and row["ratio"] > 0 and row["MB"] >= 0 for row in result["rows"])
+    assert main([*words, "--entry", "operator"]) == 0
+    assert "| decoder 300 | operator | forward" in " ".join(capsys.readouterr().out.split())
+
+
+def test_benchmark_op_names_what_it_does_not_know(capsys):
+    assert main(["benchmark", "op", "--case", "encodr"]) == 2
+    assert "no ['encodr']; choose from ['encoder'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("cuda" in status().devices, reason="there is a CUDA kernel")
+def test_benchmark_op_without_a_kernel_says_why(capsys):
+    assert main(["benchmark", "op", "--device", "cuda"]) == 2
+    assert f"no compiled operator for cuda: {status().reasons['cuda']}" in capsys.readouterr().err
 
 
 def test_compare_refuses_another_run_under_an_old_name(compared, capsys):

@@ -1,0 +1,143 @@
+"""How setup.py compiles the operator: for the CPU with any compiler, for CUDA where nvcc fits.
+
+Environment: FORCE_CUDA=1 (the CUDA part must build, or the build fails), MS_DETR_BUILD_CUDA=0 (it
+is left out), TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, MS_DETR_SANITIZE=address (`make asan`).
+A part that can't be built is left out: everything runs without, slower, and
+`ms_detr.ops.status()` tells the reason, which is kept in build_reasons.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = "ops/csrc"
+PACKAGE = "ms_detr/ops"
+ARCHITECTURES = "8.0;9.0+PTX"
+
+
+def find_cuda_home() -> Path | None:
+    """The CUDA toolkit: where the environment says, in the usual place, or above nvcc's folder."""
+    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    if nvcc := shutil.which("nvcc"):
+        candidates.append(str(Path(nvcc).resolve().parent.parent))
+    for candidate in candidates:
+        if candidate and (Path(candidate) / "bin" / "nvcc").is_file():
+            return Path(candidate)
+    return None
+
+
+def why_no_cuda() -> str:
+    """Why the CUDA part is left out; "" if it is built."""
+    import torch
+
+    if os.environ.get("MS_DETR_BUILD_CUDA") == "0":
+        return "left out by MS_DETR_BUILD_CUDA=0"
+    if torch.version.cuda is None:
+        return "the installed PyTorch has no CUDA"
+    home = find_cuda_home()
+    if home is None:
+        return "no CUDA toolkit (nvcc) was found"
+    command = [str(home / "bin" / "nvcc"), "--version"]
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"release (\d+)\.(\d+)", text)
+    if found is None:
+        return f"{command[0]} does not run"
+    if found[1] != torch.version.cuda.split(".")[0]:
+        return f"nvcc is {found[1]}.{found[2]}, PyTorch was built with CUDA {torch.version.cuda}"
+    return ""
+
+
+def sources(*folders: str, suffixes: tuple[str, ...] = (".cpp",)) -> list[str]:
+    """The files to compile, relative to the root as setuptools wants them."""
+    paths = [path for folder in folders for path in sorted((ROOT / SOURCES / folder).glob("*"))]
+    return [path.relative_to(ROOT).as_posix() for path in paths if path.suffix in suffixes]
+
+
+def headers() -> list[str]:
+    """What all files may include: a change builds again."""
+    found = sorted((ROOT / SOURCES).rglob("*.h")) + sorted((ROOT / SOURCES).rglob("*.cuh"))
+    return [path.relative_to(ROOT).as_posix() for path in found]
+
+
+def extensions() -> list:
+    """The extension modules to be compiled here."""
+    if (home := find_cuda_home()) is not None:  # torch reads it on import, and guesses worse
+        os.environ.setdefault("CUDA_HOME", str(home))
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    flags = ["-O3", "-g0", "-Wall", "-Wno-psabi"]
+    link = []
+    if sys.platform == "linux":  # without this flag at::parallel_for is silently serial
+        flags.append("-fopenmp")
+        link.append("-fopenmp")
+    if os.environ.get("MS_DETR_SANITIZE") == "address":
+        flags += ["-fsanitize=address", "-fno-omit-frame-pointer", "-O1", "-g1"]
+        link.append("-fsanitize=address")
+    common: dict[str, Any] = {"depends": headers(), "extra_link_args": link}
+    cpu = CppExtension(
+        "ms_detr.ops._C", sources("", "cpu"), extra_compile_args={"cxx": flags}, **common
+    )
+    if why_no_cuda() and os.environ.get("FORCE_CUDA") != "1":
+        return [cpu]
+    cuda = CUDAExtension(
+        "ms_detr.ops._C_cuda",
+        sources("cuda", suffixes=(".cpp", ".cu")),
+        extra_compile_args={"cxx": flags, "nvcc": ["-O3", "--expt-relaxed-constexpr"]},
+        **common,
+    )
+    return [cpu, cuda]
+
+
+def build_command() -> type:
+    """The build_ext command: PyTorch's, but a part that fails does not stop the installation."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class BuildOperator(BuildExtension):
+        def build_extensions(self) -> None:
+            self.reasons: dict[str, str] = {}
+            names = [extension.name for extension in self.extensions]
+            if "ms_detr.ops._C_cuda" not in names:
+                self.reasons["cuda"] = why_no_cuda()
+            try:
+                super().build_extensions()
+            except Exception as error:  # nothing could even be tried
+                self._leave_out(self.extensions, error)
+            self._tell()
+
+        def build_extension(self, extension: Any) -> None:
+            try:
+                super().build_extension(extension)
+            except Exception as error:
+                self._leave_out([extension], error)
+
+        def _leave_out(self, extensions: list, error: Exception) -> None:
+            for extension in extensions:
+                cuda = extension.name.endswith("_cuda")
+                if cuda and os.environ.get("FORCE_CUDA") == "1":
+                    raise error
+                extension.optional = True  # setuptools does not look for its file
+                reason = " ".join(str(error).split())
+                self.reasons["cuda" if cuda else "cpu"] = f"the compiler failed: {reason[:200]}"
+
+        def _tell(self) -> None:
+            """Keep the reasons beside the package, and say once what is missing."""
+            in_place = self.inplace or getattr(self, "editable_mode", False)
+            folder = ROOT / PACKAGE if in_place else Path(self.build_lib) / PACKAGE
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "build_reasons.json").write_text(json.dumps(self.reasons, indent=1) + "\n")
+            for device, reason in self.reasons.items():
+                name = "_C" if device == "cpu" else "_C_cuda"
+                for stale in folder.glob(f"{name}.*"):  # of an earlier build
+                    stale.unlink()
+                print(f"ms_detr: no compiled operator for {device}: {reason}", file=sys.stderr)
+
+    return BuildOperator

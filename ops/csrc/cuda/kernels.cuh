@@ -1,0 +1,327 @@
+// Forward and backward on the GPU (Deformable DETR, arXiv:2010.04159, Eq. 2). Some neighbouring
+// lanes of a warp, a "group", serve one query and head: first they split the samples (softmax,
+// coordinates, weights: once, into shared memory), then the channels, 16 bytes a lane.
+//
+// As on the CPU, a sample's four cells are a 2 x 2 block that always lies inside its level: at a
+// border the weight moves to the slot of the cell that exists and the other slot gets 0. So nothing
+// is read out of bounds, and no lane takes another branch than its neighbours.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace ms_detr::cuda {
+
+constexpr int kMaxLevels = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+template <typename T>
+using AccumulateType = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// One call. Tensors are contiguous; shapes as in library.cpp.
+template <typename T>
+struct Arguments {
+  using A = AccumulateType<T>;
+  int64_t cells, heads, channels, queries;
+  int levels, points;
+  int height[kMaxLevels], width[kMaxLevels], start[kMaxLevels];
+  const T* value;
+  const A* reference;  // (B, Q, levels, terms), or null: inputs are locations, weights attention
+  int terms;
+  const A* inputs;
+  const A* weights;
+  T* out;
+  // Backward.
+  const T* grad_out;
+  A* grad_value;  // zero at first, added to
+  A* grad_inputs;
+  A* grad_weights;
+};
+
+template <typename T, int kVec>
+struct alignas(sizeof(T) * kVec) Pack {
+  T values[kVec];
+};
+
+template <typename T, int kVec>
+__device__ inline void load(const T* from, AccumulateType<T>* to) {
+  Pack<T, kVec> pack;
+  if constexpr (sizeof(pack) == 16) {
+    *reinterpret_cast<uint4*>(&pack) = __ldg(reinterpret_cast<const uint4*>(from));
+  } else {
+    pack = *reinterpret_cast<const Pack<T, kVec>*>(from);
+  }
+#pragma unroll
+  for (int k = 0; k < kVec; ++k) to[k] = static_cast<AccumulateType<T>>(pack.values[k]);
+}
+
+template <typename A, int kVec>
+__device__ inline void add(A* to, const A* values) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if constexpr (std::is_same_v<A, float> && kVec % 4 == 0) {
+#pragma unroll
+    for (int k = 0; k < kVec; k += 4) {
+      atomicAdd(reinterpret_cast<float4*>(to + k),
+                make_float4(values[k], values[k + 1], values[k + 2], values[k + 3]));
+    }
+    return;
+  }
+#endif
+#pragma unroll
+  for (int k = 0; k < kVec; ++k) atomicAdd(to + k, values[k]);
+}
+
+// Reductions over the lanes of a group.
+template <int kLanes, typename A>
+__device__ inline A group_sum(A x) {
+#pragma unroll
+  for (int step = kLanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+template <int kLanes, typename A>
+__device__ inline A group_max(A x) {
+#pragma unroll
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    const A other = __shfl_xor_sync(kAllLanes, x, step);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+// One axis of a sample: position of its two slots, their weights, derivatives by the coordinate.
+template <typename A>
+struct Axis {
+  int position;
+  A weight[2], slope[2];
+
+  __device__ Axis(A at, int size, bool inside) {
+    at = inside ? at : A(0);
+    const A cell = floor(at);
+    const A after = at - cell, before = 1 - after;
+    const bool low = cell < 0, high = cell > size - 2;
+    weight[0] = inside ? (low ? after : (high ? A(0) : before)) : A(0);
+    weight[1] = inside ? (low ? A(0) : (high ? before : after)) : A(0);
+    slope[0] = low ? A(1) : (high ? A(0) : A(-1));
+    slope[1] = low ? A(0) : (high ? A(-1) : A(1));
+    const int last = size > 2 ? size - 2 : 0;
+    position = low ? 0 : (cell > last ? last : static_cast<int>(cell));
+  }
+};
+
+// Sample `index` of one query and head.
+template <typename A>
+struct Location {
+  A scale_x, scale_y;  // pixels a unit of input
+  int cell, right, below;
+  Axis<A> x, y;
+
+  template <typename T>
+  __device__ static Location of(
+      const Arguments<T>& a, const A* inputs, const A* reference, int index) {
+    const int level = index / a.points;
+    const int height = a.height[level], width = a.width[level];
+    A scale_x = width, scale_y = height, base_x = A(-0.5), base_y = A(-0.5);
+    if (reference) {
+      const A* r = reference + level * a.terms;
+      base_x += r[0] * scale_x;
+      base_y += r[1] * scale_y;
+      const A half = A(0.5) / a.points;
+      scale_x = a.terms == 4 ? half * r[2] * scale_x : A(1);
+      scale_y = a.terms == 4 ? half * r[3] * scale_y : A(1);
+    }
+    const A px = base_x + scale_x * inputs[2 * index];
+    const A py = base_y + scale_y * inputs[2 * index + 1];
+    const bool inside = px > -1 && px < width && py > -1 && py < height;  // false for NaN
+    const Axis<A> x(px, width, inside), y(py, height, inside);
+    return {scale_x,
+            scale_y,
+            a.start[level] + y.position * width + x.position,
+            width > 1 ? 1 : 0,
+            height > 1 ? width : 0,
+            x,
+            y};
+  }
+};
+
+// What all lanes of a group need of a sample.
+template <typename A>
+struct alignas(16) Sample {
+  int cell[4];
+  A weight[4];
+};
+
+// Which query and head a group serves, and its attention weights before and after softmax.
+template <typename T, int kLanes>
+struct Group {
+  using A = AccumulateType<T>;
+  int lane, slot;  // lane in the group, group in the block
+  int samples;
+  bool active;     // others follow along, for the warp's sake, and write nothing
+  int64_t query, row;  // row: of (image, query, head)
+  int64_t value_offset;
+  const A *inputs, *weights, *reference;
+  A top = 0, scale = 1;  // of the softmax
+
+  __device__ explicit Group(const Arguments<T>& a) {
+    lane = threadIdx.x % kLanes;
+    slot = threadIdx.x / kLanes;
+    samples = a.levels * a.points;
+    const int64_t image = blockIdx.z, head = blockIdx.y;
+    query = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + slot;
+    active = query < a.queries;
+    if (!active) query = a.queries - 1;
+    row = (image * a.queries + query) * a.heads + head;
+    value_offset = (image * a.cells * a.heads + head) * a.channels;
+    inputs = a.inputs + row * samples * 2;
+    weights = a.weights + row * samples;
+    reference = a.reference
+                    ? a.reference + (image * a.queries + query) * a.levels * a.terms
+                    : nullptr;
+    if (reference) {
+      top = weights[0];
+      for (int i = lane; i < samples; i += kLanes) top = weights[i] > top ? weights[i] : top;
+      top = group_max<kLanes>(top);
+      A total = 0;
+      for (int i = lane; i < samples; i += kLanes) total += exp(weights[i] - top);
+      scale = 1 / group_sum<kLanes>(total);
+    }
+  }
+
+  __device__ A attention(int i) const {
+    return reference ? exp(weights[i] - top) * scale : weights[i];
+  }
+
+  // The lanes split the samples and write down what the channels' loop needs.
+  __device__ void prepare(const Arguments<T>& a, Sample<A>* shared) const {
+    for (int i = lane; i < samples; i += kLanes) {
+      const auto at = Location<A>::of(a, inputs, reference, i);
+      const A w = attention(i);
+      Sample<A> s;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        s.cell[k] = at.cell + (k % 2) * at.right + (k / 2) * at.below;
+        const A corner = at.x.weight[k % 2] * at.y.weight[k / 2];
+        s.weight[k] = corner == 0 ? A(0) : w * corner;
+      }
+      shared[i] = s;
+    }
+    __syncwarp();
+  }
+};
+
+template <typename A>
+__host__ __device__ inline int64_t shared_bytes(int64_t samples, bool backward) {
+  return samples * (sizeof(Sample<A>) + (backward ? 4 * sizeof(A) : 0));
+}
+
+// kVec channels a lane at a time, kLanes * kVec channels a group at a time.
+template <typename T, int kVec, int kLanes>
+__global__ void forward_kernel(const __grid_constant__ Arguments<T> a) {
+  using A = AccumulateType<T>;
+  extern __shared__ __align__(16) unsigned char memory[];
+  const Group<T, kLanes> group(a);
+  Sample<A>* samples =
+      reinterpret_cast<Sample<A>*>(memory + group.slot * shared_bytes<A>(group.samples, false));
+  group.prepare(a, samples);
+  const int64_t step = a.heads * a.channels;
+  for (int64_t c = group.lane * kVec; c < a.channels; c += kLanes * kVec) {
+    const T* value = a.value + group.value_offset + c;
+    A sum[kVec] = {};
+#pragma unroll 4
+    for (int i = 0; i < group.samples; ++i) {
+      const Sample<A> s = samples[i];
+      A v[4][kVec];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) load<T, kVec>(value + s.cell[k] * step, v[k]);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) sum[j] += s.weight[k] * v[k][j];
+      }
+    }
+    if (group.active) {
+      Pack<T, kVec> pack;
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) pack.values[j] = static_cast<T>(sum[j]);
+      *reinterpret_cast<Pack<T, kVec>*>(a.out + group.row * a.channels + c) = pack;
+    }
+  }
+}
+
+template <typename T, int kVec, int kLanes>
+__global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
+  using A = AccumulateType<T>;
+  extern __shared__ __align__(16) unsigned char memory[];
+  const Group<T, kLanes> group(a);
+  unsigned char* own = memory + group.slot * shared_bytes<A>(group.samples, true);
+  Sample<A>* samples = reinterpret_cast<Sample<A>*>(own);
+  A* dots = reinterpret_cast<A*>(samples + group.samples);  // (samples, 4)
+  group.prepare(a, samples);
+  const int64_t step = a.heads * a.channels;
+  // All lanes take as many rounds as the first one, for the reductions need all of them.
+  for (int64_t first = 0; first < a.channels; first += kLanes * kVec) {
+    const int64_t c = first + group.lane * kVec;
+    const bool has_channels = c < a.channels;
+    const int64_t offset = group.value_offset + (has_channels ? c : 0);
+    A g[kVec] = {};
+    if (has_channels) load<T, kVec>(a.grad_out + group.row * a.channels + c, g);
+    for (int i = 0; i < group.samples; ++i) {
+      const Sample<A> s = samples[i];
+      A dot[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        A v[kVec];
+        load<T, kVec>(a.value + offset + s.cell[k] * step, v);
+        dot[k] = 0;
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) dot[k] += g[j] * v[j];
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        dot[k] = group_sum<kLanes>(dot[k]);
+        if (group.lane == k % kLanes) dots[4 * i + k] = (first ? dots[4 * i + k] : A(0)) + dot[k];
+        if (group.active && has_channels && s.weight[k] != 0) {
+          A product[kVec];
+#pragma unroll
+          for (int j = 0; j < kVec; ++j) product[j] = s.weight[k] * g[j];
+          add<A, kVec>(a.grad_value + offset + s.cell[k] * step, product);
+        }
+      }
+    }
+  }
+  __syncwarp();
+  // The lanes split the samples again.
+  A total = 0;
+  for (int i = group.lane; i < group.samples; i += kLanes) {
+    const auto at = Location<A>::of(a, group.inputs, group.reference, i);
+    const A attention = group.attention(i);
+    const A* d = dots + 4 * i;
+    A by_column[2], by_row[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      by_column[k] = at.y.weight[0] * d[k] + at.y.weight[1] * d[2 + k];
+      by_row[k] = at.x.weight[0] * d[2 * k] + at.x.weight[1] * d[2 * k + 1];
+    }
+    const A sampled = at.x.weight[0] * by_column[0] + at.x.weight[1] * by_column[1];
+    total += attention * sampled;
+    if (group.active) {
+      A* to = a.grad_inputs + (group.row * group.samples + i) * 2;
+      to[0] = at.scale_x * attention *
+              (at.x.slope[0] * by_column[0] + at.x.slope[1] * by_column[1]);
+      to[1] = at.scale_y * attention * (at.y.slope[0] * by_row[0] + at.y.slope[1] * by_row[1]);
+      if (!group.reference) a.grad_weights[group.row * group.samples + i] = sampled;
+    }
+    dots[4 * i] = sampled;  // only this lane reads it again
+  }
+  if (group.reference) {  // through the softmax
+    total = group_sum<kLanes>(total);
+    for (int i = group.lane; i < group.samples; i += kLanes) {
+      if (group.active) {
+        a.grad_weights[group.row * group.samples + i] =
+            group.attention(i) * (dots[4 * i] - total);
+      }
+    }
+  }
+}
+
+}  // namespace ms_detr::cuda
