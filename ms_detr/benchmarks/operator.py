@@ -154,6 +154,8 @@ def compare_operator(
     if device not in status().devices:
         reason = status().reasons.get(device, "there is no such kernel")
         raise ValueError(f"no compiled operator for {device}: {reason}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("the operator is compiled for CUDA, but PyTorch sees no GPU here")
     limits = measure_limits(device)
     rows = [
         _row(device, case, entry, backward, rounds, limits)

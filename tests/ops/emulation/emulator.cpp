@@ -1,0 +1,173 @@
+// Runs ops/csrc/cuda/kernels.cuh on the CPU: a thread a lane, warps in step at barriers. It shows
+// that the kernels' logic is right where there is no GPU; nothing about speed or memory models.
+#include <torch/library.h>
+#include <torch/types.h>
+
+#include <atomic>
+#include <barrier>
+#include <cmath>
+#include <memory>
+#include <thread>
+#include <vector>
+
+struct Index {
+  unsigned x, y, z;
+};
+struct uint4 {
+  unsigned x, y, z, w;
+};
+
+constexpr unsigned kThreads = 64;  // of a block: two warps
+
+static thread_local Index threadIdx, blockIdx;
+static const Index blockDim{kThreads, 1, 1};
+static std::barrier<> warps[kThreads / 32] = {std::barrier<>(32), std::barrier<>(32)};
+static double exchange[kThreads];
+
+static void __syncwarp() { warps[threadIdx.x / 32].arrive_and_wait(); }
+
+template <typename A>
+A __shfl_xor_sync(unsigned, A value, unsigned mask) {
+  exchange[threadIdx.x] = value;
+  __syncwarp();
+  const A other = static_cast<A>(exchange[threadIdx.x ^ mask]);
+  __syncwarp();
+  return other;
+}
+
+template <typename A>
+void atomicAdd(A* to, A value) {
+  std::atomic_ref<A>(*to).fetch_add(value);
+}
+
+template <typename T>
+T __ldg(const T* from) {
+  return *from;
+}
+
+#define __global__
+#define __device__
+#define __host__
+#define __grid_constant__
+#define __shared__
+#define __align__(bytes)
+
+using std::exp;
+using std::floor;
+
+#include "kernels.cuh"
+
+namespace ms_detr::cuda {
+
+alignas(16) unsigned char memory[1 << 20];  // shared memory; blocks run one after another
+
+namespace {
+
+using at::Tensor;
+
+template <typename F>
+void launch(unsigned blocks, unsigned heads, unsigned images, const F& kernel) {
+  for (unsigned z = 0; z < images; ++z) {
+    for (unsigned y = 0; y < heads; ++y) {
+      for (unsigned x = 0; x < blocks; ++x) {
+        std::vector<std::jthread> lanes;
+        for (unsigned thread = 0; thread < kThreads; ++thread) {
+          lanes.emplace_back([=, &kernel] {
+            threadIdx = {thread, 0, 0};
+            blockIdx = {x, y, z};
+            kernel();
+          });
+        }
+      }
+    }
+  }
+}
+
+template <typename T, int kVec, int kLanes>
+void run(const Arguments<T>& a, int64_t batch, bool backward) {
+  const unsigned groups = kThreads / kLanes;
+  launch((a.queries + groups - 1) / groups, a.heads, batch, [&] {
+    if (backward) {
+      backward_kernel<T, kVec, kLanes>(a);
+    } else {
+      forward_kernel<T, kVec, kLanes>(a);
+    }
+  });
+}
+
+// As in deformable_attention.cu.
+template <typename T>
+void choose(const Arguments<T>& a, int64_t batch, bool backward) {
+  if constexpr (!std::is_same_v<T, double>) {
+    constexpr int kVec = 16 / sizeof(T);
+    if (a.channels == 16) return run<T, kVec, 16 / kVec>(a, batch, backward);
+    if (a.channels == 32) return run<T, kVec, 32 / kVec>(a, batch, backward);
+    if (a.channels == 64) return run<T, kVec, 64 / kVec>(a, batch, backward);
+  }
+  run<T, 1, 32>(a, batch, backward);
+}
+
+template <typename T>
+std::vector<Tensor> attend(const Tensor& value, at::IntArrayRef shapes,
+                           const std::optional<Tensor>& reference, const Tensor& inputs,
+                           const Tensor& weights, const Tensor& grad) {
+  using A = AccumulateType<T>;
+  Arguments<T> a{};
+  a.cells = value.size(1);
+  a.heads = value.size(2);
+  a.channels = value.size(3);
+  a.queries = inputs.size(1);
+  a.levels = inputs.size(3);
+  a.points = inputs.size(4);
+  int start = 0;
+  for (int level = 0; level < a.levels; ++level) {
+    a.height[level] = shapes[2 * level];
+    a.width[level] = shapes[2 * level + 1];
+    a.start[level] = start;
+    start += a.height[level] * a.width[level];
+  }
+  a.value = value.const_data_ptr<T>();
+  if (reference) {
+    a.reference = reference->const_data_ptr<A>();
+    a.terms = reference->size(3);
+  }
+  a.inputs = inputs.const_data_ptr<A>();
+  a.weights = weights.const_data_ptr<A>();
+  // What is not written stays NaN.
+  Tensor out = at::full({value.size(0), a.queries, a.heads * a.channels}, NAN, value.options());
+  Tensor grad_value = at::zeros(value.sizes(), inputs.options());
+  Tensor grad_inputs = at::full_like(inputs, NAN), grad_weights = at::full_like(weights, NAN);
+  a.out = out.mutable_data_ptr<T>();
+  choose(a, value.size(0), false);
+  a.grad_out = grad.const_data_ptr<T>();
+  a.grad_value = grad_value.mutable_data_ptr<A>();
+  a.grad_inputs = grad_inputs.mutable_data_ptr<A>();
+  a.grad_weights = grad_weights.mutable_data_ptr<A>();
+  choose(a, value.size(0), true);
+  return {out, grad_value, grad_inputs, grad_weights};
+}
+
+std::vector<Tensor> attend_any(const Tensor& value, at::IntArrayRef shapes,
+                               const std::optional<Tensor>& reference, const Tensor& inputs,
+                               const Tensor& weights, const Tensor& grad) {
+  switch (value.scalar_type()) {
+    case at::kDouble:
+      return attend<double>(value, shapes, reference, inputs, weights, grad);
+    case at::kFloat:
+      return attend<float>(value, shapes, reference, inputs, weights, grad);
+    case at::kHalf:
+      return attend<c10::Half>(value, shapes, reference, inputs, weights, grad);
+    default:
+      return attend<c10::BFloat16>(value, shapes, reference, inputs, weights, grad);
+  }
+}
+
+}  // namespace
+}  // namespace ms_detr::cuda
+
+TORCH_LIBRARY(ms_detr_emulated, m) {
+  m.def(
+      "attend(Tensor value, int[] shapes, Tensor? reference, Tensor inputs, Tensor weights, "
+      "Tensor grad) -> Tensor[]",
+      &ms_detr::cuda::attend_any);
+}

@@ -1,0 +1,85 @@
+"""The CUDA kernels' logic, on the CPU (see emulation/emulator.cpp)."""
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils import cpp_extension
+
+from ms_detr.ops import reference
+from tests.conftest import ROOT
+
+from .inputs import make, make_fused, results, unfused
+
+COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler"),
+]
+TOLERANCES = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-5,
+    torch.float16: 1e-3,
+    torch.bfloat16: 1e-2,
+}
+
+
+@pytest.fixture(scope="module")
+def attend(tmp_path_factory):
+    """Compile the emulator; its operator runs forward and backward."""
+    library = tmp_path_factory.mktemp("emulation") / "emulated.so"
+    includes = [ROOT / "ops" / "csrc" / "cuda", *cpp_extension.include_paths()]
+    command = [COMPILER, "-O1", "-std=c++20", "-fPIC", "-shared", "-w", "-pthread"]
+    command += [f"-I{folder}" for folder in includes]
+    command += [str(Path(__file__).parent / "emulation" / "emulator.cpp"), "-o", str(library)]
+    command += [f"-L{folder}" for folder in cpp_extension.library_paths()]
+    command += ["-ltorch", "-ltorch_cpu", "-lc10"]
+    subprocess.run(command, check=True)
+    torch.ops.load_library(str(library))
+    return torch.ops.ms_detr_emulated.attend
+
+
+def random_problem(draw, terms):
+    sizes = [1, 2, 3, 7, 9]
+    shapes = [(draw.choice(sizes), draw.choice(sizes)) for _ in range(draw.randint(1, 4))]
+    problem = dict(
+        shapes=shapes,
+        batch=draw.randint(1, 2),
+        queries=draw.choice([1, 5, 9]),
+        heads=draw.randint(1, 2),
+        points=draw.randint(1, 5),
+        channels=draw.choice([3, 16, 32, 64, 40]),
+        seed=draw.randint(0, 1 << 30),
+    )
+    return make_fused(**problem, terms=terms) if terms else make(**problem, reach=0.3)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("terms", [0, 2, 4])
+def test_kernels(attend, terms, dtype):
+    draw = random.Random(terms)
+    for _ in range(6):
+        inputs = random_problem(draw, terms)
+        value = inputs[0].to(dtype)
+        shapes = inputs[1]
+        rest = [tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in inputs[2:]]
+        exact = [value.double(), shapes, *(tensor.double() for tensor in rest)]
+        if terms:
+            expected = results(
+                lambda v, o, w, e=exact: unfused(v, e[1], e[2], o, w), exact[0], *exact[3:]
+            )
+        else:
+            expected = results(reference.deformable_attention, *exact)
+        generator = torch.Generator().manual_seed(0)
+        grad = torch.randn(expected[0].shape, generator=generator, dtype=torch.float64).to(dtype)
+        flat = [size for shape in shapes for size in shape]
+        actual = attend(value, flat, rest[0] if terms else None, *rest[-2:], grad)
+        for one, other in zip(actual, expected, strict=True):
+            scale = 1 + other.abs().max()
+            torch.testing.assert_close(
+                one.double() / scale, other / scale, rtol=0, atol=TOLERANCES[dtype]
+            )
