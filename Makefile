@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 # What the compiled operator is built from.
 OPERATOR := ops/build_extensions.py $(wildcard ops/csrc/*.* ops/csrc/*/*.*)
+CXX_SOURCES := $(wildcard ops/csrc/*.* ops/csrc/*/*.* tests/ops/emulation/*)
 # The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
 PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
 
@@ -50,6 +51,7 @@ slow: setup-dev ## run the slow tests, a shortened demo among them (SLOW_ARGS="-
 lint: setup-dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -70,6 +72,7 @@ asan: setup-dev ## test the CPU kernels under the address sanitizer
 format: setup-dev ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 ##@ Set up
 .PHONY: setup

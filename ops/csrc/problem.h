@@ -41,10 +41,10 @@ inline Problem check(const at::Tensor& value, at::IntArrayRef level_shapes,
 
 inline void check_reference(const Problem& p, const at::Tensor& value,
                             const at::Tensor& reference) {
-  TORCH_CHECK_VALUE(
-      reference.dim() == 4 && reference.size(0) == p.batch && reference.size(1) == p.queries &&
-          reference.size(2) == p.levels && (reference.size(3) == 2 || reference.size(3) == 4),
-      "reference must be (B, Q, levels, 2) or (B, Q, levels, 4)");
+  TORCH_CHECK_VALUE(reference.dim() == 4 && reference.size(0) == p.batch &&
+                        reference.size(1) == p.queries && reference.size(2) == p.levels &&
+                        (reference.size(3) == 2 || reference.size(3) == 4),
+                    "reference must be (B, Q, levels, 2) or (B, Q, levels, 4)");
   TORCH_CHECK_VALUE(reference.device() == value.device(), "all tensors must be on one device");
 }
 

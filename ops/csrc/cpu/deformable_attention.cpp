@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,10 +11,10 @@
 #include <limits>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <vector>
 
+#include "../entries.h"
 #include "../problem.h"
 #include "kernel.h"
 
@@ -36,9 +35,8 @@ const Kernels& choose_kernels() {
   const std::string_view most = asked ? asked : "avx512";
   TORCH_CHECK_VALUE(most == "avx512" || most == "avx2" || most == "baseline",
                     "MS_DETR_CPU must be avx512, avx2 or baseline, got ", asked);
-  if (most == "avx512" && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw")) {
+  if (most == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) {
     return kAvx512;
   }
   if (most != "baseline" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
@@ -152,8 +150,7 @@ class Call {
         channels_(packed_ ? padded(p.channels) : p.channels),
         row_(packed_ ? channels_ : p.heads * p.channels),
         table_(p, level_shapes, row_),
-        coordinates_(reference ? Coordinates<T>(p, table_, *reference)
-                               : Coordinates<T>(table_)),
+        coordinates_(reference ? Coordinates<T>(p, table_, *reference) : Coordinates<T>(table_)),
         softmax_(reference != nullptr),
         value_(value.const_data_ptr<T>()),
         inputs_(inputs.const_data_ptr<T>()),
@@ -327,10 +324,9 @@ Tensor attend(const Tensor& value, IntArrayRef level_shapes, const Tensor* refer
 }
 
 template <typename T>
-std::tuple<Tensor, Tensor, Tensor> gradients(const Problem& p, const Tensor& grad,
-                                             const Tensor& value, IntArrayRef level_shapes,
-                                             const Tensor* reference, const Tensor& inputs,
-                                             const Tensor& weights) {
+Gradients gradients(const Problem& p, const Tensor& grad, const Tensor& value,
+                    IntArrayRef level_shapes, const Tensor* reference, const Tensor& inputs,
+                    const Tensor& weights) {
   if (!grad.numel() || !p.samples()) {
     return {at::zeros_like(value), at::zeros_like(inputs), at::zeros_like(weights)};
   }
@@ -343,10 +339,8 @@ std::tuple<Tensor, Tensor, Tensor> gradients(const Problem& p, const Tensor& gra
   return {grad_value, grad_inputs, grad_weights};
 }
 
-std::tuple<Tensor, Tensor, Tensor> attend_backward(const Tensor& grad, const Tensor& value,
-                                                   IntArrayRef level_shapes,
-                                                   const Tensor* reference, const Tensor& inputs,
-                                                   const Tensor& weights) {
+Gradients attend_backward(const Tensor& grad, const Tensor& value, IntArrayRef level_shapes,
+                          const Tensor* reference, const Tensor& inputs, const Tensor& weights) {
   const Problem p = check(value, level_shapes, inputs, weights);
   TORCH_CHECK_VALUE(grad.sizes() == IntArrayRef({p.batch, p.queries, p.heads * p.channels}),
                     "grad must be (B, Q, heads * channels)");
@@ -365,30 +359,6 @@ std::tuple<Tensor, Tensor, Tensor> attend_backward(const Tensor& grad, const Ten
   return {gv.to(value.scalar_type()), gx.to(inputs.scalar_type()), gw.to(weights.scalar_type())};
 }
 
-Tensor deformable_attention(const Tensor& value, IntArrayRef level_shapes,
-                            const Tensor& sampling_locations, const Tensor& attention_weights) {
-  return attend(value, level_shapes, nullptr, sampling_locations, attention_weights);
-}
-
-std::tuple<Tensor, Tensor, Tensor> deformable_attention_backward(
-    const Tensor& grad, const Tensor& value, IntArrayRef level_shapes,
-    const Tensor& sampling_locations, const Tensor& attention_weights) {
-  return attend_backward(grad, value, level_shapes, nullptr, sampling_locations,
-                         attention_weights);
-}
-
-Tensor fused_deformable_attention(const Tensor& value, IntArrayRef level_shapes,
-                                  const Tensor& reference, const Tensor& offsets,
-                                  const Tensor& logits) {
-  return attend(value, level_shapes, &reference, offsets, logits);
-}
-
-std::tuple<Tensor, Tensor, Tensor> fused_deformable_attention_backward(
-    const Tensor& grad, const Tensor& value, IntArrayRef level_shapes, const Tensor& reference,
-    const Tensor& offsets, const Tensor& logits) {
-  return attend_backward(grad, value, level_shapes, &reference, offsets, logits);
-}
-
 std::string instruction_set() { return kernels().name; }
 
 }  // namespace
@@ -399,9 +369,6 @@ TORCH_LIBRARY_IMPL(ms_detr, CompositeExplicitAutograd, m) {
 }
 
 TORCH_LIBRARY_IMPL(ms_detr, CPU, m) {
-  m.impl("deformable_attention", &ms_detr::cpu::deformable_attention);
-  m.impl("deformable_attention_backward", &ms_detr::cpu::deformable_attention_backward);
-  m.impl("fused_deformable_attention", &ms_detr::cpu::fused_deformable_attention);
-  m.impl("fused_deformable_attention_backward",
-         &ms_detr::cpu::fused_deformable_attention_backward);
+  using namespace ms_detr::cpu;
+  ms_detr::Entries<attend, attend_backward>::add_to(m);
 }

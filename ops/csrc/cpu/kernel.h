@@ -31,7 +31,7 @@ template <typename T, typename Int>
 struct Head {
   const Samples<T, Int>* samples;  // all groups
   int64_t count;                   // levels * points
-  const uint32_t* scatter_order;    // of the samples; neighbours in it lie on different levels
+  const uint32_t* scatter_order;   // of the samples; neighbours in it lie on different levels
 
   int64_t channels;         // of value rows that may be read and written, a multiple of kGroup
   int64_t output_channels;  // of out and grad_out rows; at most `channels`

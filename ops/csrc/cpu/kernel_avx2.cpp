@@ -11,7 +11,7 @@
 
 namespace ms_detr::cpu {
 const Kernels kAvx2 = {"avx2", avx2::forward_f32, avx2::forward_f64, avx2::backward_f32,
-                        avx2::backward_f64};
+                       avx2::backward_f64};
 }
 #if defined(__clang__)
 #pragma clang attribute pop

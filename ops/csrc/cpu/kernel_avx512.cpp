@@ -1,7 +1,8 @@
 // The kernels for AVX512.
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma")
 #endif
@@ -11,7 +12,7 @@
 
 namespace ms_detr::cpu {
 const Kernels kAvx512 = {"avx512", avx512::forward_f32, avx512::forward_f64, avx512::backward_f32,
-                        avx512::backward_f64};
+                         avx512::backward_f64};
 }
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -4,6 +4,6 @@
 #include "kernel_impl.h"
 
 namespace ms_detr::cpu {
-const Kernels kBaseline = {"baseline", baseline::forward_f32, baseline::forward_f64, baseline::backward_f32,
-                        baseline::backward_f64};
+const Kernels kBaseline = {"baseline", baseline::forward_f32, baseline::forward_f64,
+                           baseline::backward_f32, baseline::backward_f64};
 }

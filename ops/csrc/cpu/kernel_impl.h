@@ -91,16 +91,15 @@ MS_DETR_INLINE V<T> split(V<T> a, V<T> b, std::integer_sequence<int, k...>) {
 template <int kHigh, typename T, int... k>
 MS_DETR_INLINE V<T> zip(V<T> x, V<T> y, std::integer_sequence<int, k...>) {
   constexpr int n = kLanes<T>;
-  return shuffle<T>(
-      x, y, std::integer_sequence<int, (kHigh * n / 2 + k / 2 + (k % 2 ? n : 0))...>{});
+  return shuffle<T>(x, y,
+                    std::integer_sequence<int, (kHigh * n / 2 + k / 2 + (k % 2 ? n : 0))...>{});
 }
 // Lanes without bit kBit of a, the others of b; kSwap: each from the lane across that bit.
 template <int kBit, int kSwap, typename T, int... k>
 MS_DETR_INLINE V<T> pick(V<T> a, V<T> b, std::integer_sequence<int, k...>) {
   constexpr int n = kLanes<T>;
-  return shuffle<T>(
-      a, b,
-      std::integer_sequence<int, ((kSwap ? k ^ kBit : k) + (k & kBit ? n : 0))...>{});
+  return shuffle<T>(a, b,
+                    std::integer_sequence<int, ((kSwap ? k ^ kBit : k) + (k & kBit ? n : 0))...>{});
 }
 
 // Vectors f(0) ... f(lanes - 1) -> one whose lane i is the sum of the lanes of f(i). Adds halves
@@ -244,8 +243,8 @@ MS_DETR_INLINE void plan_vector(const Head<T, IntOf<T>>& head, int64_t query, in
   const V<T> width = load(samples.width + k);
   const V<T> height = load(samples.height + k);
   const V<T> zero = {};
-  const I<T> inside = (x > T(-1)) & (x < width) & (y > T(-1)) & (y < height) &
-                      load_int<T>(samples.valid + k);
+  const I<T> inside =
+      (x > T(-1)) & (x < width) & (y > T(-1)) & (y < height) & load_int<T>(samples.valid + k);
   x = inside ? x : zero;
   y = inside ? y : zero;
   const V<T> attention = inside ? load(weights + i) : zero;
@@ -320,8 +319,8 @@ MS_DETR_INLINE void prefetch(const Head<T, IntOf<T>>& head, const Plan<T>* plans
 // out[0 : kCount vectors] = weighted sum of the cells. Several sums side by side hide the latency
 // of the additions.
 template <int kCount, typename T>
-MS_DETR_INLINE void gather(
-    const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* value, T* out) {
+MS_DETR_INLINE void gather(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* value,
+                           T* out) {
   constexpr int n = kLanes<T>;
   constexpr int kSums = kCount * 4 * MS_DETR_VECTOR_BYTES <= 8 * 64 ? 4 : 2;
   V<T> sum[kSums][kCount] = {};
@@ -370,8 +369,8 @@ MS_DETR_INLINE void dot(const Head<T, IntOf<T>>& head, const Plan<T>* plans, con
 // The cells' gradients. Neighbouring samples of one level often share cells, and a sum that was
 // just stored is slow to be read again: the order goes from level to level.
 template <int kCount, typename T>
-MS_DETR_INLINE void scatter(
-    const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* grad, T* grad_value) {
+MS_DETR_INLINE void scatter(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* grad,
+                            T* grad_value) {
   constexpr int n = kLanes<T>;
   // Copies, for the compiler can't know that the stores below leave these alone.
   const int64_t count = head.count;
@@ -405,8 +404,8 @@ MS_DETR_INLINE void for_blocks(int64_t channels, const F& f) {
 }
 
 template <typename T>
-MS_DETR_INLINE void forward(
-    const Head<T, IntOf<T>>& head, int64_t first, int64_t last, T* workspace) {
+MS_DETR_INLINE void forward(const Head<T, IntOf<T>>& head, int64_t first, int64_t last,
+                            T* workspace) {
   const int64_t size = padded(head.count), groups = size / kGroup;
   Plan<T>* plans[2] = {reinterpret_cast<Plan<T>*>(workspace),
                        reinterpret_cast<Plan<T>*>(workspace) + groups};
@@ -432,8 +431,8 @@ MS_DETR_INLINE void forward(
 
 // Gradients of inputs and weights from the dots; `copies` takes what is longer than the target.
 template <typename T>
-MS_DETR_INLINE void store_gradients(
-    const Head<T, IntOf<T>>& head, int64_t query, const BackwardPlan<T>* plans, T* copies) {
+MS_DETR_INLINE void store_gradients(const Head<T, IntOf<T>>& head, int64_t query,
+                                    const BackwardPlan<T>* plans, T* copies) {
   constexpr int n = kLanes<T>;
   const int64_t size = padded(head.count);
   const bool whole = head.count == size;
@@ -460,8 +459,7 @@ MS_DETR_INLINE void store_gradients(
                    (load(plan.dy[0] + at) * by_row[0] + load(plan.dy[1] + at) * by_row[1]);
     store(inputs + 2 * i, zip<0, T>(x, y, LaneNumbers<T>{}));
     store(inputs + 2 * i + n, zip<1, T>(x, y, LaneNumbers<T>{}));
-    const V<T> sampled =
-        load(plan.x[0] + at) * by_column[0] + load(plan.x[1] + at) * by_column[1];
+    const V<T> sampled = load(plan.x[0] + at) * by_column[0] + load(plan.x[1] + at) * by_column[1];
     // The padding's dots were never written.
     const I<T> valid = load_int<T>(head.samples[i / kGroup].valid + at);
     total += valid ? attention * sampled : V<T>{};
@@ -481,8 +479,8 @@ MS_DETR_INLINE void store_gradients(
 }
 
 template <typename T>
-MS_DETR_INLINE void backward(
-    const Head<T, IntOf<T>>& head, int64_t first, int64_t last, T* workspace) {
+MS_DETR_INLINE void backward(const Head<T, IntOf<T>>& head, int64_t first, int64_t last,
+                             T* workspace) {
   const int64_t size = padded(head.count), groups = size / kGroup;
   Plan<T>* plans = reinterpret_cast<Plan<T>*>(workspace);
   BackwardPlan<T>* backward_plans = reinterpret_cast<BackwardPlan<T>*>(plans + groups);

@@ -10,11 +10,10 @@
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
-#include <torch/library.h>
 
 #include <limits>
-#include <tuple>
 
+#include "../entries.h"
 #include "../problem.h"
 #include "kernels.cuh"
 
@@ -112,9 +111,9 @@ Problem check_all(const Tensor& value, IntArrayRef level_shapes, const Tensor* r
   if (reference) check_reference(p, value, *reference);
   TORCH_CHECK_VALUE(p.levels <= kMaxLevels, "the CUDA kernel knows at most ", kMaxLevels,
                     " levels, got ", p.levels);
-  TORCH_CHECK_VALUE(p.batch < 65536 && p.heads < 65536 &&
-                        p.cells < std::numeric_limits<int32_t>::max(),
-                    "batch, heads or cells are too many for the CUDA kernel");
+  TORCH_CHECK_VALUE(
+      p.batch < 65536 && p.heads < 65536 && p.cells < std::numeric_limits<int32_t>::max(),
+      "batch, heads or cells are too many for the CUDA kernel");
   return p;
 }
 
@@ -152,10 +151,8 @@ Tensor attend(const Tensor& value, IntArrayRef level_shapes, const Tensor* refer
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> attend_backward(const Tensor& grad, const Tensor& value,
-                                                   IntArrayRef level_shapes,
-                                                   const Tensor* reference, const Tensor& inputs,
-                                                   const Tensor& weights) {
+Gradients attend_backward(const Tensor& grad, const Tensor& value, IntArrayRef level_shapes,
+                          const Tensor* reference, const Tensor& inputs, const Tensor& weights) {
   // Atomic additions come in any order.
   at::globalContext().alertNotDeterministic("the backward pass of ms_detr's deformable attention");
   const Problem p = check_all(value, level_shapes, reference, inputs, weights);
@@ -183,37 +180,10 @@ std::tuple<Tensor, Tensor, Tensor> attend_backward(const Tensor& grad, const Ten
           grad_weights.to(weights.scalar_type())};
 }
 
-Tensor deformable_attention(const Tensor& value, IntArrayRef level_shapes,
-                            const Tensor& sampling_locations, const Tensor& attention_weights) {
-  return attend(value, level_shapes, nullptr, sampling_locations, attention_weights);
-}
-
-std::tuple<Tensor, Tensor, Tensor> deformable_attention_backward(
-    const Tensor& grad, const Tensor& value, IntArrayRef level_shapes,
-    const Tensor& sampling_locations, const Tensor& attention_weights) {
-  return attend_backward(grad, value, level_shapes, nullptr, sampling_locations,
-                         attention_weights);
-}
-
-Tensor fused_deformable_attention(const Tensor& value, IntArrayRef level_shapes,
-                                  const Tensor& reference, const Tensor& offsets,
-                                  const Tensor& logits) {
-  return attend(value, level_shapes, &reference, offsets, logits);
-}
-
-std::tuple<Tensor, Tensor, Tensor> fused_deformable_attention_backward(
-    const Tensor& grad, const Tensor& value, IntArrayRef level_shapes, const Tensor& reference,
-    const Tensor& offsets, const Tensor& logits) {
-  return attend_backward(grad, value, level_shapes, &reference, offsets, logits);
-}
-
 }  // namespace
 }  // namespace ms_detr::cuda
 
 TORCH_LIBRARY_IMPL(ms_detr, CUDA, m) {
-  m.impl("deformable_attention", &ms_detr::cuda::deformable_attention);
-  m.impl("deformable_attention_backward", &ms_detr::cuda::deformable_attention_backward);
-  m.impl("fused_deformable_attention", &ms_detr::cuda::fused_deformable_attention);
-  m.impl("fused_deformable_attention_backward",
-         &ms_detr::cuda::fused_deformable_attention_backward);
+  using namespace ms_detr::cuda;
+  ms_detr::Entries<attend, attend_backward>::add_to(m);
 }

@@ -98,7 +98,7 @@ struct Axis {
     at = inside ? at : A(0);
     const A cell = floor(at);
     const A after = at - cell, before = 1 - after;
-    const bool low = cell < 0, high = cell > size - 2;
+    const bool low = cell<0, high = cell> size - 2;
     weight[0] = inside ? (low ? after : (high ? A(0) : before)) : A(0);
     weight[1] = inside ? (low ? A(0) : (high ? before : after)) : A(0);
     slope[0] = low ? A(1) : (high ? A(0) : A(-1));
@@ -116,8 +116,8 @@ struct Location {
   Axis<A> x, y;
 
   template <typename T>
-  __device__ static Location of(
-      const Arguments<T>& a, const A* inputs, const A* reference, int index) {
+  __device__ static Location of(const Arguments<T>& a, const A* inputs, const A* reference,
+                                int index) {
     const int level = index / a.points;
     const int height = a.height[level], width = a.width[level];
     A scale_x = width, scale_y = height, base_x = A(-0.5), base_y = A(-0.5);
@@ -156,7 +156,7 @@ struct Group {
   using A = AccumulateType<T>;
   int lane, slot;  // lane in the group, group in the block
   int samples;
-  bool active;     // others follow along, for the warp's sake, and write nothing
+  bool active;         // others follow along, for the warp's sake, and write nothing
   int64_t query, row;  // row: of (image, query, head)
   int64_t value_offset;
   const A *inputs, *weights, *reference;
@@ -174,9 +174,8 @@ struct Group {
     value_offset = (image * a.cells * a.heads + head) * a.channels;
     inputs = a.inputs + row * samples * 2;
     weights = a.weights + row * samples;
-    reference = a.reference
-                    ? a.reference + (image * a.queries + query) * a.levels * a.terms
-                    : nullptr;
+    reference =
+        a.reference ? a.reference + (image * a.queries + query) * a.levels * a.terms : nullptr;
     if (reference) {
       top = weights[0];
       for (int i = lane; i < samples; i += kLanes) top = weights[i] > top ? weights[i] : top;
@@ -306,8 +305,8 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
     total += attention * sampled;
     if (group.active) {
       A* to = a.grad_inputs + (group.row * group.samples + i) * 2;
-      to[0] = at.scale_x * attention *
-              (at.x.slope[0] * by_column[0] + at.x.slope[1] * by_column[1]);
+      to[0] =
+          at.scale_x * attention * (at.x.slope[0] * by_column[0] + at.x.slope[1] * by_column[1]);
       to[1] = at.scale_y * attention * (at.y.slope[0] * by_row[0] + at.y.slope[1] * by_row[1]);
       if (!group.reference) a.grad_weights[group.row * group.samples + i] = sampled;
     }
@@ -317,8 +316,7 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
     total = group_sum<kLanes>(total);
     for (int i = group.lane; i < group.samples; i += kLanes) {
       if (group.active) {
-        a.grad_weights[group.row * group.samples + i] =
-            group.attention(i) * (dots[4 * i] - total);
+        a.grad_weights[group.row * group.samples + i] = group.attention(i) * (dots[4 * i] - total);
       }
     }
   }
