@@ -213,3 +213,19 @@ class Assignment:
     valid: Tensor
     labels: Tensor
     score: Tensor | None = None
+
+    def owners(self, num_queries: int) -> Tensor:
+        """The object that has each query, (L, B, Q) int64; G for none."""
+        layers, batch, objects, _ = self.query.shape
+        shape = (layers, batch, num_queries)
+        nobody = self.query.new_full(shape, objects)
+        if objects == 0:
+            return nobody
+        query, valid = self.query.flatten(2), self.valid.flatten(2)
+        owner = torch.arange(objects, device=query.device)[:, None].expand_as(self.query[0, 0])
+        owner = owner.flatten().where(valid, objects)
+        if self.score is not None:
+            score = self.score.flatten(2).where(valid, -float("inf"))
+            best = score.new_full(shape, -float("inf")).scatter_reduce(2, query, score, "amax")
+            owner = owner.where(score == best.gather(2, query), objects)
+        return nobody.scatter_reduce(2, query, owner, "amin")

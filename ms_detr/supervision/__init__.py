@@ -3,7 +3,7 @@
 from .assigners import AnchorHungarianAssigner, Assigner, HungarianAssigner
 from .criterion import Criterion, Terms
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
-from .one_to_many import ReleasedTopK
+from .one_to_many import MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
 from .term import SupervisionTerm
 
 __all__ = [
@@ -16,6 +16,9 @@ __all__ = [
     "L1Loss",
     "Loss",
     "Losses",
+    "MergedTopK",
+    "OneToManyAssigner",
+    "PaperTopK",
     "ReleasedTopK",
     "SupervisionTerm",
     "Terms",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -28,6 +29,12 @@ class Assigner(ABC):
         self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None
     ) -> Assignment:
         """Assign, with ``host_costs`` as :meth:`host_costs` returned them, finite."""
+
+    def combine(
+        self, own: Assignment, predictions: PredictionSet, assignments: Mapping[str, Assignment]
+    ) -> Assignment:
+        """The final assignment, where it hangs on those of all terms, by their names."""
+        return own
 
 
 def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

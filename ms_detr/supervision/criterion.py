@@ -55,11 +55,15 @@ class Criterion(nn.Module):
                 name: term.assigner.assign(sources[name], targets, host.get(name))
                 for name, term in self.terms.items()
             }
+            final = {
+                name: term.assigner.combine(assignments[name], sources[name], assignments)
+                for name, term in self.terms.items()
+            }
         return {
             f"{name}/{loss}": value
             for name, term in self.terms.items()
             for loss, value in term.compute(
-                sources[name], targets, assignments[name], num_objects
+                sources[name], targets, final[name], num_objects
             ).items()
         }
 

@@ -56,22 +56,9 @@ def query_labels(shape: torch.Size, assignment: Assignment) -> Tensor:
     A query that several objects hold takes the class of the object with the highest score; of
     equal ones the lower object.
     """
-    layers, batch, queries, num_classes = shape
-    objects = assignment.query.shape[2]
-    if objects == 0:
-        return assignment.labels.new_full((layers, batch, queries), num_classes)
-    query = assignment.query.flatten(2)
-    owner = torch.arange(objects, device=query.device)[:, None].expand_as(assignment.query[0, 0])
-    owner = owner.flatten().where(assignment.valid.flatten(2), objects)
-    if assignment.score is not None:
-        score = assignment.score.flatten(2).where(assignment.valid.flatten(2), -float("inf"))
-        best = score.new_full((layers, batch, queries), -float("inf"))
-        best = best.scatter_reduce(2, query, score, "amax")
-        owner = owner.where(score == best.gather(2, query), objects)
-    winner = torch.full((layers, batch, queries), objects, device=query.device)
-    winner = winner.scatter_reduce(2, query, owner, "amin")
+    layers, _, queries, num_classes = shape
     labels = F.pad(assignment.labels, (0, 1), value=num_classes)
-    return labels.expand(layers, -1, -1).gather(2, winner)
+    return labels.expand(layers, -1, -1).gather(2, assignment.owners(queries))
 
 
 def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,7 +32,51 @@ def stable_topk(score: Tensor, k: int) -> Tensor:
     return score.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
-class ReleasedTopK(Assigner):
+class OneToManyAssigner(Assigner):
+    """The best queries of each object's own ranking; the subclass says how many.
+
+    Args:
+        k: most queries an object.
+        threshold: least score of a positive query.
+        alpha: share of the class probability in the score.
+    """
+
+    def __init__(self, k: int = 6, threshold: float = 0.4, alpha: float = 0.3):
+        if k < 1:
+            raise ValueError(f"k is the most queries an object gets, at least 1; got {k}")
+        for name, value in (("threshold", threshold), ("alpha", alpha)):
+            _check_share(name, value)
+        self.k = k
+        self.threshold = threshold
+        self.alpha = alpha
+
+    @abstractmethod
+    def counts(self, score: Tensor, targets: Targets) -> Tensor:
+        """How many queries each object may have, (L, B, G), for scores (L, B, G, Q)."""
+
+    def assign(
+        self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None
+    ) -> Assignment:
+        slots = min(self.k, predictions.logits.shape[2])
+        score = match_score(predictions, targets, self.alpha)
+        ranking = stable_topk(score, slots)
+        rank = torch.arange(slots, device=score.device)
+        valid = rank < self.counts(score, targets)[..., None]
+        valid = valid & targets.valid[None, :, :, None]
+        return Assignment(ranking, valid, targets.labels, score.gather(-1, ranking))
+
+
+class PaperTopK(OneToManyAssigner):
+    """The ``k`` best queries of an object that reach ``threshold``, as the paper describes.
+
+    MS-DETR, arXiv:2401.03989, section 3. An object whose queries all score less gets none.
+    """
+
+    def counts(self, score: Tensor, targets: Targets) -> Tensor:
+        return (score >= self.threshold).sum(-1)
+
+
+class ReleasedTopK(OneToManyAssigner):
     """Several queries an object, as the published MS-DETR code assigns them.
 
     Every query belongs to the object it scores highest with, and is positive from ``threshold``
@@ -37,9 +85,7 @@ class ReleasedTopK(Assigner):
     may belong to another object. An object that no positive query belongs to gets none.
 
     Args:
-        k: most queries an object.
-        threshold: least score of a positive query.
-        alpha: share of the class probability in the score.
+        k, threshold, alpha: as `OneToManyAssigner` has them.
         quota: share of all queries that may be positive; above it a random choice of them counts.
     """
 
@@ -50,28 +96,11 @@ class ReleasedTopK(Assigner):
         alpha: float = 0.3,
         quota: float = 0.25,
     ):
-        if k < 1:
-            raise ValueError(f"k is the most queries an object gets, at least 1; got {k}")
-        for name, value in (("threshold", threshold), ("alpha", alpha), ("quota", quota)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} of the one-to-many assigner is from 0 to 1, got {value}")
-        self.k = k
-        self.threshold = threshold
-        self.alpha = alpha
+        super().__init__(k, threshold, alpha)
+        _check_share("quota", quota)
         self.quota = quota
 
-    def assign(
-        self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None
-    ) -> Assignment:
-        slots = min(self.k, predictions.logits.shape[2])
-        score = match_score(predictions, targets, self.alpha)
-        ranking = stable_topk(score, slots)
-        owned = self._owned(score, targets)
-        rank = torch.arange(slots, device=score.device)
-        valid = (rank < owned[..., None]) & targets.valid[None, :, :, None]
-        return Assignment(ranking, valid, targets.labels, score.gather(-1, ranking))
-
-    def _owned(self, score: Tensor, targets: Targets) -> Tensor:
+    def counts(self, score: Tensor, targets: Targets) -> Tensor:
         """Positive queries that belong to each object, (L, B, G)."""
         if score.shape[2] == 0:
             return score.new_zeros(score.shape[:3])
@@ -93,3 +122,49 @@ class ReleasedTopK(Assigner):
         order = torch.rand(positive.shape, generator=generator, device=positive.device)
         rank = order.masked_fill(~positive, 2.0).argsort(-1).argsort(-1)
         return positive & (rank < most)
+
+
+class MergedTopK(ReleasedTopK):
+    """`ReleasedTopK` joined with another term's one-to-one assignment, an object a query.
+
+    The published code's index merge, which its authors used with 900 queries: the other term's
+    pairs stay unless one-to-many assignment wants their query; of several objects that want one
+    query, the one with the highest score has it (ties: the lower object).
+
+    Args:
+        merge_with: name of the other term; its layers and queries are the same.
+        k, threshold, alpha, quota: as `ReleasedTopK` has them.
+    """
+
+    def __init__(self, merge_with: str = "o2o", **options: Any):
+        super().__init__(**options)
+        self.merge_with = merge_with
+
+    def combine(
+        self, own: Assignment, predictions: PredictionSet, assignments: Mapping[str, Assignment]
+    ) -> Assignment:
+        if self.merge_with not in assignments:
+            raise ValueError(
+                f"one-to-many assignment is to be merged with term '{self.merge_with}', but the "
+                f"terms are {sorted(assignments)}: set merge_with to one of them"
+            )
+        other = assignments[self.merge_with]
+        if other.query.shape[:3] != own.query.shape[:3]:
+            raise ValueError(f"term '{self.merge_with}' has other layers: it can't be merged with")
+        owner = own.owners(predictions.logits.shape[2])
+        objects = own.query.shape[2]
+
+        def owners_of(assignment: Assignment) -> Tensor:
+            query = assignment.query
+            return owner.gather(2, query.flatten(2)).view_as(query)
+
+        kept = own.valid & (owners_of(own) == torch.arange(objects, device=owner.device)[:, None])
+        free = other.valid & (owners_of(other) == objects)
+        return Assignment(
+            torch.cat((other.query, own.query), -1), torch.cat((free, kept), -1), own.labels
+        )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} of the one-to-many assigner is from 0 to 1, got {value}")
