@@ -9,11 +9,11 @@ from torch import nn
 
 from .layers import FFN, DeformableAttention, SinePositionEncoding
 from .layers.transformer import Sublayer
-from .modeling import BoxHead, ClassHead, Neck, TwoStageInitializer
+from .modeling import BoxHead, ClassHead, Neck, QueryInitializer
 
 LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
-    (TwoStageInitializer, "num_queries", lambda part: part.num_queries),
-    (TwoStageInitializer, "embed_dim", lambda part: part.embed_dim),
+    (QueryInitializer, "num_queries", lambda part: part.num_queries),
+    (QueryInitializer, "embed_dim", lambda part: part.embed_dim),
     (Neck, "embed_dim", lambda part: part.level_embedding.shape[1]),
     (SinePositionEncoding, "embed_dim", lambda part: 2 * part.channels),
     (Sublayer, "embed_dim", lambda part: part.norm.normalized_shape[0]),

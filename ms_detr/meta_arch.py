@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .layers.boxes import xyxy_to_cxcywh
 from .linked_keys import check_backbone, check_linked_keys
-from .modeling import Decoder, Encoder, Neck, Postprocess, TwoStageInitializer
+from .modeling import Decoder, Encoder, Neck, Postprocess, QueryInitializer
 from .modeling.decoder import OUTPUT
 from .structures import Predictions, Targets
 from .supervision import Criterion
@@ -38,7 +38,7 @@ class MSDETR(nn.Module):
         backbone: Backbone,
         neck: Neck,
         encoder: Encoder,
-        query_initializer: TwoStageInitializer,
+        query_initializer: QueryInitializer,
         decoder: Decoder,
         criterion: Criterion,
         postprocess: Postprocess,

@@ -104,7 +104,7 @@ class Queries:
     Attributes:
         content: (B, Q, C).
         position: (B, Q, C), or a function that the decoder calls in every layer.
-        reference: (B, Q, 4) boxes or (B, Q, 2) points, without gradient.
+        reference: (B, Q, 4) boxes without gradient, or (B, Q, 2) points, which may be learned.
     """
 
     content: Tensor

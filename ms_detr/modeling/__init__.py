@@ -3,10 +3,10 @@
 from .decoder import Decoder
 from .decoder_layer import DecoderLayer, Tap, Taps
 from .encoder import Encoder, EncoderLayer
-from .heads import BoxHead, ClassHead
+from .heads import BoxHead, ClassHead, Heads, TapHeads
 from .neck import Neck
 from .postprocess import Detections, Postprocess
-from .query_initializer import TwoStageInitializer
+from .query_initializer import LearnedInitializer, QueryInitializer, TwoStageInitializer
 
 __all__ = [
     "BoxHead",
@@ -16,9 +16,13 @@ __all__ = [
     "Detections",
     "Encoder",
     "EncoderLayer",
+    "Heads",
+    "LearnedInitializer",
     "Neck",
     "Postprocess",
+    "QueryInitializer",
     "Tap",
+    "TapHeads",
     "Taps",
     "TwoStageInitializer",
 ]

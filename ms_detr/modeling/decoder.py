@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ..layers.boxes import refine
 from ..layers.transformer import LayerContext, stack
 from ..structures import Memory, Predictions, PredictionSet, Queries
 from .decoder_layer import DecoderLayer
-from .heads import BoxHead, ClassHead
+from .heads import BoxHead, ClassHead, TapHeads
 
 OUTPUT = "decoder"
 
@@ -24,6 +25,11 @@ class Decoder(nn.Module):
     (MS-DETR, arXiv:2401.03989, section 3; box refinement: arXiv:2010.04159, appendix A.4).
 
     Args:
+        tap_heads: taps with heads of their own.
+        box_refinement: correct the boxes of the layer before; otherwise every layer corrects the
+            first reference, with heads that all layers share.
+        size_bias: where the first box head's width and height start, as logits; references that
+            are points leave the size to it (Deformable DETR: -2).
         epsilon: clamp of the inverse sigmoid.
         look_forward_twice: let the box loss of a layer reach the layer before it
             (DINO, arXiv:2203.03605, section 3.5).
@@ -35,15 +41,38 @@ class Decoder(nn.Module):
         num_layers: int,
         class_head: ClassHead,
         box_head: BoxHead,
+        tap_heads: TapHeads | None = None,
+        box_refinement: bool = True,
         look_forward_twice: bool = False,
         epsilon: float = 1e-5,
+        size_bias: float = 0.0,
     ):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"model.decoder.num_layers must be at least 1, got {num_layers}")
         self.layers = stack(layer, num_layers)
-        self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(num_layers))
-        self.box_heads = nn.ModuleList(copy.deepcopy(box_head) for _ in range(num_layers))
+        if look_forward_twice and not box_refinement:
+            raise ValueError("model.decoder.look_forward_twice needs box_refinement")
+
+        def copies(head: nn.Module) -> nn.ModuleList:
+            if not box_refinement:
+                return nn.ModuleList([head] * num_layers)
+            return nn.ModuleList(copy.deepcopy(head) for _ in range(num_layers))
+
+        self.class_heads = copies(class_head)
+        self.box_heads = copies(box_head)
+        cast(BoxHead, self.box_heads[0]).set_size_bias(size_bias)
+        self.tap_class_heads, self.tap_box_heads = nn.ModuleDict(), nn.ModuleDict()
+        for name, heads in (tap_heads or {}).items():
+            if name not in layer.taps:
+                raise ValueError(
+                    f"model.decoder.tap_heads: there is no tap '{name}', only {list(layer.taps)}"
+                )
+            if heads.class_head is not None:
+                self.tap_class_heads[name] = copies(heads.class_head)
+            if heads.box_head is not None:
+                self.tap_box_heads[name] = copies(heads.box_head)
+        self.box_refinement = box_refinement
         self.look_forward_twice = look_forward_twice
         self.epsilon = epsilon
 
@@ -58,10 +87,13 @@ class Decoder(nn.Module):
         Called once, when a model is put together: a parameter that no loss reaches would stop
         distributed training.
         """
-        for layer in self.layers:
-            for name in list(layer.taps):
-                if f"{OUTPUT}.{name}" not in wanted:
-                    del layer.taps[name]
+        unused = [name for name in self.layers[0].taps if f"{OUTPUT}.{name}" not in wanted]
+        for name in unused:
+            for layer in self.layers:
+                del layer.taps[name]
+            for heads in (self.tap_class_heads, self.tap_box_heads):
+                if name in heads:
+                    del heads[name]
 
     def forward(self, queries: Queries, memory: Memory, supervised: bool) -> Predictions:
         """Decode the queries.
@@ -88,12 +120,25 @@ class Decoder(nn.Module):
                 boxes = refine(delta, corrected, self.epsilon)
                 made[OUTPUT].append((self.class_heads[index](content), boxes))
             for name, states in tapped.items():
-                tap_boxes = refine(self.box_heads[index](states), corrected, self.epsilon)
-                made[f"{OUTPUT}.{name}"].append((self.class_heads[index](states), tap_boxes))
-            refined = refine(delta, reference, self.epsilon)
-            reference = refined.detach()
-            corrected = refined if self.look_forward_twice else reference
+                class_head, box_head = self._heads_of(name, index)
+                tap_boxes = refine(box_head(states), corrected, self.epsilon)
+                made[f"{OUTPUT}.{name}"].append((class_head(states), tap_boxes))
+            if self.box_refinement:
+                refined = refine(delta, reference, self.epsilon)
+                reference = refined.detach()
+                corrected = refined if self.look_forward_twice else reference
         return Predictions({source: _stack(layers) for source, layers in made.items()})
+
+    def _heads_of(self, tap: str, index: int) -> tuple[nn.Module, nn.Module]:
+        """Class and box head of a tap in a layer: its own, or those of the output."""
+        return (
+            _own_or_shared(self.tap_class_heads, tap, self.class_heads)[index],
+            _own_or_shared(self.tap_box_heads, tap, self.box_heads)[index],
+        )
+
+
+def _own_or_shared(own: nn.ModuleDict, tap: str, shared: nn.ModuleList) -> nn.ModuleList:
+    return cast(nn.ModuleList, own[tap]) if tap in own else shared
 
 
 def _stack(layers: list[tuple[Tensor, Tensor]]) -> PredictionSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from torch import nn
 
@@ -28,3 +29,28 @@ class BoxHead(MLP):
         super().__init__(embed_dim, embed_dim, 4, num_layers)
         nn.init.zeros_(self[-1].weight)
         nn.init.zeros_(self[-1].bias)
+
+    def set_size_bias(self, logit: float) -> None:
+        """Where width and height start."""
+        last = cast(nn.Linear, self[-1])
+        nn.init.constant_(last.bias[2:], logit)
+
+
+class Heads(nn.Module):
+    """Heads of a tap's own; None shares the one of the layer's output.
+
+    Args:
+        class_head, box_head: copied for every decoder layer.
+    """
+
+    def __init__(self, class_head: ClassHead | None = None, box_head: BoxHead | None = None):
+        super().__init__()
+        self.class_head = class_head
+        self.box_head = box_head
+
+
+class TapHeads(dict[str, Heads]):
+    """Heads by the name of the tap that they serve; None shares both heads."""
+
+    def __init__(self, **heads: Heads | None):
+        super().__init__({name: own for name, own in heads.items() if own is not None})

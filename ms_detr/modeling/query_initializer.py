@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,53 @@ def make_proposals(grid: TokenGrid, anchor_size: float, dtype: torch.dtype) -> P
     return Proposals(logits.masked_fill(~valid[..., None], float("inf")), valid)
 
 
-class TwoStageInitializer(nn.Module):
+class QueryInitializer(nn.Module, ABC):
+    """Makes the decoder's queries.
+
+    Attributes:
+        sources: predictions that it makes and that some term has to supervise.
+    """
+
+    sources: frozenset[str] = frozenset()
+
+    def __init__(self, num_queries: int, embed_dim: int):
+        super().__init__()
+        if num_queries < 1:
+            raise ValueError(f"model.num_queries must be at least 1, got {num_queries}")
+        self.num_queries = num_queries
+        self.embed_dim = embed_dim
+
+    @abstractmethod
+    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
+        """Queries for an encoded image; with ``supervised`` also the predictions behind them."""
+
+
+class LearnedInitializer(QueryInitializer):
+    """The same learned queries and reference points for every image: one stage.
+
+    Deformable DETR, arXiv:2010.04159, section 4.1. The points learn through the first layer's
+    attention and boxes.
+    """
+
+    def __init__(self, num_queries: int, embed_dim: int):
+        super().__init__(num_queries, embed_dim)
+        self.position = nn.Parameter(torch.randn(num_queries, embed_dim))
+        self.content = nn.Parameter(torch.randn(num_queries, embed_dim))
+        self.reference_points = nn.Linear(embed_dim, 2)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+
+    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
+        """Points (B, Q, 2) as references; nothing is predicted."""
+        batch = memory.tokens.shape[0]
+        reference = self.reference_points(self.position).sigmoid()
+        content, position, reference = (
+            tensor.expand(batch, -1, -1) for tensor in (self.content, self.position, reference)
+        )
+        return Queries(content, position, reference), Predictions({})
+
+
+class TwoStageInitializer(QueryInitializer):
     """Queries from the encoder's best proposals (Deformable DETR, arXiv:2010.04159, A.4).
 
     Channel 0 of the class head is the objectness that ranks the proposals. Where an image has
@@ -59,6 +106,8 @@ class TwoStageInitializer(nn.Module):
             proposals (DINO, arXiv:2203.03605, section 3.4).
     """
 
+    sources = frozenset({PROPOSALS})  # nothing else trains the proposals' heads
+
     def __init__(
         self,
         num_queries: int,
@@ -68,11 +117,7 @@ class TwoStageInitializer(nn.Module):
         mixed_selection: bool = False,
         anchor_size: float = 0.05,
     ):
-        super().__init__()
-        if num_queries < 1:
-            raise ValueError(f"model.num_queries must be at least 1, got {num_queries}")
-        self.num_queries = num_queries
-        self.embed_dim = embed_dim
+        super().__init__(num_queries, embed_dim)
         self.anchor_size = anchor_size
         self.token_projection = nn.Linear(embed_dim, embed_dim)
         self.token_norm = nn.LayerNorm(embed_dim)
@@ -85,11 +130,6 @@ class TwoStageInitializer(nn.Module):
         )
         for linear in (self.token_projection, self.query_projection):
             nn.init.xavier_uniform_(linear.weight)
-
-    @property
-    def sources(self) -> frozenset[str]:
-        """Predictions that some term has to supervise; nothing else trains the proposal heads."""
-        return frozenset({PROPOSALS})
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Choose queries; with ``supervised`` also predict for all tokens, anchors included.

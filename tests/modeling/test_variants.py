@@ -1,0 +1,179 @@
+"""Separate heads, and one stage with and without box refinement."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import instantiate
+
+from ms_detr.config import load
+from ms_detr.layers import FFN, DeformableAttention, DeformableSublayer, SelfAttention
+from ms_detr.layers.boxes import refine
+from ms_detr.layers.transformer import LayerContext
+from ms_detr.modeling import (
+    BoxHead,
+    ClassHead,
+    Decoder,
+    DecoderLayer,
+    Heads,
+    LearnedInitializer,
+    Tap,
+    TapHeads,
+    Taps,
+)
+
+from ..layers.support import make_memory, padded, randomise
+from .support import ROOT, make_batch
+from .test_decoder import CLASSES, CROSS_FIRST, DIM, HEADS, PADDINGS, POINTS, make_inputs
+
+# Trainable parameters with 91 classes, without stem and res2, as published or computed from it.
+COUNTS = {
+    "ms_detr/ms_detr_a_r50_300q_12ep.py": 47_403_195,
+    "ms_detr/ms_detr_pp_r50_300q_12ep.py": 53_648_025,
+    "ms_detr/ms_detr_pp_r50_900q_12ep.py": 53_801_625,
+    # The same parts in another order.
+    "ms_detr/ms_detr_b_r50_300q_12ep.py": 47_403_195,
+    "ms_detr/ms_detr_d_r50_300q_12ep.py": 53_571_225,
+    "deformable_detr/deformable_detr_pp_r50_300q_12ep.py": 47_262_873 + 300 * 256,
+}
+
+
+@pytest.mark.parametrize("config", COUNTS)
+def test_parameter_counts(config):
+    with torch.device("meta"):
+        model = instantiate(load(ROOT / "configs" / config, ["model.num_classes=91"]).model)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count == COUNTS[config]
+
+
+def make(tap_heads=None, refinement=True, twice=False):
+    layer = DecoderLayer(
+        CROSS_FIRST,
+        Taps(ffn=Tap(), cross_attention=Tap(FFN(DIM, 10))),
+        self_attention=SelfAttention(DIM, HEADS),
+        cross_attention=DeformableSublayer(DIM, DeformableAttention(DIM, HEADS, 2, POINTS)),
+        ffn=FFN(DIM, 12),
+    )
+    heads = ClassHead(DIM, CLASSES), BoxHead(DIM)
+    decoder = Decoder(layer, 3, *heads, tap_heads, refinement, twice)
+    return randomise(decoder, scale=0.4)
+
+
+@pytest.mark.parametrize("own_class", [True, False])
+@pytest.mark.parametrize("own_box", [True, False])
+def test_heads_of_a_tap(own_class, own_box):
+    own = Heads(ClassHead(DIM, CLASSES) if own_class else None, BoxHead(DIM) if own_box else None)
+    decoder = make(TapHeads(ffn=own, cross_attention=None))
+    made = decoder(*make_inputs(), supervised=True)
+    # The tap behind the last sublayer has the output's states.
+    same_logits = torch.equal(made["decoder.ffn"].logits, made["decoder"].logits)
+    same_boxes = torch.equal(made["decoder.ffn"].boxes, made["decoder"].boxes)
+    assert (same_logits, same_boxes) == (not own_class, not own_box)
+    shared = make()
+    shared.load_state_dict(decoder.state_dict(), strict=False)
+    expected = shared(*make_inputs(), supervised=True)
+    for source in ("decoder", "decoder.cross_attention"):
+        assert torch.equal(made[source].logits, expected[source].logits)
+        assert torch.equal(made[source].boxes, expected[source].boxes)
+    names = {name.split(".")[0] for name, _ in decoder.named_parameters()}
+    assert ("tap_class_heads" in names, "tap_box_heads" in names) == (own_class, own_box)
+    decoder.remove_unused_taps({"decoder", "decoder.cross_attention"})
+    assert not len(decoder.tap_class_heads) and not len(decoder.tap_box_heads)
+
+
+def test_heads_of_a_tap_that_is_not_there():
+    with pytest.raises(ValueError, match=r"no tap 'output', only \['ffn', 'cross_attention'\]"):
+        make(TapHeads(output=Heads(ClassHead(DIM, CLASSES))))
+
+
+def test_without_refinement_every_layer_corrects_the_first_reference():
+    decoder = make(refinement=False)
+    queries, memory = make_inputs(size=2)
+    made = decoder(queries, memory, supervised=True)
+    assert len(set(map(id, decoder.box_heads))) == len(set(map(id, decoder.class_heads))) == 1
+    states = queries.content
+    reference = memory.grid.scale_to_levels(queries.reference)
+    for index, layer in enumerate(decoder.layers):
+        states, _ = layer(states, LayerContext(queries.position, reference, memory))
+        boxes = refine(decoder.box_heads[0](states), queries.reference, 1e-5)
+        torch.testing.assert_close(made["decoder"].boxes[index], boxes)
+        torch.testing.assert_close(made["decoder"].logits[index], decoder.class_heads[0](states))
+
+
+def test_look_forward_twice_needs_refinement():
+    with pytest.raises(ValueError, match="needs box_refinement"):
+        make(refinement=False, twice=True)
+
+
+def test_size_bias_is_of_the_first_head_alone():
+    layer = make().layers[0]
+    decoder = Decoder(layer, 3, ClassHead(DIM, CLASSES), BoxHead(DIM), size_bias=-2.0)
+    biases = [head[-1].bias.tolist() for head in decoder.box_heads]
+    assert biases == [[0, 0, -2, -2], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_learned_queries():
+    torch.manual_seed(0)
+    initializer = LearnedInitializer(5, DIM).double()
+    memory = make_memory(PADDINGS, DIM, seed=4)
+    queries, predictions = initializer(memory, supervised=True)
+    assert not predictions
+    assert queries.content.shape == queries.position.shape == (2, 5, DIM)
+    logits = initializer.position @ initializer.reference_points.weight.T
+    expected = torch.sigmoid(logits + initializer.reference_points.bias)
+    torch.testing.assert_close(queries.reference, expected.expand(2, -1, -1))
+    assert queries.reference.requires_grad
+
+
+@pytest.mark.parametrize("refinement", [True, False])
+def test_reference_points_learn_by_attention_and_by_boxes(refinement):
+    """The loss's derivative by the points' bias, against differences."""
+    torch.manual_seed(1)
+    initializer = randomise(LearnedInitializer(2, DIM), scale=0.3)
+    decoder = make(refinement=refinement)
+    memory = make_memory([[padded(3, 4, 3, 4), padded(2, 2, 2, 2)]], DIM, seed=4)
+    bias = initializer.reference_points.bias
+
+    def loss():
+        queries, _ = initializer(memory, supervised=True)
+        made = decoder(queries, memory, supervised=True)["decoder"]
+        # Behind the first layer refinement cuts the gradient.
+        layers = slice(0, 1) if refinement else slice(None)
+        return made.boxes[layers].square().sum() + made.logits[layers].square().sum()
+
+    (gradient,) = torch.autograd.grad(loss(), bias)
+    for k in range(2):
+        with torch.no_grad():
+            step = 1e-6
+            bias[k] += step
+            above = loss().item()
+            bias[k] -= 2 * step
+            below = loss().item()
+            bias[k] += step
+        np.testing.assert_allclose(gradient[k].item(), (above - below) / (2 * step), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["one_stage", "refined"])
+def test_one_stage_trains_with_mixed_supervision(name):
+    """The combination on which the published code crashes."""
+    config = ROOT / "configs" / "deformable_detr" / f"deformable_detr_{name}_r50_300q_12ep.py"
+    mixed = load(ROOT / "configs" / "ms_detr" / "ms_detr_r50_300q_12ep.py").model
+    cfg = load(config).model
+    cfg.decoder.layer = mixed.decoder.layer
+    cfg.criterion.terms.o2m = mixed.criterion.terms.o2m
+    for key, value in {
+        "num_classes": 6,
+        "num_queries": 12,
+        "embed_dim": 64,
+        "num_heads": 4,
+        "feedforward_dim": 24,
+    }.items():
+        cfg[key] = value
+    cfg.encoder.num_layers, cfg.decoder.num_layers = 1, 2
+    torch.manual_seed(0)
+    model = instantiate(cfg)
+    losses = model(make_batch())
+    assert {key.split("/")[0] for key in losses} == {"o2o", "o2m"}
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    model.eval()
+    assert len(model(make_batch())) == 3
