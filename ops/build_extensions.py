@@ -46,13 +46,26 @@ def why_no_cuda() -> str:
     if home is None:
         return "no CUDA toolkit (nvcc) was found"
     command = [str(home / "bin" / "nvcc"), "--version"]
-    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        text = ""
     found = re.search(r"release (\d+)\.(\d+)", text)
     if found is None:
         return f"{command[0]} does not run"
     if found[1] != torch.version.cuda.split(".")[0]:
         return f"nvcc is {found[1]}.{found[2]}, PyTorch was built with CUDA {torch.version.cuda}"
     return ""
+
+
+def architectures() -> str:
+    """What to compile CUDA for: the usual ones, and the GPU that is here."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ARCHITECTURES
+    here = "{}.{}".format(*torch.cuda.get_device_capability())
+    return ARCHITECTURES if here in ARCHITECTURES else f"{here};{ARCHITECTURES}"
 
 
 def sources(*folders: str, suffixes: tuple[str, ...] = (".cpp",)) -> list[str]:
@@ -70,8 +83,8 @@ def headers() -> list[str]:
 def extensions() -> list:
     """The extension modules to be compiled here."""
     if (home := find_cuda_home()) is not None:  # torch reads it on import, and guesses worse
-        os.environ.setdefault("CUDA_HOME", str(home))
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+        os.environ["CUDA_HOME"] = str(home)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", architectures())
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     flags = ["-O3", "-g0", "-Wall", "-Wno-psabi"]
@@ -102,6 +115,11 @@ def build_command() -> type:
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildOperator(BuildExtension):
+        def run(self) -> None:
+            # setuptools changes `inplace` while it runs.
+            self.into_source = self.inplace or getattr(self, "editable_mode", False)
+            super().run()
+
         def build_extensions(self) -> None:
             self.reasons: dict[str, str] = {}
             names = [extension.name for extension in self.extensions]
@@ -126,12 +144,13 @@ def build_command() -> type:
                     raise error
                 extension.optional = True  # setuptools does not look for its file
                 reason = " ".join(str(error).split())
-                self.reasons["cuda" if cuda else "cpu"] = f"the compiler failed: {reason[:200]}"
+                self.reasons["cuda" if cuda else "cpu"] = (
+                    f"the compiler failed, see the output of the build: {reason[:200]}"
+                )
 
         def _tell(self) -> None:
             """Keep the reasons beside the package, and say once what is missing."""
-            in_place = self.inplace or getattr(self, "editable_mode", False)
-            folder = ROOT / PACKAGE if in_place else Path(self.build_lib) / PACKAGE
+            folder = ROOT / PACKAGE if self.into_source else Path(self.build_lib) / PACKAGE
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "build_reasons.json").write_text(json.dumps(self.reasons, indent=1) + "\n")
             for device, reason in self.reasons.items():

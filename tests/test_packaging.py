@@ -141,6 +141,13 @@ def test_cuda_is_built_where_it_fits(
     assert build_extensions.why_no_cuda() == "left out by MS_DETR_BUILD_CUDA=0"
 
 
+def test_an_nvcc_that_cannot_be_started(build_extensions, monkeypatch, tmp_path):
+    (fake_nvcc(tmp_path, "13.0") / "bin" / "nvcc").chmod(0o644)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert build_extensions.why_no_cuda().endswith("nvcc does not run")
+
+
 def test_every_source_of_the_operator_is_compiled(build_extensions):
     listed = build_extensions.sources("", "cpu")
     listed += (

@@ -118,10 +118,8 @@ def runner(function: Attention, inputs: Inputs, names: tuple[str, ...], backward
     """One forward, or forward and backward, with gradients of all that a layer trains."""
     leaves = inputs.leaves(*names)
     fixed = (inputs.references,) if "offsets" in names else ()
-    gradient = torch.randn_like(inputs.value.new_empty(1)).expand(
-        inputs.value.shape[0], inputs.locations.shape[1], HEADS * CHANNELS
-    )
-    gradient = gradient.contiguous()
+    batch, queries = inputs.locations.shape[:2]
+    gradient = torch.randn_like(inputs.value.new_empty(batch, queries, HEADS * CHANNELS))
 
     def forward() -> Tensor:
         return function(leaves[0], LEVEL_SHAPES, *fixed, *leaves[1:])
@@ -215,7 +213,7 @@ def bound(case: str, backward: bool, limits: dict[str, float]) -> float:
     flops = samples * 4 * CHANNELS * 2
     if backward:
         rows, tensors, flops = 4 * rows, 3 * tensors, 3 * flops
-    seconds = max(
+    nanoseconds = max(
         flops / limits["GFLOP/s"], tensors / limits["memory GB/s"], rows / limits["cache GB/s"]
     )
-    return seconds * 1e-6
+    return nanoseconds * 1e-6

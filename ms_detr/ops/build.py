@@ -13,6 +13,13 @@ FOLDER = Path(__file__).parent
 BUILD_COMMAND = "pip install --no-build-isolation --no-deps -e ."
 # Device and module; the first one holds the schemas, so the other needs it.
 LIBRARIES = {"cpu": "_C", "cuda": "_C_cuda"}
+OPERATORS = (
+    "cpu_instruction_set",
+    "deformable_attention",
+    "deformable_attention_backward",
+    "fused_deformable_attention",
+    "fused_deformable_attention_backward",
+)
 # Written by the build: {device: why it wasn't compiled}.
 REASONS = FOLDER / "build_reasons.json"
 
@@ -45,7 +52,11 @@ class OperatorStatus:
 
 
 def load_libraries() -> OperatorStatus:
-    """Load what was compiled. Never fails: a library that can't be loaded gives a reason."""
+    """Load what was compiled; a library that can't be loaded gives a reason, not an error.
+
+    Raises:
+        ValueError: MS_DETR_CPU names no instruction set.
+    """
     reasons: dict[str, str] = {}
     for device, module in LIBRARIES.items():
         if device != "cpu" and "cpu" in reasons:
@@ -71,4 +82,6 @@ def _load(device: str, module: str) -> str:
     except (OSError, RuntimeError) as error:
         message = str(error).splitlines()[0]
         return f"was compiled for another PyTorch or machine, build it again ({message})"
+    if not all(hasattr(torch.ops.ms_detr, name) for name in OPERATORS):
+        return "was compiled from an older ms_detr, build it again"
     return ""

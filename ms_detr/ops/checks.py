@@ -21,7 +21,7 @@ def check_value(value: Tensor, level_shapes: Sequence[tuple[int, int]]) -> None:
         raise ValueError(f"value must be (B, S, heads, channels), got {tuple(value.shape)}")
     if value.dtype not in DTYPES:
         raise TypeError(f"value must be float16, bfloat16, float32 or float64, got {value.dtype}")
-    if any(len(shape) != 2 or min(shape) < 1 for shape in level_shapes):
+    if not all(_is_shape(shape) for shape in level_shapes):
         raise ValueError(
             f"level_shapes must be (height, width) of every level, got {list(level_shapes)}"
         )
@@ -30,6 +30,13 @@ def check_value(value: Tensor, level_shapes: Sequence[tuple[int, int]]) -> None:
         raise ValueError(
             f"level_shapes {list(level_shapes)} have {cells} cells, value has {value.shape[1]}"
         )
+
+
+def _is_shape(shape: Sequence[int]) -> bool:
+    """Whether it is (height, width), positive integers; tracing has its own kind of them."""
+    if not isinstance(shape, Sequence) or len(shape) != 2:
+        return False
+    return all(isinstance(size, int | torch.SymInt) and size > 0 for size in shape)
 
 
 def check_per_sample(

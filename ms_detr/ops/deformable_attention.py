@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import reference as pure_torch
 from .build import OperatorStatus, load_libraries
@@ -53,20 +54,19 @@ def deformable_attention(
         TypeError: a dtype does not.
         NotImplementedError: on the second derivative of a compiled kernel.
     """
-    if not torch.compiler.is_compiling():  # else the fake kernel checks
+    has_kernel = _has_kernel(value)
+    if not (has_kernel and torch.compiler.is_compiling()):  # else the fake kernel checks
         check_value(value, level_shapes)
         check_per_sample("sampling_locations", sampling_locations, value, level_shapes)
         shape = tuple(sampling_locations.shape[:-1])
         check_shape("attention_weights", attention_weights, shape, "sampling_locations", value)
-    if value.device.type in _COMPILED:
+    if has_kernel:
         return registration.DEFORMABLE_ATTENTION(
             value, registration.flatten(level_shapes), sampling_locations, attention_weights
         )
     _say_once(value.device.type)
-    dtype = torch.promote_types(value.dtype, torch.float32)  # as the kernels compute
-    tensors = (value, sampling_locations, attention_weights)
-    value_, locations, weights = (tensor.to(dtype) for tensor in tensors)
-    return pure_torch.deformable_attention(value_, level_shapes, locations, weights).to(value.dtype)
+    wide, locations, weights = _widened(value, sampling_locations, attention_weights)
+    return pure_torch.deformable_attention(wide, level_shapes, locations, weights).to(value.dtype)
 
 
 def fused_deformable_attention(
@@ -91,23 +91,44 @@ def fused_deformable_attention(
     Raises:
         ValueError, TypeError, NotImplementedError: as `deformable_attention`.
     """
-    if not torch.compiler.is_compiling():
+    # The kernel has no gradient of references; they rarely need one.
+    has_kernel = _has_kernel(value) and not reference.requires_grad
+    if not (has_kernel and torch.compiler.is_compiling()):
         check_value(value, level_shapes)
         check_per_sample("offsets", offsets, value, level_shapes)
         check_shape("logits", logits, tuple(offsets.shape[:-1]), "offsets", value)
         check_reference(reference, offsets, value)
-    # The kernel has no gradient of references; they rarely need one.
-    if value.device.type in _COMPILED and not reference.requires_grad:
+    if has_kernel:
         return registration.FUSED(
             value, registration.flatten(level_shapes), reference, offsets, logits
         )
+    _, reference, offsets, logits = _widened(value, reference, offsets, logits)
     locations = pure_torch.sampling_locations(reference, offsets, level_shapes)
     weights = logits.flatten(3).softmax(-1).view_as(logits)
     return deformable_attention(value, level_shapes, locations, weights)
 
 
+def _has_kernel(value: Tensor) -> bool:
+    """Whether a compiled kernel can serve: its device has one, and no transform is at work.
+
+    The kernels know neither forward-mode differentiation nor torch.func.
+    """
+    if value.device.type not in _COMPILED:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    forward_mode = forward_ad._current_level >= 0
+    return not forward_mode and torch._C._functorch.peek_interpreter_stack() is None
+
+
+def _widened(value: Tensor, *tensors: Tensor) -> Iterator[Tensor]:
+    """All tensors as wide as the kernels compute."""
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    return (tensor.to(dtype) for tensor in (value, *tensors))
+
+
 def _say_once(device: str) -> None:
-    if not torch.compiler.is_compiling():
+    if device not in _COMPILED and not torch.compiler.is_compiling():
         _warn(device)
 
 

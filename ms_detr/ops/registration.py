@@ -94,6 +94,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 
 
 def _fused_backward(ctx: Any, grad: Tensor) -> tuple:
+    if ctx.needs_input_grad[2]:
+        raise NotImplementedError(
+            "the compiled fused operator has no gradient of references; call "
+            "ms_detr.ops.fused_deformable_attention, which takes another way for them"
+        )
     value, reference, offsets, logits = ctx.saved_tensors
     grads = FUSED_BACKWARD(grad, value, ctx.level_shapes, reference, offsets, logits)
     return grads[0], None, None, grads[1], grads[2]

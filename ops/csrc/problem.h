@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
+
 namespace ms_detr {
 
 struct Problem {
@@ -30,10 +32,16 @@ inline Problem check(const at::Tensor& value, at::IntArrayRef level_shapes,
   for (int64_t level = 0; level < p.levels; ++level) {
     const int64_t height = level_shapes[2 * level], width = level_shapes[2 * level + 1];
     TORCH_CHECK_VALUE(height > 0 && width > 0, "a level's height and width must be positive");
+    // By division: a product could overflow.
+    TORCH_CHECK_VALUE(height <= p.cells / width && cells + height * width <= p.cells,
+                      "level_shapes have more cells than the ", p.cells, " of value");
     cells += height * width;
   }
   TORCH_CHECK_VALUE(cells == p.cells, "level_shapes have ", cells, " cells, value has ", p.cells);
+  TORCH_CHECK_TYPE(value.is_floating_point(), "value must be floating point");
   for (const at::Tensor& other : {per_sample, weights}) {
+    TORCH_CHECK_TYPE(other.is_floating_point(),
+                     "locations, offsets, weights and logits must be floating point");
     TORCH_CHECK_VALUE(other.device() == value.device(), "all tensors must be on one device");
   }
   return p;
@@ -46,6 +54,13 @@ inline void check_reference(const Problem& p, const at::Tensor& value,
                         (reference.size(3) == 2 || reference.size(3) == 4),
                     "reference must be (B, Q, levels, 2) or (B, Q, levels, 4)");
   TORCH_CHECK_VALUE(reference.device() == value.device(), "all tensors must be on one device");
+}
+
+inline void check_grad(const Problem& p, const at::Tensor& value, const at::Tensor& grad) {
+  const std::array<int64_t, 3> shape{p.batch, p.queries, p.heads * p.channels};
+  TORCH_CHECK_VALUE(grad.sizes() == at::IntArrayRef(shape),
+                    "grad must be (B, Q, heads * channels)");
+  TORCH_CHECK_VALUE(grad.device() == value.device(), "all tensors must be on one device");
 }
 
 }  // namespace ms_detr

@@ -88,11 +88,12 @@ def test_references_may_need_a_gradient(terms):
 
 
 @pytest.mark.parametrize("set", ["avx512", "avx2", "baseline"])
-def test_every_instruction_set(set):
+def test_every_instruction_set(set, pytestconfig):
     """The tests above in a process that is held to an instruction set (or the best one below)."""
+    paths = " ".join(map(str, pytestconfig.getini("pythonpath")))  # the same package is tested
     selected = "forward_and_gradients or gradcheck or half or softmax"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected]
-    command += [__file__, "--confcutdir", str(ROOT)]
+    command += [__file__, "--confcutdir", str(ROOT), "-o", f"pythonpath={paths}"]
     environment = os.environ | {"MS_DETR_CPU": set}
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
@@ -227,6 +228,47 @@ def test_second_derivatives_are_refused():
         grad.sum().backward()
 
 
+def test_transforms_take_pure_torch():
+    """Forward mode and torch.func, which the kernels do not know."""
+    value, shapes, locations, weights = make(LEVELS)
+    tangent = torch.rand_like(weights)
+
+    def attend(weights):
+        return deformable_attention(value, shapes, locations, weights)
+
+    exact = deformable_attention(value, shapes, locations, tangent)  # linear in the weights
+    _, derivative = torch.func.jvp(attend, (weights,), (tangent,))
+    torch.testing.assert_close(derivative, exact)
+    gradient = torch.func.grad(lambda w: (attend(w) ** 2).sum())(weights)
+    weights.requires_grad_()
+    (expected,) = torch.autograd.grad((attend(weights) ** 2).sum(), weights)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_references_learn_under_vmap():
+    value, shapes, references, offsets, logits = make_fused(LEVELS, 4)
+    many = torch.stack((references, references * 0.9)).requires_grad_()
+
+    def attend(reference):
+        return fused_deformable_attention(value, shapes, reference, offsets, logits)
+
+    torch.func.vmap(attend)(many).sum().backward()
+    alone = [reference.detach().requires_grad_() for reference in many]
+    for reference in alone:
+        attend(reference).sum().backward()
+    torch.testing.assert_close(many.grad, torch.stack([reference.grad for reference in alone]))
+
+
+def test_the_fused_operator_itself_refuses_gradients_of_references():
+    value, shapes, references, offsets, logits = make_fused(LEVELS, 2)
+    flat = [size for shape in shapes for size in shape]
+    out = torch.ops.ms_detr.fused_deformable_attention(
+        value, flat, references.requires_grad_(), offsets, logits
+    )
+    with pytest.raises(NotImplementedError, match="no gradient of references"):
+        out.sum().backward()
+
+
 def test_more_than_kernels_hold_is_refused():
     shapes = [(4096, 4096)]
     value = torch.empty(1, 1, 1, 1).expand(1, 4096 * 4096, 1, 1)
@@ -241,6 +283,10 @@ def test_more_than_kernels_hold_is_refused():
         (lambda v, s, x, w: (v[0], s, x, w), "value must be"),
         (lambda v, s, x, w: (v, s[1:], x, w), "level_shapes must hold"),
         (lambda v, s, x, w: (v, [3, 3, *s[2:]], x, w), "have 13 cells, value has 16"),
+        (lambda v, s, x, w: (v, [4, 4, *s[2:]], x, w), "more cells than the 16 of value"),
+        (lambda v, s, x, w: (v, [2**32, 2**32, *s[2:]], x, w), "more cells than the 16 of value"),
+        (lambda v, s, x, w: (v.int(), s, x, w), "value must be floating point"),
+        (lambda v, s, x, w: (v, s, x, w.int()), "must be floating point"),
         (lambda v, s, x, w: (v, [-3, -4, *s[2:]], x, w), "must be positive"),
         (lambda v, s, x, w: (v, s, x[0], w), "locations or offsets must be"),
         (lambda v, s, x, w: (v, s, x[:1], w), "another batch"),
@@ -250,10 +296,10 @@ def test_more_than_kernels_hold_is_refused():
 def test_the_kernels_check_for_themselves(change, message):
     value, _, locations, weights = make([(3, 4), (2, 2)])
     inputs = change(value, [3, 4, 2, 2], locations, weights)
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         torch.ops.ms_detr.deformable_attention(*inputs)
     if message == "value must be":
         return
     grad = torch.zeros(2, 3, 6, dtype=torch.float64)
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         torch.ops.ms_detr.deformable_attention_backward(grad, *inputs)

@@ -128,6 +128,8 @@ def test_level_shapes_may_be_any_sequence():
             lambda v, s, x, w: (v, [(3, 4), (-2, -2)], x, w),
             r"level_shapes must be \(height, width\)",
         ),
+        (lambda v, s, x, w: (v, [3, 4, 2, 2], x, w), r"level_shapes must be \(height, width\)"),
+        (lambda v, s, x, w: (v, [(3.0, 4.0), (2, 2)], x, w), r"level_shapes must be"),
         (lambda v, s, x, w: (v[0], s, x, w), r"value must be \(B, S, heads, channels\)"),
         (lambda v, s, x, w: (v[:, 1:], s, x, w), r"have 16 cells, value has 15"),
         (lambda v, s, x, w: (v, [(3, 4), (2, 3)], x, w), r"have 18 cells, value has 16"),

@@ -7,7 +7,7 @@ import torch
 
 from ms_detr.ops import OperatorStatus, build, status
 
-from .inputs import make, make_fused, needs_compiled, results
+from .inputs import make, make_fused, needs_compiled, results, unfused
 
 # Its name in the package is the function's.
 module = importlib.import_module("ms_detr.ops.deformable_attention")
@@ -89,3 +89,25 @@ def test_both_ways_agree(dtype, monkeypatch):
             assert one.dtype == other.dtype == dtype
             tolerance = 1e-10 if dtype == torch.float64 else 0.05
             torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_locations_are_never_computed_in_half_precision(gradient, monkeypatch):
+    """On a large map, with what falls back: no kernel, or references that learn."""
+    value, shapes, references, offsets, logits = (
+        x.bfloat16() if torch.is_tensor(x) else x for x in make_fused([(100, 167)], 2, queries=50)
+    )
+    if not gradient:
+        monkeypatch.setattr(module, "_COMPILED", frozenset())
+    out = module.fused_deformable_attention(
+        value, shapes, references.requires_grad_(gradient), offsets, logits
+    )
+    exact = unfused(value.double(), shapes, *(x.double() for x in (references, offsets, logits)))
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=0.02)
+
+
+def test_a_library_of_an_older_version(monkeypatch):
+    monkeypatch.setattr(build, "OPERATORS", ("an_operator_to_come",))
+    if "cpu" in status().devices:
+        reason = build.load_libraries().reasons["cpu"]
+        assert reason == "was compiled from an older ms_detr, build it again"

@@ -7,7 +7,7 @@ from ms_detr.layers import FFN, DeformableAttention, DeformableSublayer, SelfAtt
 from ms_detr.layers.transformer import LayerContext
 from ms_detr.modeling.decoder_layer import DecoderLayer
 from ms_detr.modeling.encoder import EncoderLayer
-from ms_detr.ops import deformable_attention
+from ms_detr.ops import deformable_attention, fused_deformable_attention
 from ms_detr.structures import Memory, TokenGrid
 
 from .inputs import make, make_fused, needs_compiled
@@ -146,6 +146,21 @@ def test_wrong_shapes_are_named_under_compile():
         compiled(value, locations, weights[..., :1])
     with pytest.raises(Exception, match="have 16 cells, value has"):
         compiled(value[:, 1:], locations, weights)
+
+
+def test_references_that_learn_are_checked_under_compile():
+    """They take another way, which no fake kernel checks."""
+    torch._dynamo.reset()
+    value, shapes, references, offsets, logits = make_fused([(3, 4), (2, 2)], 2)
+
+    def attend(references):
+        return fused_deformable_attention(value, shapes, references, offsets, logits)
+
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    references.requires_grad_()
+    torch.testing.assert_close(compiled(references), attend(references))
+    with pytest.raises(Exception, match="reference must be"):
+        compiled(references[:, :, :1])
 
 
 def test_on_meta_tensors():

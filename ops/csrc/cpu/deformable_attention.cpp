@@ -155,9 +155,9 @@ class Call {
         value_(value.const_data_ptr<T>()),
         inputs_(inputs.const_data_ptr<T>()),
         weights_(weights.const_data_ptr<T>()) {
-    TORCH_CHECK(p.cells * row_ < std::numeric_limits<int32_t>::max() &&
-                    p.samples() < std::numeric_limits<int32_t>::max(),
-                "an image with ", p.cells, " cells is too large for the CPU kernel");
+    TORCH_CHECK_VALUE(p.cells * row_ < std::numeric_limits<int32_t>::max() &&
+                          p.samples() < std::numeric_limits<int32_t>::max(),
+                      "an image with ", p.cells, " cells is too large for the CPU kernel");
   }
 
   void forward(T* out) const {
@@ -342,8 +342,7 @@ Gradients gradients(const Problem& p, const Tensor& grad, const Tensor& value,
 Gradients attend_backward(const Tensor& grad, const Tensor& value, IntArrayRef level_shapes,
                           const Tensor* reference, const Tensor& inputs, const Tensor& weights) {
   const Problem p = check(value, level_shapes, inputs, weights);
-  TORCH_CHECK_VALUE(grad.sizes() == IntArrayRef({p.batch, p.queries, p.heads * p.channels}),
-                    "grad must be (B, Q, heads * channels)");
+  check_grad(p, value, grad);
   const auto type = compute_type(value);
   const Tensor g = prepare(grad, type), v = prepare(value, type), x = prepare(inputs, type),
                w = prepare(weights, type);

@@ -31,15 +31,17 @@ struct Layout {
   static constexpr int kVec = kVec_;
   static constexpr int kLanes = kLanes_;
 
+  // A warp is the least; sized for backward, so that it never fails where forward did not.
+  static bool fits(const Arguments<T>& a) {
+    return 32 / kLanes * group_bytes(a, true) <= kSharedBytes;
+  }
+
   static void run(const Arguments<T>& a, int64_t batch, bool backward) {
-    using A = AccumulateType<T>;
-    const int64_t group_bytes = shared_bytes<A>(a.levels * a.points, backward);
+    TORCH_CHECK_VALUE(fits(a), "levels * points is ", a.levels * a.points,
+                      ", too many for the CUDA kernel");
     int threads = 256;
-    while (threads > 32 && threads / kLanes * group_bytes > kSharedBytes) threads /= 2;
-    const int64_t bytes = threads / kLanes * group_bytes;
-    TORCH_CHECK_VALUE(bytes <= kSharedBytes, "levels * points is ", a.levels * a.points,
-                      ", too many for the CUDA kernel with ", a.channels, " channels a head");
-    const int64_t groups = threads / kLanes;
+    while (threads > 32 && threads / kLanes * group_bytes(a, backward) > kSharedBytes) threads /= 2;
+    const int64_t groups = threads / kLanes, bytes = groups * group_bytes(a, backward);
     const dim3 grid((a.queries + groups - 1) / groups, a.heads, batch);
     const auto stream = c10::cuda::getCurrentCUDAStream();
     if (backward) {
@@ -49,18 +51,33 @@ struct Layout {
     }
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
+
+ private:
+  static int64_t group_bytes(const Arguments<T>& a, bool backward) {
+    return shared_bytes<AccumulateType<T>>(a.levels * a.points, backward);
+  }
 };
+
+// Runs the layout for `kChannels` where it serves this call.
+template <typename T, int kChannels>
+bool run_fast(const Arguments<T>& a, int64_t batch, bool backward) {
+  constexpr int kVec = 16 / sizeof(T);
+  using Fast = Layout<T, kVec, kChannels / kVec>;
+  if (a.channels != kChannels || !Fast::fits(a)) return false;
+  Fast::run(a, batch, backward);
+  return true;
+}
 
 bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 template <typename T>
 void run(const Arguments<T>& a, int64_t batch, bool backward) {
   if constexpr (!std::is_same_v<T, double>) {
-    constexpr int kVec = 16 / sizeof(T);
     if (aligned(a.value) && aligned(backward ? a.grad_out : a.out)) {
-      if (a.channels == 16) return Layout<T, kVec, 16 / kVec>::run(a, batch, backward);
-      if (a.channels == 32) return Layout<T, kVec, 32 / kVec>::run(a, batch, backward);
-      if (a.channels == 64) return Layout<T, kVec, 64 / kVec>::run(a, batch, backward);
+      if (run_fast<T, 16>(a, batch, backward) || run_fast<T, 32>(a, batch, backward) ||
+          run_fast<T, 64>(a, batch, backward)) {
+        return;
+      }
     }
   }
   Layout<T, 1, 32>::run(a, batch, backward);
@@ -153,11 +170,10 @@ Tensor attend(const Tensor& value, IntArrayRef level_shapes, const Tensor* refer
 
 Gradients attend_backward(const Tensor& grad, const Tensor& value, IntArrayRef level_shapes,
                           const Tensor* reference, const Tensor& inputs, const Tensor& weights) {
+  const Problem p = check_all(value, level_shapes, reference, inputs, weights);
+  check_grad(p, value, grad);
   // Atomic additions come in any order.
   at::globalContext().alertNotDeterministic("the backward pass of ms_detr's deformable attention");
-  const Problem p = check_all(value, level_shapes, reference, inputs, weights);
-  TORCH_CHECK_VALUE(grad.sizes() == IntArrayRef({p.batch, p.queries, p.heads * p.channels}),
-                    "grad must be (B, Q, heads * channels)");
   const c10::cuda::CUDAGuard guard(value.device());
   const Inputs tensors = prepare(value, reference, inputs, weights);
   Tensor grad_value = at::zeros(value.sizes(), tensors.inputs.options());
