@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,9 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path} not found")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        # Published checkpoints hold their command line: a plain record, harmless to read.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, EOFError, OSError) as error:
         # The first sentence; the rest is about the reader's insides.
         reason = str(error).partition("\n")[0].partition(". ")[0] or "it is empty"

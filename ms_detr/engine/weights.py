@@ -14,6 +14,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..convert import convert_state_dict
 from .state import load_strictly, read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     path = download(source) if source.startswith(("http://", "https://")) else source
     state = state_of(read_checkpoint(path), path)
     if is_torchvision_resnet(state):
-        state = {f"backbone.{name}": value for name, value in from_torchvision(state).items()}
+        state = convert_state_dict(state, "torchvision")
     backbone_only = all(name.startswith("backbone.") for name in state)
     load_strictly(model, state, source, required="backbone." if backbone_only else "")
     logger.info("loaded %s%s", source, " (backbone only)" if backbone_only else "")
@@ -64,29 +65,6 @@ def state_of(content: Any, path: str) -> dict[str, Tensor]:
 def is_torchvision_resnet(state: Mapping[str, Tensor]) -> bool:
     """Whether names are those of torchvision's ResNets."""
     return {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight"} <= state.keys()
-
-
-# torchvision's names -> Detectron2's; the classifier and BatchNorm's counters have no place there.
-RENAMES = (
-    (re.compile(r"^conv1\."), "stem.conv1."),
-    (re.compile(r"^bn1\."), "stem.conv1.norm."),
-    (re.compile(r"^layer(\d)\."), lambda match: f"res{int(match[1]) + 1}."),
-    (re.compile(r"\.bn(\d)\."), r".conv\1.norm."),
-    (re.compile(r"\.downsample\.0\."), ".shortcut."),
-    (re.compile(r"\.downsample\.1\."), ".shortcut.norm."),
-)
-
-
-def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename torchvision's ResNet weights to Detectron2's names."""
-    renamed = {}
-    for name, value in state.items():
-        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
-            continue
-        for pattern, replacement in RENAMES:
-            name = pattern.sub(replacement, name)
-        renamed[name] = value
-    return renamed
 
 
 def download(url: str) -> str:

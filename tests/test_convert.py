@@ -1,0 +1,195 @@
+import argparse
+
+import pytest
+import torch
+import torchvision
+from detectron2.config import instantiate
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+from ms_detr.backbones import resnet50
+from ms_detr.cli import convert as verb
+from ms_detr.cli import main
+from ms_detr.config import load
+from ms_detr.convert import COCO_IDS, LAYOUTS, convert_state_dict, revert_state_dict
+from ms_detr.engine import load_model
+from ms_detr.engine.state import load_strictly
+
+from . import published
+from .conftest import ROOT
+
+# Layout, config, extra options of the checkpoint, entries as published (a checkpoint of each).
+CHECKPOINTS = {
+    "ms_detr": ("ms-detr", "ms_detr/ms_detr_r50_300q_12ep", {"aux_ffn": True}, 666),
+    "ms_detr_pp": (
+        "ms-detr",
+        "ms_detr/ms_detr_pp_r50_300q_12ep",
+        {"aux_ffn": True, "mixed": 300},
+        667,
+    ),
+    "ms_detr_pp_900": (
+        "ms-detr",
+        "ms_detr/ms_detr_pp_r50_900q_12ep",
+        {"aux_ffn": True, "mixed": 900},
+        667,
+    ),
+    "ms_detr_a": ("ms-detr", "ms_detr/ms_detr_a_r50_300q_12ep", {"separate": True}, 678),
+    "baseline": ("deformable-detr", "deformable_detr/deformable_detr_r50_300q_12ep", {}, 630),
+    "baseline_pp": (
+        "deformable-detr",
+        "deformable_detr/deformable_detr_pp_r50_300q_12ep",
+        {"mixed": 300},
+        631,
+    ),
+}
+
+
+def make_model(config, classes):
+    torch.manual_seed(0)
+    return instantiate(
+        load(ROOT / "configs" / f"{config}.py", [f"model.num_classes={classes}"]).model
+    )
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_every_tensor_finds_its_place_and_the_way_back(name):
+    layout, config, options, count = CHECKPOINTS[name]
+    state = published.two_stage(**options)
+    assert len(state) == count
+    converted = convert_state_dict(state, layout)
+    load_strictly(make_model(config, 91), converted, name)  # names and shapes, none left over
+    back = revert_state_dict(converted, layout)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("refined", [True, False])
+def test_one_stage(refined):
+    state = published.one_stage(refined=refined)
+    converted = convert_state_dict(state, "deformable-detr")
+    config = "refined" if refined else "one_stage"
+    model = make_model(f"deformable_detr/deformable_detr_{config}_r50_300q_12ep", 91)
+    load_strictly(model, converted, config)
+    queries = state["query_embed.weight"]
+    assert torch.equal(model.query_initializer.position, queries[:, :256])
+    assert torch.equal(model.query_initializer.content, queries[:, 256:])
+    assert torch.equal(
+        revert_state_dict(converted, "deformable-detr")["query_embed.weight"], queries
+    )
+
+
+def small(**options):
+    return published.two_stage(backbone=False, dim=8, ffn=8, layers=2, **options)
+
+
+def test_norms_and_feedforwards_by_what_they_follow():
+    """norm1 follows cross-attention and norm2 self-attention in both orders; 3 and 4 the FFNs."""
+    state = small(aux_ffn=True)
+    converted = convert_state_dict(state, "ms-detr")
+    ours, theirs = "decoder.layers.1.", "transformer.decoder.layers.1."
+    for mine, name in {
+        "sublayers.cross_attention.norm": "norm1",
+        "sublayers.self_attention.norm": "norm2",
+        "sublayers.ffn.norm": "norm3",
+        "taps.cross_attention.ffn.norm": "norm4",
+        "sublayers.ffn.linear1": "linear1",
+        "sublayers.ffn.linear2": "linear2",
+        "taps.cross_attention.ffn.linear1": "linear3",
+        "taps.cross_attention.ffn.linear2": "linear4",
+    }.items():
+        assert torch.equal(converted[f"{ours}{mine}.weight"], state[f"{theirs}{name}.weight"])
+    assert torch.equal(
+        converted["query_initializer.box_head.4.weight"], state["bbox_embed.2.layers.2.weight"]
+    )
+    assert torch.equal(converted["decoder.box_heads.1.2.bias"], state["bbox_embed.1.layers.1.bias"])
+
+
+def test_coco_rows():
+    things = sorted(category["id"] for category in COCO_CATEGORIES if category["isthing"])
+    assert list(COCO_IDS) == things
+    state = small(separate=True)
+    converted = convert_state_dict(state, "ms-detr", classes="coco91")
+    for key in ("weight", "bias"):
+        for ours, theirs in (
+            ("decoder.class_heads", "class_embed"),
+            ("decoder.tap_class_heads.ffn", "class_embed_o2m"),
+        ):
+            expected = torch.stack([state[f"{theirs}.1.{key}"][i] for i in things])
+            assert torch.equal(converted[f"{ours}.1.{key}"], expected)
+        # Row 0 is the objectness that ranks the proposals.
+        expected = state[f"class_embed.2.{key}"][:80]
+        assert torch.equal(converted[f"query_initializer.class_head.{key}"], expected)
+    with pytest.raises(ValueError, match="80 rows; published ones have 91"):
+        revert_state_dict(converted)
+
+
+def test_h_detr_leaves_its_training_queries():
+    state = small(mixed=1800)
+    converted = convert_state_dict(state, "h-detr")
+    assert torch.equal(converted["query_initializer.content"], state["query_embed.weight"][:300])
+    with pytest.raises(ValueError, match="no way back to h-detr"):
+        revert_state_dict(converted, "h-detr")
+
+
+def test_torchvision():
+    state = torchvision.models.resnet50(weights=None).state_dict()
+    backbone = torch.nn.Module()
+    backbone.backbone = resnet50()
+    load_strictly(backbone, convert_state_dict(state, "torchvision"), "torchvision")
+    with pytest.raises(ValueError, match="no way back to torchvision"):
+        revert_state_dict({}, "torchvision")
+
+
+def test_what_is_unknown_is_named():
+    state = small() | {"transformer.decoder.norm.weight": torch.zeros(1), "x.y": torch.zeros(1)}
+    with pytest.raises(
+        ValueError, match=r"2 tensors are unknown in .* transformer\.decoder\.norm\.weight, x\.y"
+    ):
+        convert_state_dict(state, "deformable-detr")
+    with pytest.raises(ValueError, match="12 tensors are unknown .*norm4"):
+        convert_state_dict(small(aux_ffn=True), "deformable-detr")
+    ours = convert_state_dict(small(aux_ffn=True), "ms-detr")
+    with pytest.raises(ValueError, match="12 tensors have no place in deformable-detr: .*taps"):
+        revert_state_dict(ours, "deformable-detr")
+
+
+def test_copies_have_to_be_copies():
+    state = small()
+    state["transformer.decoder.bbox_embed.1.layers.0.bias"] = torch.zeros(8)
+    with pytest.raises(ValueError, match=r"expected to repeat bbox_embed\.1\.layers\.0\.bias"):
+        convert_state_dict(state, "ms-detr")
+
+
+def test_wrong_choices():
+    with pytest.raises(ValueError, match="no layout 'detrex'; there are ms-detr, deformable-detr"):
+        convert_state_dict({}, "detrex")
+    with pytest.raises(ValueError, match="classes must be one of"):
+        convert_state_dict(small(), "ms-detr", classes="coco80")
+    with pytest.raises(ValueError, match="has 5 rows, not 91: convert with classes 'keep'"):
+        convert_state_dict(small(classes=5), "ms-detr", classes="coco91")
+
+
+def test_command_makes_a_file_that_a_model_loads(tmp_path, capsys):
+    """Like a published file: beside the parameters an optimiser and a command line."""
+    source, target = tmp_path / "published.pth", tmp_path / "new" / "converted.pth"
+    state = published.two_stage(aux_ffn=True)
+    args = argparse.Namespace(lr=2e-4, dataset_file="coco")
+    torch.save({"model": state, "optimizer": {}, "epoch": 11, "args": args}, source)
+    assert main(["convert", str(source), str(target), "--from", "ms-detr"]) == 0
+    assert "from 666 of" in capsys.readouterr().out
+    model = load_model(load("ms_detr/ms_detr_r50_300q_12ep.py"), str(target))
+    expected = state["class_embed.5.bias"][list(COCO_IDS)]
+    assert torch.equal(model.decoder.class_heads[5].bias.cpu(), expected)
+    assert target.stat().st_size < 1.01 * sum(4 * p.numel() for p in model.state_dict().values())
+    assert main(["convert", str(source), str(target), "--from", "ms-detr"]) == 2
+    assert "exists; choose another file" in capsys.readouterr().err
+
+
+def test_command_refuses_files_with_code(tmp_path, capsys):
+    source = tmp_path / "evil.pth"
+    torch.save({"model": {}, "hook": print}, source)
+    assert main(["convert", str(source), str(tmp_path / "x.pth"), "--from", "ms-detr"]) == 2
+    assert "could run code" in capsys.readouterr().err
+
+
+def test_command_offers_every_layout():
+    assert set(verb.SOURCES) == LAYOUTS.keys()
