@@ -1,5 +1,5 @@
 """Measure speed. `step`: training steps of several configs against the first one; `op`: the
-compiled operator against pure torch.
+compiled operator against pure torch; `criterion`: matching and losses against the usual loop.
 """
 
 import argparse
@@ -23,11 +23,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     op.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
     op.add_argument("--threads", type=int, default=None, help="CPU threads")
     op.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    criterion = what.add_parser("criterion", help="matching and losses against the usual loop")
+    criterion.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    criterion.add_argument("--batch", type=int, nargs="+", default=[2, 8])
+    criterion.add_argument("--queries", type=int, nargs="+", default=[300, 900])
+    criterion.add_argument("--objects", type=int, nargs="+", default=[7, 30], help="an image")
+    criterion.add_argument("--tokens", type=int, help="of the encoder term (default: as queries)")
+    criterion.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
+    criterion.add_argument("--threads", type=int, default=None, help="CPU threads")
+    criterion.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    for parser_of, function in ((step, _step), (op, _operator), (criterion, _criterion)):
+        parser_of.set_defaults(measure=function)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print a table or JSON."""
-    return _operator(args) if args.what == "op" else _step(args)
+    return args.measure(args)
+
+
+def _criterion(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ms_detr.benchmarks.criterion import compare_criterion
+
+    rows = compare_criterion(
+        args.device, args.batch, args.queries, args.objects, args.tokens, args.rounds, args.threads
+    )
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    formats = ("", "", "", "", ".2f", ".2f", ".2f", ".0e", "")
+    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
+    return 0
 
 
 def _step(args: argparse.Namespace) -> int:

@@ -42,15 +42,18 @@ def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(positive, numerator / denominator.where(positive, 1.0), 0.0)
 
 
-def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """IoU and union of two broadcastable sets of cxcywh boxes, with their corners."""
-    a, b = cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
-        min=0
-    )
-    intersection = sides.prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
-    return _divide(intersection, union), union, a, b
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """IoU, union and area of the enclosing box of two broadcastable sets of cxcywh boxes."""
+    # Coordinate by coordinate: an innermost axis of two or four would be slow.
+    ax1, ay1, ax2, ay2 = cxcywh_to_xyxy(a).unbind(-1)
+    bx1, by1, bx2, by2 = cxcywh_to_xyxy(b).unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    intersection = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
+    hull_width = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
+    hull_height = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    return _divide(intersection, union), union, hull_width * hull_height
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -67,7 +70,5 @@ def generalized_box_iou(a: Tensor, b: Tensor) -> Tensor:
     Two boxes without area have no IoU; their enclosing box still counts. If that has no area
     either, the value is 0.
     """
-    iou, union, a, b = _overlap(a, b)
-    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    area = hull.prod(-1)
-    return iou - _divide(area - union, area)
+    iou, union, hull = _overlap(a, b)
+    return iou - _divide(hull - union, hull)

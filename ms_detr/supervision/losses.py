@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ..layers.boxes import generalized_box_iou
@@ -81,7 +83,31 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Te
     positive = labels < num_classes
     own = logits.gather(-1, labels.clamp(max=num_classes - 1)[..., None])[..., 0]
     correction = (cost(own, True) - cost(own, False)) * positive
-    return cost(logits, False).sum((1, 2, 3)) + correction.sum((1, 2))
+    background = cast(Tensor, _Background.apply(logits, gamma))
+    return (1 - alpha) * background + correction.sum((1, 2))
+
+
+class _Background(torch.autograd.Function):
+    """Sum over all but the first axis of ``p**gamma * -log(1 - p)``, and its derivative with it.
+
+    Nearly all of a step's loss arithmetic is here: in one go it takes a quarter of autograd's time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, gamma: float) -> Tensor:
+        p = logits.sigmoid()
+        # softplus(x) = max(x, 0) - log(sigmoid(|x|)), many times faster than F.softplus on a CPU.
+        cost = logits.abs().sigmoid_().log_().neg_().add_(logits.clamp(min=0))
+        power = p**gamma
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward((1 - p).mul_(cost).mul_(gamma).add_(p).mul_(power))
+        return power.mul_(cost).flatten(1).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (derivative,) = ctx.saved_tensors
+        return derivative * grad.view(-1, *[1] * (derivative.dim() - 1)), None
 
 
 class Loss(ABC):

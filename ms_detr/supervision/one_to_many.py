@@ -27,9 +27,14 @@ def match_score(predictions: PredictionSet, targets: Targets, alpha: float) -> T
 
 def stable_topk(score: Tensor, k: int) -> Tensor:
     """Indices of the ``k`` highest of the last axis, best first; of equal ones the lower first."""
-    if k == 1:
-        return score.argmax(-1, keepdim=True)
-    return score.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    if k > 16:
+        return score.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    # topk leaves the order of equal ones open; argmax takes the first one.
+    left, best = score.clone(), []
+    for _ in range(k):
+        best.append(left.argmax(-1, keepdim=True))
+        left.scatter_(-1, best[-1], -float("inf"))
+    return torch.cat(best, -1)
 
 
 class OneToManyAssigner(Assigner):
