@@ -42,11 +42,17 @@ def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(positive, numerator / denominator.where(positive, 1.0), 0.0)
 
 
+def _corners(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x1, y1, x2, y2 as dense tensors: arithmetic on an innermost axis of four is slow."""
+    x, y, width, height = boxes.unbind(-1)
+    half_width, half_height = 0.5 * width, 0.5 * height
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
 def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """IoU, union and area of the enclosing box of two broadcastable sets of cxcywh boxes."""
-    # Coordinate by coordinate: an innermost axis of two or four would be slow.
-    ax1, ay1, ax2, ay2 = cxcywh_to_xyxy(a).unbind(-1)
-    bx1, by1, bx2, by2 = cxcywh_to_xyxy(b).unbind(-1)
+    ax1, ay1, ax2, ay2 = _corners(a)
+    bx1, by1, bx2, by2 = _corners(b)
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
     intersection = width * height
