@@ -1,33 +1,121 @@
-"""Draw what a trained model predicts on its test images, beside the annotations."""
+"""Draw predictions, candidates, assignments, sampling points of models, or losses of runs."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
+    views = parser.add_subparsers(dest="view", required=True, metavar="VIEW")
+    predictions = views.add_parser("predictions", help="predictions beside annotations")
+    _one_model(predictions, count=16)
+    predictions.add_argument(
+        "--threshold", type=float, default=0.3, help="least score that is drawn (default: 0.3)"
+    )
+    assignments = views.add_parser("assignments", help="which queries learn which objects")
+    _one_model(assignments, count=4)
+    sampling = views.add_parser("sampling", help="where a query looks, layer by layer")
+    _one_model(sampling, count=4)
+    sampling.add_argument("--query", type=int, help="its number (default: the best-scored one)")
+    candidates = views.add_parser("candidates", help="the best-scored boxes of several models")
+    candidates.add_argument(
+        "--run",
+        action="append",
+        nargs=3,
+        required=True,
+        metavar=("NAME", "CONFIG", "WEIGHTS"),
+        dest="runs",
+        help="once for every panel",
+    )
+    candidates.add_argument("--output", required=True, type=Path, help="folder for the pictures")
+    candidates.add_argument("--count", type=int, default=8, help="images (default: 8)")
+    candidates.add_argument("--top", type=int, default=20, help="boxes (default: 20)")
+    candidates.add_argument("opts", nargs="*", help="config overrides for all, key=value")
+    losses = views.add_parser("losses", help="one-to-one losses of several runs over time")
+    losses.add_argument(
+        "--run",
+        action="append",
+        nargs=2,
+        required=True,
+        metavar=("NAME", "FOLDER"),
+        dest="runs",
+        help="a run's train.output_dir; once for every curve",
+    )
+    losses.add_argument("--output", required=True, type=Path, help="the picture, a .png file")
+    drawn = {
+        predictions: _predictions,
+        assignments: _assignments,
+        sampling: _sampling,
+        candidates: _candidates,
+        losses: _losses,
+    }
+    for view, draw in drawn.items():
+        view.set_defaults(draw=draw)
+
+
+def _one_model(parser: argparse.ArgumentParser, count: int) -> None:
     parser.add_argument("--config-file", required=True, help="config the model was trained with")
     parser.add_argument("--weights", required=True, type=Path, help="checkpoint, a .pth file")
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
-    parser.add_argument("--count", type=int, default=16, help="images (default: 16)")
-    parser.add_argument(
-        "--threshold", type=float, default=0.3, help="least score that is drawn (default: 0.3)"
-    )
+    parser.add_argument("--count", type=int, default=count, help=f"images (default: {count})")
     parser.add_argument("opts", nargs="*", help="config overrides, key=value")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and say where."""
+    if getattr(args, "count", 1) < 1:
+        raise ValueError(f"--count must be at least 1, got {args.count}")
+    args.draw(args)
+    return 0
+
+
+def _load(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The model, and the config of its test images."""
     from ms_detr.config import load
     from ms_detr.engine import load_model
+
+    cfg = load(args.config_file, args.opts)
+    return load_model(cfg, str(args.weights)), cfg.dataloader.test
+
+
+def _predictions(args: argparse.Namespace) -> None:
     from ms_detr.visualization import draw_predictions
 
-    if args.count < 1:
-        raise ValueError(f"--count must be at least 1, got {args.count}")
-    cfg = load(args.config_file, args.opts)
-    model = load_model(cfg, str(args.weights))
-    files = draw_predictions(
-        model, cfg.dataloader.test, args.output, count=args.count, threshold=args.threshold
-    )
+    files = draw_predictions(*_load(args), args.output, count=args.count, threshold=args.threshold)
     print(f"{len(files) - 1} images drawn; all of them in {files[0]}")
-    return 0
+
+
+def _assignments(args: argparse.Namespace) -> None:
+    from ms_detr.visualization import draw_assignments
+
+    _tell(draw_assignments(*_load(args), args.output, count=args.count))
+
+
+def _sampling(args: argparse.Namespace) -> None:
+    from ms_detr.visualization import draw_sampling
+
+    _tell(draw_sampling(*_load(args), args.output, count=args.count, query=args.query))
+
+
+def _candidates(args: argparse.Namespace) -> None:
+    from ms_detr.config import load
+    from ms_detr.engine import load_model
+    from ms_detr.visualization import draw_candidates
+
+    configs = {name: load(config, args.opts) for name, config, _ in args.runs}
+    if len(configs) < len(args.runs):
+        raise ValueError("--run: every model needs a name of its own")
+    models = {name: load_model(configs[name], weights) for name, _, weights in args.runs}
+    loader = next(iter(configs.values())).dataloader.test
+    _tell(draw_candidates(models, loader, args.output, count=args.count, top=args.top))
+
+
+def _losses(args: argparse.Namespace) -> None:
+    from ms_detr.visualization import draw_losses
+
+    print(f"drawn: {draw_losses({name: Path(folder) for name, folder in args.runs}, args.output)}")
+
+
+def _tell(files: list[Path]) -> None:
+    print(f"{len(files)} images drawn, the first one is {files[0]}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import fused_deformable_attention
+from ..ops.reference import sampling_locations
 from ..structures import Memory
 
 
@@ -66,14 +67,28 @@ class DeformableAttention(nn.Module):
         Returns:
             (B, Q, C).
         """
-        batch, num_queries, _ = query.shape
         value = self.value_proj(memory.tokens)
         value = value.masked_fill(memory.grid.padding_mask[..., None], 0.0)
         value = value.unflatten(-1, (self.num_heads, -1))
-        per_level = (batch, num_queries, self.num_heads, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).view(*per_level, 2)
-        logits = self.attention_weights(query).view(per_level)
+        offsets, logits = self._predict(query)
         attended = fused_deformable_attention(
             value, memory.grid.level_shapes, reference, offsets, logits
         )
         return self.output_proj(attended)
+
+    def _predict(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (B, Q, heads, V, points, 2) and logits (B, Q, heads, V, points)."""
+        per_level = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
+        offsets = self.sampling_offsets(query).view(*per_level, 2)
+        return offsets, self.attention_weights(query).view(per_level)
+
+    def samples(self, query: Tensor, reference: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Where the queries look and how much each place counts; arguments as in a call.
+
+        Returns:
+            Locations (B, Q, heads, V, points, 2) as (x, y) in [0, 1] of each padded level, and
+            weights (B, Q, heads, V, points), 1 together for each head.
+        """
+        offsets, logits = self._predict(query)
+        locations = sampling_locations(reference, offsets, memory.grid.level_shapes)
+        return locations, logits.flatten(3).softmax(-1).view_as(logits)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from ..structures import NonFiniteError, Predictions, Targets
+from ..structures import Assignment, NonFiniteError, Predictions, Targets
 from .term import SupervisionTerm
 
 
@@ -41,30 +41,35 @@ class Criterion(nn.Module):
             KeyError: if a term's source was not predicted.
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
-        sources = {name: predictions[term.source] for name, term in self.terms.items()}
         with torch.no_grad():
             num_objects = count_objects(targets)
-            costs = {
-                name: term.assigner.host_costs(sources[name], targets)
-                for name, term in self.terms.items()
-            }
-            host = to_host({name: cost for name, cost in costs.items() if cost is not None})
-            for name, cost in host.items():
-                _check_finite(name, cost)
-            assignments = {
-                name: term.assigner.assign(sources[name], targets, host.get(name))
-                for name, term in self.terms.items()
-            }
-            final = {
-                name: term.assigner.combine(assignments[name], sources[name], assignments)
-                for name, term in self.terms.items()
-            }
+        assignments = self.assign(predictions, targets)
         return {
             f"{name}/{loss}": value
             for name, term in self.terms.items()
             for loss, value in term.compute(
-                sources[name], targets, final[name], num_objects
+                predictions[term.source], targets, assignments[name], num_objects
             ).items()
+        }
+
+    @torch.no_grad()
+    def assign(self, predictions: Predictions, targets: Targets) -> dict[str, Assignment]:
+        """Which queries learn which objects, by term; raises as a call does."""
+        sources = {name: predictions[term.source] for name, term in self.terms.items()}
+        costs = {
+            name: term.assigner.host_costs(sources[name], targets)
+            for name, term in self.terms.items()
+        }
+        host = to_host({name: cost for name, cost in costs.items() if cost is not None})
+        for name, cost in host.items():
+            _check_finite(name, cost)
+        assignments = {
+            name: term.assigner.assign(sources[name], targets, host.get(name))
+            for name, term in self.terms.items()
+        }
+        return {
+            name: term.assigner.combine(assignments[name], sources[name], assignments)
+            for name, term in self.terms.items()
         }
 
 

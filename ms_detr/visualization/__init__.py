@@ -1,5 +1,15 @@
 """Pictures."""
 
+from .assignments import draw_assignments
+from .candidates import draw_candidates
+from .losses import draw_losses
 from .predictions import draw_predictions
+from .sampling import draw_sampling
 
-__all__ = ["draw_predictions"]
+__all__ = [
+    "draw_assignments",
+    "draw_candidates",
+    "draw_losses",
+    "draw_predictions",
+    "draw_sampling",
+]

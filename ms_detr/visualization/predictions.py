@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from detectron2.config import instantiate
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
 from omegaconf import DictConfig
 from PIL import Image
 
-from ..data import check_classes
 from ..meta_arch import MSDETR
-
-SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
+from .scene import canvas, choose, evaluating, sheet, side_by_side
 
 
 def draw_predictions(
@@ -36,23 +27,16 @@ def draw_predictions(
         The files; the sheet is the first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    dataset, mapper = instantiate(loader.dataset), instantiate(loader.mapper)
-    check_classes(loader.dataset.name, model.num_classes)
+    chosen, mapper = choose(loader, model.num_classes, count)
     metadata = MetadataCatalog.get(loader.dataset.name)
-    chosen = dataset[:: max(1, len(dataset) // count)][:count]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            found = [model([mapper(record)])[0]["instances"].to("cpu") for record in chosen]
-    finally:
-        model.train(training)
+    with evaluating(model):
+        found = [model([mapper(record)])[0]["instances"].to("cpu") for record in chosen]
     pictures = [
         _pair(record, instances[instances.scores >= threshold], metadata)
         for record, instances in zip(chosen, found, strict=True)
     ]
     files = [folder / "predictions.png"]
-    _sheet(pictures).save(files[0])
+    sheet(pictures).save(files[0])
     for record, picture in zip(chosen, pictures, strict=True):
         files.append(folder / f"{record['image_id']}_{Path(record['file_name']).stem}.png")
         picture.save(files[-1])
@@ -61,21 +45,6 @@ def draw_predictions(
 
 def _pair(record: dict[str, Any], instances: Instances, metadata: Metadata) -> Image.Image:
     """Annotations left, predictions right."""
-    image = utils.read_image(record["file_name"], "RGB")
-    scale = max(1.0, SHORT_SIDE / min(image.shape[:2]))
-    truth = Visualizer(image, metadata, scale, ColorMode.IMAGE).draw_dataset_dict(record)
-    guess = Visualizer(image, metadata, scale, ColorMode.IMAGE)
-    guess = guess.draw_instance_predictions(instances)
-    gap = np.full((truth.get_image().shape[0], 8, 3), 255, np.uint8)
-    return Image.fromarray(np.hstack((truth.get_image(), gap, guess.get_image())))
-
-
-def _sheet(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
-    """All pictures in one, two pairs a row."""
-    width = max(picture.width for picture in pictures) + 16
-    height = max(picture.height for picture in pictures) + 16
-    rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (width * columns, height * rows), "white")
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % columns * width, index // columns * height))
-    return sheet
+    truth = canvas(record, metadata).draw_dataset_dict(record)
+    guess = canvas(record, metadata).draw_instance_predictions(instances)
+    return Image.fromarray(side_by_side([truth.get_image(), guess.get_image()]))

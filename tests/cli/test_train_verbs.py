@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from ms_detr.cli import main
 from ms_detr.ops import status
+from ms_detr.visualization.losses import read_losses
 from tests.ops.inputs import needs_compiled
 
 CONFIG = "demo/ms_detr.py"
@@ -71,7 +73,16 @@ def test_compare_names_the_run_that_failed(overrides, tmp_path, capsys):
 
 def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys):
     folder, _ = compared
-    words = ["visualize", "--config-file", CONFIG, "--output", str(tmp_path), "--count", "3"]
+    words = [
+        "visualize",
+        "predictions",
+        "--config-file",
+        CONFIG,
+        "--output",
+        str(tmp_path),
+        "--count",
+        "3",
+    ]
     weights = str(folder / "mixed" / "seed3" / "model_final.pth")
     assert main([*words, "--weights", weights, "--threshold", "0", *overrides]) == 0
     assert "3 images drawn" in capsys.readouterr().out
@@ -87,7 +98,16 @@ def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys
 def test_visualize_refuses_weights_of_another_model(compared, overrides, tmp_path, capsys):
     folder, _ = compared
     weights = str(folder / "mixed" / "seed3" / "model_final.pth")
-    words = ["visualize", "--config-file", CONFIG, "--output", str(tmp_path), "--weights", weights]
+    words = [
+        "visualize",
+        "predictions",
+        "--config-file",
+        CONFIG,
+        "--output",
+        str(tmp_path),
+        "--weights",
+        weights,
+    ]
     assert main([*words, *overrides, "model.num_classes=7"]) == 2
     assert "num_classes" in capsys.readouterr().err
 
@@ -100,6 +120,77 @@ def test_benchmark_step_gives_ratios_to_the_first(overrides, capsys):
     assert [row["config"] for row in rows] == [CONFIG, "demo/deformable_detr.py"]
     assert rows[0][f"ratio to {CONFIG}"] == 1
     assert all(row["seconds a step"] > 0 for row in rows)
+
+
+def weights_of(folder, name):
+    return str(folder / name / "seed3" / "model_final.pth")
+
+
+@pytest.mark.parametrize(("view", "panels", "rows"), [("assignments", 1, 2), ("sampling", 1, 1)])
+def test_visualize_the_insides(compared, overrides, tmp_path, capsys, view, panels, rows):
+    """A column a decoder layer (one here); for assignments a row for o2o and one for o2m."""
+    folder, _ = compared
+    words = ["visualize", view, "--config-file", CONFIG, "--weights", weights_of(folder, "mixed")]
+    assert main([*words, "--output", str(tmp_path), "--count", "2", *overrides]) == 0
+    assert "2 images drawn" in capsys.readouterr().out
+    files = sorted(tmp_path.glob(f"*_{view}.png"))
+    assert len(files) == 2
+    with Image.open(files[0]) as picture:
+        assert picture.size == (384 * panels + 8 * (panels - 1), 384 * rows + 8 * (rows - 1))
+
+
+def test_visualize_a_query_that_is_not_there(compared, overrides, tmp_path, capsys):
+    folder, _ = compared
+    words = ["visualize", "sampling", "--config-file", CONFIG, "--query", "20", "--output"]
+    words += [str(tmp_path), "--weights", weights_of(folder, "mixed"), *overrides]
+    assert main(words) == 2
+    assert "there are queries 0 to 19, not 20" in capsys.readouterr().err
+
+
+def test_visualize_candidates_side_by_side(compared, overrides, tmp_path, capsys):
+    folder, _ = compared
+    words = ["visualize", "candidates", "--output", str(tmp_path), "--count", "2"]
+    for name, config in (("baseline", "demo/deformable_detr.py"), ("mixed", CONFIG)):
+        words += ["--run", name, config, weights_of(folder, name)]
+    assert main([*words, *overrides]) == 0
+    assert "2 images drawn" in capsys.readouterr().out
+    files = sorted(tmp_path.glob("*_candidates.png"))
+    with Image.open(files[0]) as picture:
+        assert picture.size == (3 * 384 + 2 * 8, 384)
+        truth, *models = (picture.crop((x, 0, x + 384, 384)).tobytes() for x in (0, 392, 784))
+        assert len({truth, *models}) == 3
+
+
+def test_visualize_losses_of_runs(compared, tmp_path, capsys):
+    folder, _ = compared
+    words = ["visualize", "losses", "--output", str(tmp_path / "losses.png")]
+    for name in ("baseline", "mixed"):
+        words += ["--run", name, str(folder / name / "seed3")]
+    assert main(words) == 0
+    with Image.open(tmp_path / "losses.png") as picture:
+        assert picture.width > 1000
+    assert main([*words, "--run", "none", str(tmp_path)]) == 2
+    assert "metrics.json is missing: give the train.output_dir of a run" in capsys.readouterr().err
+
+
+def test_losses_are_read_without_their_weights(tmp_path):
+    """Summed over layers; runs differ in weights, which is not what the curves are to show."""
+    loss = {
+        "class": {"weight": 2.0},
+        "bbox": {"weight": 5.0},
+        "giou": {"weight": 0.5},
+        "_target_": "x",
+    }
+    term = {"weight": 2.0, "losses": loss}
+    config = {"model": {"criterion": {"terms": {"o2o": term}}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    line = {"iteration": 9, "o2o/loss_class/0": 4.0, "o2o/loss_class/1": 8.0, "o2o/loss": 99.0}
+    line |= {"o2o/loss_bbox/0": 10.0, "o2o/loss_giou/1": 3.0, "o2m/loss_class/0": 50.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(line) + "\n" + json.dumps({"AP": 3}))
+    assert read_losses(tmp_path) == {"classification": [(9, 3.0)], "box": [(9, 4.0)]}
+    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 1}))
+    with pytest.raises(ValueError, match="no losses of the term 'o2o'"):
+        read_losses(tmp_path)
 
 
 @needs_compiled

@@ -1,0 +1,58 @@
+"""Which queries each supervision term assigns to each object, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+from matplotlib import colormaps
+from omegaconf import DictConfig
+from PIL import Image
+
+from ..meta_arch import MSDETR
+from .scene import canvas, choose, evaluating, pixel_corners, side_by_side, stacked
+
+
+def draw_assignments(model: MSDETR, loader: DictConfig, folder: Path, count: int = 4) -> list[Path]:
+    """Write a picture an image: a row a term, a column a layer, an object and its queries a colour.
+
+    Dashed: objects; solid: the boxes that the assigned queries predict there.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen, mapper = choose(loader, model.num_classes, count, objects=True)
+    metadata = MetadataCatalog.get(loader.dataset.name)
+    files = []
+    for record in chosen:
+        inputs = [mapper(record)]
+        with evaluating(model):
+            images, padding_mask = model.preprocess(inputs)
+            targets = model.targets(inputs)
+            predictions = model.forward_tensors(images, padding_mask, targets)
+            assignments = model.criterion.assign(predictions, targets)
+        objects = pixel_corners(targets.boxes[0], record)
+        rows = []
+        for name, assignment in assignments.items():
+            made = predictions[model.criterion.terms[name].source]
+            if not made.layered:
+                continue
+            panels = []
+            for layer in range(len(made.boxes)):
+                panel = canvas(record, metadata)
+                boxes = pixel_corners(made.boxes[layer, 0], record)
+                for g in range(targets.counts[0]):
+                    color = colormaps["tab10"](g % 10)
+                    panel.draw_box(objects[g], alpha=0.9, edge_color=color, line_style="--")
+                    slots = assignment.query[layer, 0, g][assignment.valid[layer, 0, g]]
+                    for query in slots.tolist():
+                        panel.draw_box(boxes[query], alpha=0.9, edge_color=color)
+                title = f"{name}, layer {layer}"
+                panel.draw_text(title, (4, 4), horizontal_alignment="left", font_size=5)
+                panels.append(panel.output.get_image())
+            rows.append(side_by_side(panels))
+        stem = Path(record["file_name"]).stem
+        files.append(folder / f"{record['image_id']}_{stem}_assignments.png")
+        Image.fromarray(stacked(rows)).save(files[-1])
+    return files

@@ -1,0 +1,51 @@
+"""The best-scored boxes of models, duplicates and all (MS-DETR, arXiv:2401.03989, Fig. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from matplotlib import colormaps
+from omegaconf import DictConfig
+from PIL import Image
+
+from ..meta_arch import MSDETR
+from .scene import canvas, choose, evaluating, side_by_side
+
+
+def draw_candidates(
+    models: Mapping[str, MSDETR], loader: DictConfig, folder: Path, count: int = 8, top: int = 20
+) -> list[Path]:
+    """Write a picture an image: annotations, then each model's ``top`` boxes, brighter with rank.
+
+    Args:
+        models: by name, in the order of the panels; all of the classes of the dataset.
+        loader: the config's ``dataloader.test``.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    num_classes = next(iter(models.values())).num_classes
+    chosen, mapper = choose(loader, num_classes, count)
+    metadata = MetadataCatalog.get(loader.dataset.name)
+    files = []
+    for record in chosen:
+        panels = [canvas(record, metadata).draw_dataset_dict(record).get_image()]
+        for name, model in models.items():
+            with evaluating(model):
+                instances = model([mapper(record)])[0]["instances"].to("cpu")
+            panel = canvas(record, metadata)
+            # From the least score on, so that the best boxes are on top.
+            boxes = instances.pred_boxes.tensor[:top].numpy()
+            for rank in range(len(boxes) - 1, -1, -1):
+                color = colormaps["plasma"](1 - rank / top)
+                panel.draw_box(boxes[rank], alpha=0.9, edge_color=color)
+            panel.draw_text(name, (4, 4), horizontal_alignment="left", font_size=5)
+            panels.append(panel.output.get_image())
+        stem = Path(record["file_name"]).stem
+        files.append(folder / f"{record['image_id']}_{stem}_candidates.png")
+        Image.fromarray(np.ascontiguousarray(side_by_side(panels))).save(files[-1])
+    return files

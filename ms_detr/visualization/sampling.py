@@ -1,0 +1,107 @@
+"""Where a query looks: its reference box and sampling points in every decoder layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from matplotlib import colormaps
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+
+from ..layers import DeformableAttention, DeformableSublayer
+from ..meta_arch import MSDETR
+from ..modeling import DecoderLayer
+from ..modeling.decoder import OUTPUT
+from .scene import canvas, choose, evaluating, pixel_corners, side_by_side
+
+CROSS_ATTENTION = "cross_attention"
+
+
+def draw_sampling(
+    model: MSDETR, loader: DictConfig, folder: Path, count: int = 4, query: int | None = None
+) -> list[Path]:
+    """Write a picture an image with a panel a layer: reference box, points by level and weight.
+
+    Args:
+        query: the query that is shown; None takes the one with the highest score.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen, mapper = choose(loader, model.num_classes, count)
+    metadata = MetadataCatalog.get(loader.dataset.name)
+    files = []
+    for record in chosen:
+        calls, logits, ratios = _record_calls(model, mapper(record))
+        index = int(logits.amax(-1).argmax()) if query is None else query
+        if not 0 <= index < len(logits):
+            raise ValueError(f"there are queries 0 to {len(logits) - 1}, not {index}")
+        panels = []
+        for layer, (reference, locations, weights) in enumerate(calls):
+            panel = canvas(record, metadata)
+            box = pixel_corners(reference[index] / ratios.repeat(reference.shape[-1] // 2), record)
+            if reference.shape[-1] == 4:
+                panel.draw_box(box, alpha=0.9, edge_color="w")
+            _draw_points(panel, locations[index] / ratios, weights[index], record)
+            title = f"query {index}, layer {layer}"
+            panel.draw_text(title, (4, 4), horizontal_alignment="left", font_size=5)
+            panels.append(panel.output.get_image())
+        stem = Path(record["file_name"]).stem
+        files.append(folder / f"{record['image_id']}_{stem}_sampling.png")
+        Image.fromarray(side_by_side(panels)).save(files[-1])
+    return files
+
+
+def _record_calls(model: MSDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, Tensor]:
+    """Run the model on one image and watch its cross-attention.
+
+    Returns:
+        A triple a layer of the first level's references (Q, 2 or 4), locations
+        (Q, heads, V, points, 2) and weights (Q, heads, V, points); logits (Q, K); and the valid
+        share of width and height (2,).
+    """
+    calls = []
+
+    def watch(module: DeformableAttention, arguments: tuple) -> None:
+        locations, weights = module.samples(*arguments)
+        calls.append((arguments[1][0, :, 0], locations[0], weights[0]))
+
+    layers = (cast(DecoderLayer, layer) for layer in model.decoder.layers)
+    modules = [layer.sublayers[CROSS_ATTENTION] for layer in layers]
+    handles = [
+        cast(DeformableSublayer, module).attention.register_forward_pre_hook(watch)
+        for module in modules
+    ]
+    try:
+        with evaluating(model):
+            images, padding_mask = model.preprocess([inputs])
+            predictions = model.forward_tensors(images, padding_mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+    valid = ~padding_mask[0]
+    ratios = torch.stack((valid[0].float().mean(), valid[:, 0].float().mean()))
+    return calls, predictions[OUTPUT].logits[-1, 0], ratios
+
+
+def _draw_points(panel: Any, locations: Tensor, weights: Tensor, record: dict[str, Any]) -> None:
+    """Circles as large as their weights, a colour a level."""
+    size = locations.new_tensor((record["width"], record["height"]))
+    pixels = (locations * size).cpu().numpy()
+    strength = np.sqrt((weights / weights.max()).cpu().numpy())
+    heads, levels, points = strength.shape
+    radius = max(record["width"], record["height"]) / 60
+    for head in range(heads):
+        for level in range(levels):
+            for point in range(points):
+                panel.draw_circle(
+                    tuple(pixels[head, level, point]),
+                    color=colormaps["tab10"](level)[:3],
+                    radius=radius * strength[head, level, point],
+                )

@@ -1,0 +1,91 @@
+"""What the pictures share: images with boxes on them, and sheets of pictures."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import Metadata
+from detectron2.data import detection_utils as utils
+from detectron2.utils.visualizer import ColorMode, Visualizer
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import nn
+
+from ..data import check_classes
+
+SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
+GAP = 8
+
+
+def choose(
+    loader: DictConfig, num_classes: int, count: int, objects: bool = False
+) -> tuple[list[dict[str, Any]], Any]:
+    """``count`` evenly spread records of the config's ``dataloader.test``, and its mapper.
+
+    Args:
+        objects: the mapper hands out the annotations too.
+    """
+    mapping = copy.deepcopy(loader.mapper)
+    OmegaConf.update(mapping, "is_train", objects, force_add=True)
+    dataset, mapper = instantiate(loader.dataset), instantiate(mapping)
+    check_classes(loader.dataset.name, num_classes)
+    return dataset[:: max(1, len(dataset) // count)][:count], mapper
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the model is as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def canvas(record: dict[str, Any], metadata: Metadata) -> Visualizer:
+    """The record's image to draw on, at least `SHORT_SIDE` pixels."""
+    image = utils.read_image(record["file_name"], "RGB")
+    scale = max(1.0, SHORT_SIDE / min(image.shape[:2]))
+    return Visualizer(image, metadata, scale, ColorMode.IMAGE)
+
+
+def pixel_corners(boxes: torch.Tensor, record: dict[str, Any]) -> np.ndarray:
+    """(n, 4) cxcywh in fractions of the image -> x1, y1, x2, y2 in its pixels."""
+    center, size = boxes.cpu().double().split(2, -1)
+    corners = torch.cat((center - size / 2, center + size / 2), -1)
+    width, height = record["width"], record["height"]
+    return (corners * corners.new_tensor((width, height, width, height))).numpy()
+
+
+def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images of one height in a row."""
+    gap = np.full((images[0].shape[0], GAP, 3), 255, np.uint8)
+    parts = [part for image in images for part in (image, gap)]
+    return np.hstack(parts[:-1])
+
+
+def stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of one width, one below the other."""
+    gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
+    parts = [part for row in rows for part in (row, gap)]
+    return np.vstack(parts[:-1])
+
+
+def sheet(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
+    """All pictures in one."""
+    width = max(picture.width for picture in pictures) + 2 * GAP
+    height = max(picture.height for picture in pictures) + 2 * GAP
+    rows = math.ceil(len(pictures) / columns)
+    paper = Image.new("RGB", (width * columns, height * rows), "white")
+    for index, picture in enumerate(pictures):
+        paper.paste(picture, (index % columns * width, index // columns * height))
+    return paper
