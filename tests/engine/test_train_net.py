@@ -100,6 +100,8 @@ def test_interrupted_run(root, data, tmp_path, processes):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert any("iter 2/" in line for line in run.stdout)
     os.killpg(run.pid, signal.SIGINT)
