@@ -60,6 +60,7 @@ setup(
         "scipy",
         "fvcore",
         "hydra-core",
+        "matplotlib",
         "omegaconf>=2.1",
         "pillow",
         "pycocotools>=2.0.2",

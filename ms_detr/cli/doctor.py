@@ -24,6 +24,7 @@ PACKAGES = {
     "scipy": "scipy",
     "fvcore": "fvcore",
     "hydra": "hydra-core",
+    "matplotlib": "matplotlib",
     "omegaconf": "omegaconf",
     "PIL": "pillow",
     "pycocotools": "pycocotools",
