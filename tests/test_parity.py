@@ -1,0 +1,257 @@
+"""The project's models against `published_model`, an independent reading of the published code.
+
+One checkpoint in the published layout goes through both: predictions, losses and gradients of
+every parameter have to be the same.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.config import instantiate
+
+from ms_detr.config import load
+from ms_detr.convert import convert_state_dict
+from ms_detr.structures import Targets
+
+from . import published, published_model
+from .conftest import ROOT
+
+DIM, FFN, HEADS, LAYERS, QUERIES, CLASSES = 64, 48, 4, 3, 80, 91
+SMALLER = (
+    f"model.embed_dim={DIM}",
+    f"model.num_heads={HEADS}",
+    f"model.feedforward_dim={FFN}",
+    f"model.num_queries={QUERIES}",
+    f"model.encoder.num_layers={LAYERS}",
+    f"model.decoder.num_layers={LAYERS}",
+    f"model.num_classes={CLASSES}",
+    "model.dropout=0",
+)
+MS_DETR = "ms_detr/ms_detr_r50_300q_12ep"
+# Levels of over 50 cells have invalid anchors at their ends; else padding alone makes them.
+SQUARE, WIDE = ((96, 110), (75, 128)), ((24, 424), (32, 300))
+
+
+@dataclass(frozen=True)
+class Case:
+    """options: of the reference; sizes (h, w) and objects: of the images; seed: of the weights."""
+
+    config: str = MS_DETR
+    options: dict = field(default_factory=dict)
+    sizes: tuple = SQUARE
+    objects: tuple = (6, 0)
+    seed: int = 3
+
+
+CASES = {
+    "ms_detr": Case(),
+    "ms_detr_wide": Case(sizes=WIDE, objects=(6, 2)),
+    # With these weights tokens without an anchor are among the best.
+    "ms_detr_pp": Case(
+        "ms_detr/ms_detr_pp_r50_300q_12ep",
+        {"mixed_selection": True, "look_forward_twice": True},
+        seed=5,
+    ),
+    "baseline": Case(
+        "deformable_detr/deformable_detr_r50_300q_12ep", {"ms_detr": False}, objects=(6, 2)
+    ),
+}
+TIGHT = dict(rtol=1e-8, atol=1e-9)
+
+
+def scale(name, x):
+    """Random numbers made what a network could have learned: finite and varied activations."""
+    part = name.rpartition(".")[2]
+    if part == "running_var":
+        return 0.5 + 0.5 * x
+    if x.dim() > 1:
+        if name in ("transformer.level_embed", "query_embed.weight"):
+            return x
+        gain = 2**0.5 if name.startswith("backbone") else 0.3 if ".layers.2." in name else 1
+        return x * gain / x[0].numel() ** 0.5
+    if part == "weight":  # of a norm; the last of a residual branch keeps the sum bounded
+        return (1 + 0.1 * x) * (0.3 if ".bn3." in name else 1)
+    if "sampling_offsets" in name:
+        return x
+    if "class_embed" in name:
+        return 0.3 * x - 4.6
+    if ".layers.2." in name and "bbox_embed" in name:
+        wide = name.startswith(f"bbox_embed.{LAYERS}.")
+        # Large proposals overlap, so that an object gets several queries.
+        return 0.1 * x + x.new_tensor((0, 0, 1, 1)) * (1.8 if wide else 0)
+    return 0.1 * x
+
+
+def make_state(options, seed):
+    """A checkpoint in the published layout; the copies of the heads share their storage."""
+    raw = published.two_stage(
+        aux_ffn=options.ms_detr,
+        mixed=QUERIES if options.mixed_selection else 0,
+        seed=seed,
+        dim=DIM,
+        ffn=FFN,
+        heads=HEADS,
+        layers=LAYERS,
+        classes=CLASSES,
+    )
+    state = {name: scale(name, x) for name, x in raw.items()}
+    return state | {name: state[original(name)] for name in state}
+
+
+def original(name):
+    """The name that this one repeats, or itself."""
+    short = name.removeprefix("transformer.decoder.")
+    return short if short.startswith(("class_embed", "bbox_embed")) else name
+
+
+def make_images(sizes):
+    """Noise, zero in padding, and the mask."""
+    generator = torch.Generator().manual_seed(5)
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    images = torch.zeros(len(sizes), 3, height, width, dtype=torch.float64)
+    mask = torch.ones(len(sizes), height, width, dtype=torch.bool)
+    for image, row, (h, w) in zip(images, mask, sizes, strict=True):
+        image[:, :h, :w] = torch.randn(3, h, w, generator=generator)
+        row[:h, :w] = False
+    return images, mask
+
+
+def make_targets(boxes, count):
+    """Objects near some predicted boxes (Q, 4): with two on one spot, and one on all the image."""
+    generator = torch.Generator().manual_seed(0)
+    size = boxes[:, 2:].prod(-1)
+    small = boxes[(size > 0.01) & (size < 0.3)]
+    chosen = small[torch.randperm(len(small), generator=generator)[:4]]
+    chosen = torch.cat((chosen, chosen[:1]))
+    chosen = chosen * (1 + 0.06 * torch.randn(chosen.shape, generator=generator).double())
+    chosen = torch.cat((chosen, chosen.new_tensor([(0.5, 0.5, 0.99, 0.99)])))
+    labels = torch.tensor((17, 1, 90, 17, 44, 3))
+    return {"labels": labels[:count], "boxes": chosen[:count].float().double()}
+
+
+@cache
+def run_reference(name):
+    """What goes into both; predictions, losses, and the gradients by the project's names."""
+    case = CASES[name]
+    options = published_model.Options(queries=QUERIES, heads=HEADS, **case.options)
+    images, mask = make_images(case.sizes)
+    weights = make_state(options, case.seed)
+    leaves = {k: v.double().requires_grad_() for k, v in weights.items() if k == original(k)}
+    state = {k: leaves[original(k)] for k in weights}
+    made, anchors = published_model.predict(state, options, images, mask)
+    boxes = made["decoder"][0][1].detach()
+    targets = [make_targets(*image) for image in zip(boxes, case.objects, strict=True)]
+    losses, matched = published_model.losses(made, anchors, targets, options)
+    sum(losses.values()).backward()
+    gradients = {
+        k: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for k, leaf in leaves.items()
+    }
+    gradients = {k: gradients[original(k)] for k in weights}
+    return SimpleNamespace(
+        weights=weights,
+        images=images,
+        mask=mask,
+        targets=targets,
+        made={
+            source: [torch.stack(part).detach() for part in zip(*layers, strict=True)]
+            for source, layers in made.items()
+        },
+        losses={k: loss.detach() for k, loss in losses.items()},
+        gradients=convert_state_dict(gradients, "ms-detr", classes="keep"),
+        anchors=anchors,
+        matched=matched,
+    )
+
+
+def run_project(name, dtype=torch.float64):
+    """The same of the project's model, and what it doesn't train."""
+    reference = run_reference(name)
+    config = load(ROOT / "configs" / f"{CASES[name].config}.py", SMALLER)
+    model = instantiate(config.model).to(dtype)
+    model.load_state_dict(convert_state_dict(reference.weights, "ms-detr", classes="keep"))
+    images, mask = reference.images.to(dtype), reference.mask
+    targets = [{**image, "boxes": image["boxes"].to(dtype)} for image in reference.targets]
+    targets = Targets.from_list(targets)
+    with pytest.MonkeyPatch.context() as patch:
+        if dtype == torch.float64:
+            # Position encodings and valid ratios are float32 in a model of any precision.
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        predictions = model.forward_tensors(images, mask, targets)
+    losses = model.criterion(predictions, targets)
+    sum(losses.values()).backward()
+    return SimpleNamespace(
+        made={source: (x.logits.detach(), x.boxes.detach()) for source, x in predictions.items()},
+        losses={name: loss.detach() for name, loss in losses.items()},
+        gradients={name: p.grad for name, p in model.named_parameters() if p.requires_grad},
+        frozen={name for name, p in model.named_parameters() if not p.requires_grad},
+    )
+
+
+@pytest.fixture(scope="module", params=CASES)
+def both(request):
+    return run_reference(request.param), run_project(request.param)
+
+
+def test_predictions(both):
+    reference, project = both
+    assert project.made.keys() == reference.made.keys()
+    for source, expected in reference.made.items():
+        for mine, theirs in zip(project.made[source], expected, strict=True):
+            torch.testing.assert_close(mine, theirs, **TIGHT, msg=lambda m, s=source: f"{s}: {m}")
+
+
+def test_losses(both):
+    reference, project = both
+    assert project.losses.keys() == reference.losses.keys()
+    for name, expected in reference.losses.items():
+        mine = project.losses[name]
+        torch.testing.assert_close(mine, expected, **TIGHT, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_gradients(both):
+    reference, project = both
+    frozen = ("backbone.stem.", "backbone.res2.")
+    assert all(name.startswith(frozen) for name in project.frozen)
+    statistics = {name for name in reference.gradients if ".norm." in name and "backbone" in name}
+    assert reference.gradients.keys() - statistics == project.gradients.keys() | project.frozen
+    for name, mine in project.gradients.items():
+        expected = reference.gradients[name]
+        assert expected.abs().max() > 0, f"the published gradient of {name} is zero"
+        atol = 1e-9 * float(expected.abs().max())
+        torch.testing.assert_close(
+            mine, expected, rtol=1e-8, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_single_precision():
+    """In float32 the project stays as close as rounding lets it."""
+    reference = run_reference("ms_detr_wide")
+    project = run_project("ms_detr_wide", torch.float32)
+    for source, expected in reference.made.items():
+        for mine, theirs, atol in zip(project.made[source], expected, (2e-5, 5e-6), strict=True):
+            torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=atol)
+    for name, expected in reference.losses.items():
+        assert float(project.losses[name]) == pytest.approx(float(expected), rel=1e-5), name
+    for name, mine in project.gradients.items():
+        expected = float(reference.gradients[name].norm())
+        assert float(mine.double().norm()) == pytest.approx(expected, rel=1e-4), name
+
+
+def test_the_cases_hold_what_sets_the_published_code_apart():
+    """An object on an invalid anchor, a shared query, an object without any, one with the most."""
+    shared, counts = False, set()
+    for name in ("ms_detr", "ms_detr_wide", "ms_detr_pp"):
+        reference = run_reference(name)
+        tokens, objects = reference.matched["encoder"][0]
+        assert (reference.anchors[0, tokens[objects == 5]] == 1).all()
+        for layer in range(LAYERS):
+            queries, objects = reference.matched[f"o2m/{layer}"][0]
+            shared |= len(queries) > len(queries.unique())
+            counts |= set(objects.bincount(minlength=6).tolist())
+    assert shared
+    assert {0, 1, published_model.TOP_K} <= counts
+    best = reference.made["encoder"][0][0, 0, :, 0].topk(QUERIES).indices
+    assert (reference.anchors[0, best] == 1).all(-1).any()  # of the last, the ++
