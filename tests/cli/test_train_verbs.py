@@ -206,6 +206,21 @@ def test_benchmark_op_gives_ratios_to_pure_torch(capsys):
     assert "| decoder 300 | operator | forward" in " ".join(capsys.readouterr().out.split())
 
 
+def test_benchmark_criterion_gives_the_losses_of_the_loop(capsys):
+    words = ["benchmark", "criterion", "--batch", "2", "--queries", "60", "--objects", "1", "9"]
+    assert main([*words, "--rounds", "1", "--threads", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["rule"], row["objects"]) for row in rows] == [
+        ("released", 1),
+        ("released", 9),
+        ("paper", 1),
+        ("paper", 9),
+    ]
+    assert all(row["largest difference"] < 1e-5 and row["ratio"] > 0 for row in rows)
+    assert main([*words, "--rounds", "1", "--threads", "1"]) == 0
+    assert "| released | 2 | 60 | 1 |" in " ".join(capsys.readouterr().out.split())
+
+
 def test_benchmark_op_names_what_it_does_not_know(capsys):
     assert main(["benchmark", "op", "--case", "encodr"]) == 2
     assert "no ['encodr']; choose from ['encoder'" in capsys.readouterr().err
