@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from ..config import load
 from ..structures import Predictions, PredictionSet, Targets
 from ..supervision import Criterion, PaperTopK
-from .limits import synchronize
+from .limits import timed
 from .plain_criterion import PlainCriterion
 
 CONFIG = "ms_detr/ms_detr_r50_300q_12ep.py"
@@ -125,11 +124,11 @@ def _row(
 
     def step(function: Callable) -> float:
         predictions = predict()
-        synchronize(device)
-        start = time.perf_counter()
-        torch.stack(list(function(predictions, targets).values())).sum().backward()
-        synchronize(device)
-        return time.perf_counter() - start
+
+        def run() -> None:
+            torch.stack(list(function(predictions, targets).values())).sum().backward()
+
+        return timed(run, device)
 
     times = [[step(function) for function in functions] for _ in range(rounds + 1)][1:]
     row = {

@@ -44,14 +44,16 @@ def _adding_rate(count: int) -> float:
 
 
 def _least(run: Callable[[], object], device: str, rounds: int = 7) -> float:
-    best = math.inf
-    for _ in range(rounds):
-        synchronize(device)
-        start = time.perf_counter()
-        run()
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return best
+    return min(timed(run, device) for _ in range(rounds))
+
+
+def timed(run: Callable[[], object], device: str) -> float:
+    """Seconds that a call takes, a GPU's work included."""
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def synchronize(device: str) -> None:

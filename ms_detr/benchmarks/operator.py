@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ops import deformable_attention, fused_deformable_attention, reference, status
-from .limits import measure_limits, measure_peak, synchronize
+from .limits import measure_limits, measure_peak, timed
 
 # An image of 800 x 1333 at strides 8 to 64, as the published configs see it.
 LEVEL_SHAPES = ((100, 167), (50, 84), (25, 42), (13, 21))
@@ -65,7 +64,7 @@ def make_inputs(
     logits = torch.randn(shape, generator=generator)
     value = torch.randn(batch, CELLS, HEADS, CHANNELS, generator=generator)
     locations = reference.sampling_locations(references, offsets, LEVEL_SHAPES)
-    weights = logits.flatten(3).softmax(-1).view(shape)
+    weights = reference.attention_weights(logits)
     rest = (references, offsets, logits, locations, weights)
     return Inputs(value.to(device, dtype), *(tensor.contiguous().to(device) for tensor in rest))
 
@@ -82,16 +81,9 @@ def _centers() -> Tensor:
 Attention = Callable[..., Tensor]
 
 
-def _pure_fused(value: Tensor, shapes: Any, references: Tensor, offsets: Tensor, logits: Tensor):
-    locations = reference.sampling_locations(references, offsets, shapes)
-    weights = logits.flatten(3).softmax(-1).view_as(logits)
-    return reference.deformable_attention(value, shapes, locations, weights)
-
-
 def _parts(value: Tensor, shapes: Any, references: Tensor, offsets: Tensor, logits: Tensor):
     locations = reference.sampling_locations(references, offsets, shapes)
-    weights = logits.flatten(3).softmax(-1).view_as(logits)
-    return deformable_attention(value, shapes, locations, weights)
+    return deformable_attention(value, shapes, locations, reference.attention_weights(logits))
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ ENTRIES = {
     "operator": Entry(
         reference.deformable_attention, deformable_attention, ("value", "locations", "weights")
     ),
-    "fused": Entry(_pure_fused, fused_deformable_attention, OF_LAYER),
+    "fused": Entry(reference.fused_deformable_attention, fused_deformable_attention, OF_LAYER),
     # What the fused front end is worth: against softmax and locations by torch in front.
     "fused against parts": Entry(_parts, fused_deformable_attention, OF_LAYER),
 }
@@ -175,7 +167,7 @@ def _row(
     times: list[list[float]] = [[], []]
     for _ in range(rounds + 1):
         for run, seconds in zip(runs, times, strict=True):
-            seconds.append(_time(run, device))
+            seconds.append(timed(run, device))
     base, mine = (seconds[1:] for seconds in times)
     milliseconds = statistics.median(mine) * 1e3
     base_peak, peak = (measure_peak(run, device) for run in runs)
@@ -190,14 +182,6 @@ def _row(
         "baseline MB": base_peak,
         "MB": peak,
     }
-
-
-def _time(run: Callable[[], None], device: str) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    run()
-    synchronize(device)
-    return time.perf_counter() - start
 
 
 def bound(case: str, backward: bool, limits: dict[str, float]) -> float:

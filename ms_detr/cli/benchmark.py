@@ -1,6 +1,4 @@
-"""Measure speed. `step`: training steps of several configs against the first one; `op`: the
-compiled operator against pure torch; `criterion`: matching and losses against the usual loop.
-"""
+"""Measure the speed of training steps, of the compiled operator, of matching and losses."""
 
 import argparse
 import json

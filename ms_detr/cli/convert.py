@@ -33,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
     state = state_of(read_checkpoint(args.source), str(args.source))
     classes = args.classes or ("keep" if args.layout == "torchvision" else "coco91")
     converted = convert_state_dict(state, args.layout, classes)
-    args.target.parent.mkdir(parents=True, exist_ok=True)
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}
     with atomic_path(args.target) as path:

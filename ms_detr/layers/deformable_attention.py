@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import fused_deformable_attention
-from ..ops.reference import sampling_locations
+from ..ops.reference import attention_weights, sampling_locations
 from ..structures import Memory
 
 
@@ -91,4 +91,4 @@ class DeformableAttention(nn.Module):
         """
         offsets, logits = self._predict(query)
         locations = sampling_locations(reference, offsets, memory.grid.level_shapes)
-        return locations, logits.flatten(3).softmax(-1).view_as(logits)
+        return locations, attention_weights(logits)

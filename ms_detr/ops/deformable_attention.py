@@ -104,7 +104,7 @@ def fused_deformable_attention(
         )
     _, reference, offsets, logits = _widened(value, reference, offsets, logits)
     locations = pure_torch.sampling_locations(reference, offsets, level_shapes)
-    weights = logits.flatten(3).softmax(-1).view_as(logits)
+    weights = pure_torch.attention_weights(logits)
     return deformable_attention(value, level_shapes, locations, weights)
 
 

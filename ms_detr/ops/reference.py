@@ -38,6 +38,23 @@ def deformable_attention(
     return attended.view(batch, heads * channels, queries).transpose(1, 2)
 
 
+def fused_deformable_attention(
+    value: Tensor,
+    level_shapes: Sequence[tuple[int, int]],
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+) -> Tensor:
+    """`ms_detr.ops.fused_deformable_attention` without its checks."""
+    locations = sampling_locations(reference, offsets, level_shapes)
+    return deformable_attention(value, level_shapes, locations, attention_weights(logits))
+
+
+def attention_weights(logits: Tensor) -> Tensor:
+    """Softmax over levels and points, (B, Q, M, V, P) -> (B, Q, M, V, P)."""
+    return logits.flatten(3).softmax(-1).view_as(logits)
+
+
 def sampling_locations(
     reference: Tensor, offsets: Tensor, level_shapes: Sequence[tuple[int, int]]
 ) -> Tensor:

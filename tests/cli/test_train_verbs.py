@@ -48,6 +48,10 @@ def compared(overrides, tmp_path_factory):
     return folder, words
 
 
+def weights_of(folder, name):
+    return str(folder / name / "seed3" / "model_final.pth")
+
+
 def test_compare_trains_every_run_and_tabulates(compared, capsys):
     folder, words = compared
     for name in ("baseline", "mixed"):
@@ -83,7 +87,7 @@ def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys
         "--count",
         "3",
     ]
-    weights = str(folder / "mixed" / "seed3" / "model_final.pth")
+    weights = weights_of(folder, "mixed")
     assert main([*words, "--weights", weights, "--threshold", "0", *overrides]) == 0
     assert "3 images drawn" in capsys.readouterr().out
     single = [path for path in tmp_path.glob("*.png") if path.name != "predictions.png"]
@@ -97,7 +101,7 @@ def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys
 
 def test_visualize_refuses_weights_of_another_model(compared, overrides, tmp_path, capsys):
     folder, _ = compared
-    weights = str(folder / "mixed" / "seed3" / "model_final.pth")
+    weights = weights_of(folder, "mixed")
     words = [
         "visualize",
         "predictions",
@@ -120,10 +124,6 @@ def test_benchmark_step_gives_ratios_to_the_first(overrides, capsys):
     assert [row["config"] for row in rows] == [CONFIG, "demo/deformable_detr.py"]
     assert rows[0][f"ratio to {CONFIG}"] == 1
     assert all(row["seconds a step"] > 0 for row in rows)
-
-
-def weights_of(folder, name):
-    return str(folder / name / "seed3" / "model_final.pth")
 
 
 @pytest.mark.parametrize(("view", "panels", "rows"), [("assignments", 1, 2), ("sampling", 1, 1)])

@@ -5,6 +5,8 @@ import torch
 
 from ms_detr.structures import PredictionSet, Targets
 
+from . import reference
+
 
 def make_images(rng, counts, classes=3):
     """Objects of each image, `{"labels": (n,), "boxes": (n, 4)}`."""
@@ -52,3 +54,15 @@ def pairs(assignment, layer, image):
     ]
     assert len(set(found)) == len(found), "a pair was assigned twice"
     return set(found)
+
+
+def score_of(predictions, images, layer, b, alpha=0.3):
+    """Scores (G, Q) of one image and layer, by the slow reference."""
+    image = images[b]
+    return reference.quality(
+        predictions.logits[layer, b].numpy(),
+        predictions.boxes[layer, b].numpy(),
+        image["labels"].numpy(),
+        image["boxes"].numpy(),
+        alpha,
+    )

@@ -16,8 +16,7 @@ from ms_detr.supervision import (
     Terms,
 )
 
-from . import reference
-from .support import make_images, make_predictions, make_targets, pairs
+from .support import make_images, make_predictions, make_targets, pairs, score_of
 
 
 def crowded(seed, queries=24):
@@ -28,17 +27,6 @@ def crowded(seed, queries=24):
         if len(image["labels"]) > 2:
             image["boxes"][1], image["labels"][1] = image["boxes"][0], image["labels"][0]
     return images, make_predictions(rng, images, queries, classes=2, spread=0.3)
-
-
-def scores(predictions, images, layer, b, alpha):
-    image = images[b]
-    return reference.quality(
-        predictions.logits[layer, b].numpy(),
-        predictions.boxes[layer, b].numpy(),
-        image["labels"].numpy(),
-        image["boxes"].numpy(),
-        alpha,
-    )
 
 
 def paper_top_k(score, k, threshold):
@@ -61,7 +49,7 @@ def test_paper_top_k_equals_the_loop(k, threshold, alpha):
         assignment = assigner.assign(predictions, make_targets(images), None)
         for layer in range(2):
             for b in range(3):
-                score = scores(predictions, images, layer, b, alpha)
+                score = score_of(predictions, images, layer, b, alpha)
                 found = pairs(assignment, layer, b)
                 assert found == paper_top_k(score, k, threshold)
                 queries = [q for q, _ in found]
@@ -103,7 +91,7 @@ def test_merged_equals_the_loop():
         merged = assigner.combine(own, predictions, {"o2o": one_to_one, "o2m": own})
         for layer in range(2):
             for b in range(3):
-                score = scores(predictions, images, layer, b, 0.3)
+                score = score_of(predictions, images, layer, b, 0.3)
                 first, many = pairs(one_to_one, layer, b), pairs(own, layer, b)
                 expected = merge(first, many, score)
                 found = pairs(merged, layer, b)
@@ -136,7 +124,7 @@ def test_criterion_hands_the_other_assignment_over():
     for layer in range(2):
         expected = 0.0
         for b, image in enumerate(images):
-            score = scores(predictions, images, layer, b, 0.3)
+            score = score_of(predictions, images, layer, b, 0.3)
             for q, g in merge(pairs(first, layer, b), pairs(own, layer, b), score):
                 expected += (predictions.boxes[layer, b, q] - image["boxes"][g]).abs().sum().item()
         assert losses[f"o2m/loss_bbox/{layer}"].item() == pytest.approx(expected / count)

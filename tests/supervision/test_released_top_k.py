@@ -9,22 +9,11 @@ from ms_detr.supervision import ReleasedTopK
 from ms_detr.supervision.one_to_many import match_score
 
 from . import reference
-from .support import make_images, make_predictions, make_targets, pairs
+from .support import make_images, make_predictions, make_targets, pairs, score_of
 
 
 def assign(predictions, images, **options):
     return ReleasedTopK(**options).assign(predictions, make_targets(images), None)
-
-
-def score_of(predictions, images, layer, b, alpha=0.3):
-    image = images[b]
-    return reference.quality(
-        predictions.logits[layer, b].numpy(),
-        predictions.boxes[layer, b].numpy(),
-        image["labels"].numpy(),
-        image["boxes"].numpy(),
-        alpha,
-    )
 
 
 def within_quota(score, queries, threshold=0.4, quota=0.25):
