@@ -9,18 +9,27 @@ from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.modeling.backbone.resnet import BasicBlock
 
 
-def resnet50(norm: str = "FrozenBN", freeze_at: int = 2) -> ResNet:
-    """ResNet-50 in torchvision's layout (stride in the 3x3), maps at strides 8, 16 and 32."""
+def resnet50(
+    norm: str = "FrozenBN",
+    freeze_at: int = 2,
+    out_features: Sequence[str] = ("res3", "res4", "res5"),
+) -> ResNet:
+    """ResNet-50 in torchvision's layout (stride in the 3x3); res2 to res5 have strides 4 to 32."""
     stages = ResNet.make_default_stages(50, stride_in_1x1=False, norm=norm)
     return ResNet(
-        BasicStem(3, 64, norm), stages, out_features=["res3", "res4", "res5"], freeze_at=freeze_at
+        BasicStem(3, 64, norm), stages, out_features=list(out_features), freeze_at=freeze_at
     )
 
 
 def small_resnet(
-    widths: Sequence[int] = (32, 64, 96, 160), blocks: int = 2, norm: str = "BN"
+    widths: Sequence[int] = (32, 64, 96, 160),
+    blocks: int = 2,
+    norm: str = "BN",
+    out_features: Sequence[str] = ("res2", "res3", "res4"),
 ) -> ResNet:
-    """A ResNet of basic blocks that trains from scratch on a CPU, maps at strides 8, 16 and 32.
+    """A ResNet of basic blocks that trains from scratch on a CPU.
+
+    The stem and res2 to res4 have strides 4 to 32.
 
     Args:
         widths: channels of the stem and of the three stages.
@@ -51,4 +60,4 @@ def small_resnet(
         for before, after in itertools.pairwise(widths)
     ]
     # Detectron2 counts the stages from res2.
-    return ResNet(BasicStem(3, widths[0], norm), stages, out_features=["res2", "res3", "res4"])
+    return ResNet(BasicStem(3, widths[0], norm), stages, out_features=list(out_features))

@@ -39,11 +39,11 @@ def check_linked_keys(model: nn.Module, **keys: float) -> None:
                 )
 
 
-def check_backbone(neck: Neck, offered: Mapping[str, int]) -> None:
-    """Raise ValueError if the neck reads other maps than the backbone offers (channels by name)."""
-    for name, channels in neck.in_channels.items():
+def check_backbone(part: str, wanted: Mapping[str, int], offered: Mapping[str, int]) -> None:
+    """Raise ValueError if a part reads other maps than the backbone offers (channels by name)."""
+    for name, channels in wanted.items():
         if offered.get(name) != channels:
             raise ValueError(
-                f"model.neck.in_channels wants {channels} channels of '{name}', "
+                f"{part}.in_channels wants {channels} channels of '{name}', "
                 f"the backbone offers {dict(offered)}"
             )

@@ -10,10 +10,20 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .layers.boxes import xyxy_to_cxcywh
 from .linked_keys import check_backbone, check_linked_keys
-from .modeling import Decoder, Encoder, Neck, Postprocess, QueryInitializer
+from .modeling import (
+    Decoder,
+    Detections,
+    Encoder,
+    MaskBranch,
+    Neck,
+    Postprocess,
+    QueryInitializer,
+    paste_masks,
+)
 from .modeling.decoder import OUTPUT
 from .structures import Predictions, Targets
 from .supervision import Criterion
@@ -42,6 +52,7 @@ class MSDETR(nn.Module):
         decoder: Decoder,
         criterion: Criterion,
         postprocess: Postprocess,
+        masks: MaskBranch | None = None,
         num_classes: int,
         num_queries: int,
         embed_dim: int,
@@ -59,6 +70,7 @@ class MSDETR(nn.Module):
         self.decoder = decoder
         self.criterion = criterion
         self.postprocess = postprocess
+        self.masks = masks
         self.num_classes = num_classes
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             if len(values) != 3:
@@ -66,7 +78,15 @@ class MSDETR(nn.Module):
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
         _check_sources(criterion, decoder.sources, query_initializer.sources | {OUTPUT})
         decoder.remove_unused_taps(criterion.sources)
-        check_backbone(neck, {k: v.channels for k, v in backbone.output_shape().items()})
+        offered = {k: v.channels for k, v in backbone.output_shape().items()}
+        check_backbone("model.neck", neck.in_channels, offered)
+        if masks is not None:
+            check_backbone("model.masks", masks.in_channels, offered)
+        if (masks is not None) != criterion.supervises_masks:
+            raise ValueError(
+                "masks need both a branch, model.masks, and a term with mask_points and losses of "
+                f"masks; here the branch is {'missing' if masks is None else 'never trained'}"
+            )
         check_linked_keys(
             self,
             num_classes=num_classes,
@@ -86,27 +106,35 @@ class MSDETR(nn.Module):
 
         Args:
             batched_inputs: dicts with ``image`` (3, H, W); in training ``instances`` with
-                ``gt_boxes`` and ``gt_classes``; else optionally the output ``height``, ``width``.
+                ``gt_boxes``, ``gt_classes`` and, with a mask branch, ``gt_masks`` (BitMasks); else
+                optionally the output ``height``, ``width``.
 
         Returns:
             In training ``{name: loss}``, else ``[{"instances": Instances}, ...]`` with
-            ``pred_boxes`` in pixels of the output, ``scores`` and ``pred_classes``.
+            ``pred_boxes`` in pixels of the output, ``scores``, ``pred_classes`` and, with a mask
+            branch, ``pred_masks`` (n, H, W) bool.
         """
         images, padding_mask = self.preprocess(batched_inputs)
+        size = (images.shape[-2], images.shape[-1])
         if self.training:
-            targets = self.targets(batched_inputs)
+            targets = self.targets(batched_inputs, size)
             return self.criterion(self.forward_tensors(images, padding_mask, targets), targets)
-        detections = self.postprocess(self.forward_tensors(images, padding_mask)[OUTPUT])
-        return [
-            {"instances": instances}
-            for instances in map(
-                _to_instances,
-                batched_inputs,
-                detections.boxes,
-                detections.scores,
-                detections.labels,
-            )
-        ]
+        predictions = self.forward_tensors(images, padding_mask)[OUTPUT]
+        detections = self.postprocess(predictions)
+        results = []
+        for index, x in enumerate(batched_inputs):
+            instances = _to_instances(x, detections, index)
+            if predictions.masks is not None:
+                instances.pred_masks = paste_masks(
+                    predictions.masks,
+                    index,
+                    detections.queries[index],
+                    size,
+                    (x["image"].shape[1], x["image"].shape[2]),
+                    instances.image_size,
+                )
+            results.append({"instances": instances})
+        return results
 
     def forward_tensors(
         self, images: Tensor, padding_mask: Tensor, targets: Targets | None = None
@@ -122,9 +150,13 @@ class MSDETR(nn.Module):
         supervised = self.training or targets is not None
         # Tokens are channels-last, and convolutions are faster that way.
         images = images.contiguous(memory_format=torch.channels_last)
-        memory = self.encoder(self.neck(self.backbone(images), padding_mask))
+        features = self.backbone(images)
+        memory = self.encoder(self.neck(features, padding_mask))
         queries, proposals = self.query_initializer(memory, supervised)
-        return Predictions({**proposals, **self.decoder(queries, memory, supervised)})
+        predictions = self.decoder(queries, memory, supervised)
+        if self.masks is not None:
+            predictions = self.masks(features, memory, predictions)
+        return Predictions({**proposals, **predictions})
 
     def preprocess(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """Normalise and pad at the bottom and right: images (B, 3, H, W), mask (B, H, W)."""
@@ -138,8 +170,10 @@ class MSDETR(nn.Module):
             row[: image.shape[1], : image.shape[2]] = False
         return padded, mask
 
-    def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
-        """Objects of the batch, boxes in fractions of each image."""
+    def targets(
+        self, batched_inputs: Sequence[Mapping[str, Any]], padded_size: tuple[int, int]
+    ) -> Targets:
+        """Objects of the batch, boxes in fractions of each image, masks as large as the padded."""
         images = []
         for x in batched_inputs:
             if "instances" not in x:
@@ -158,20 +192,40 @@ class MSDETR(nn.Module):
             if not bool(boxes.isfinite().all()):
                 raise ValueError(f"{_name(x)} has a box that is NaN or infinite: {boxes.tolist()}")
             scale = boxes.new_tensor((width, height, width, height))
-            images.append({"labels": labels, "boxes": xyxy_to_cxcywh(boxes / scale)})
+            image = {"labels": labels, "boxes": xyxy_to_cxcywh(boxes / scale)}
+            if self.masks is not None:
+                image["masks"] = _padded_masks(x, padded_size)
+            images.append(image)
         return Targets.from_list(images).to(self.device)
 
 
-def _to_instances(x: Mapping[str, Any], boxes: Tensor, scores: Tensor, labels: Tensor) -> Instances:
-    """Detections of one image, boxes scaled to the output size."""
+def _to_instances(x: Mapping[str, Any], detections: Detections, index: int) -> Instances:
+    """Detections of one image of the batch, boxes scaled to the output size."""
     height = x.get("height", x["image"].shape[1])
     width = x.get("width", x["image"].shape[2])
     instances = Instances((height, width))
-    instances.pred_boxes = Boxes(boxes.clone())
+    instances.pred_boxes = Boxes(detections.boxes[index].clone())
     instances.pred_boxes.scale(width, height)
-    instances.scores = scores
-    instances.pred_classes = labels
+    instances.scores = detections.scores[index]
+    instances.pred_classes = detections.labels[index]
     return instances
+
+
+def _padded_masks(x: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
+    """Masks of an image's objects, (n, H, W) bool."""
+    instances = x["instances"]
+    if not instances.has("gt_masks"):
+        raise ValueError(
+            f"{_name(x)} has no masks to learn: set masks=True for the mapper and the dataset of "
+            "dataloader.train"
+        )
+    masks = instances.gt_masks.tensor
+    if masks.shape[1:] != x["image"].shape[1:]:
+        raise ValueError(
+            f"{_name(x)} is {tuple(x['image'].shape[1:])} pixels, its masks are "
+            f"{tuple(masks.shape[1:])}"
+        )
+    return F.pad(masks, (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1]))
 
 
 def _name(x: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ A padding mask is True where there is padding.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -112,6 +113,32 @@ class Queries:
     reference: Tensor
 
 
+class QueryMasks(ABC):
+    """Masks of one source's queries, computed for those that are asked for.
+
+    Attributes:
+        num_layers: how many of the source's last layers have masks.
+    """
+
+    num_layers: int
+
+    @abstractmethod
+    def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
+        """Masks of N queries of one image, (N, h, w), over the padded image.
+
+        Args:
+            layer: (N,) int64, from the first layer that has masks.
+            query: (N,) int64.
+        """
+
+    @abstractmethod
+    def logits_at(self, layer: int, points: Tensor) -> Tensor:
+        """All queries of one layer at points that an image's queries share.
+
+        Points (B, P, 2) as (x, y) in fractions of the padded images -> (B, Q, P).
+        """
+
+
 @dataclass(frozen=True)
 class PredictionSet:
     """Predictions of one source.
@@ -121,12 +148,16 @@ class PredictionSet:
         boxes: (L, B, Q, 4).
         anchors: (B, Q, 4) or None; what the boxes were refined from.
         layered: False where there is but one layer by nature, as for the encoder's proposals.
+        states: (L, B, Q, C) or None; the decoder's queries that the predictions were made of.
+        masks: None where the model has no mask branch.
     """
 
     logits: Tensor
     boxes: Tensor
     anchors: Tensor | None = None
     layered: bool = True
+    states: Tensor | None = None
+    masks: QueryMasks | None = None
 
 
 class Predictions(Mapping[str, PredictionSet]):
@@ -154,19 +185,22 @@ class Targets:
         boxes: (B, G, 4); the whole image in padding, so that arithmetic stays finite.
         valid: (B, G) bool, False in padding.
         counts: objects of every image, known on the host.
+        masks: (N, H, W) bool over the padded images, or None; the objects of all images one after
+            the other, without padding among them.
     """
 
     labels: Tensor
     boxes: Tensor
     valid: Tensor
     counts: tuple[int, ...]
+    masks: Tensor | None = None
 
     @classmethod
     def from_list(cls, images: Sequence[Mapping[str, Tensor]]) -> Targets:
-        """Batch per-image ``{"labels": (n,), "boxes": (n, 4)}``.
+        """Batch per-image ``{"labels": (n,), "boxes": (n, 4)}``, with ``"masks"`` (n, H, W) or not.
 
         Raises:
-            ValueError: for an empty batch, or labels and boxes that do not fit each other.
+            ValueError: for an empty batch, or labels, boxes and masks that do not fit each other.
         """
         if not images:
             raise ValueError("targets of at least one image are needed, got an empty list")
@@ -185,16 +219,50 @@ class Targets:
             labels[row, :count] = image["labels"]
             padded[row, :count] = image["boxes"]
         valid = torch.arange(size[1])[None] < torch.tensor(counts)[:, None]
-        return cls(labels, padded, valid.to(boxes.device, non_blocking=True), counts)
+        valid = valid.to(boxes.device, non_blocking=True)
+        return cls(labels, padded, valid, counts, _join_masks(images, counts))
 
     def to(self, device: torch.device) -> Targets:
-        """The same targets on a device; padded on the host first, they need three copies."""
+        """The same targets on a device; padded on the host first, they need a copy a field."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
         return replace(
             self,
-            labels=self.labels.to(device, non_blocking=True),
-            boxes=self.boxes.to(device, non_blocking=True),
-            valid=self.valid.to(device, non_blocking=True),
+            labels=move(self.labels),
+            boxes=move(self.boxes),
+            valid=move(self.valid),
+            masks=None if self.masks is None else move(self.masks),
         )
+
+    def masks_of(self, image: int) -> Tensor:
+        """Masks (n, H, W) of an image's objects.
+
+        Raises:
+            ValueError: if the targets have none.
+        """
+        if self.masks is None:
+            raise ValueError(
+                "a term supervises masks, but the targets have none: set masks=True for the mapper "
+                "and the dataset of dataloader.train"
+            )
+        first = sum(self.counts[:image])
+        return self.masks[first : first + self.counts[image]]
+
+
+def _join_masks(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -> Tensor | None:
+    given = [image["masks"] for image in images if "masks" in image]
+    if not given:
+        return None
+    shapes = [tuple(masks.shape) for masks in given]
+    expected = [(count, *given[0].shape[1:]) for count in counts]
+    if shapes != expected:
+        raise ValueError(
+            f"targets: either no image has masks or every one, all of one size (n, H, W) with n "
+            f"labels; the images have {list(counts)} labels and masks of {shapes}"
+        )
+    return torch.cat(given)
 
 
 @dataclass(frozen=True)

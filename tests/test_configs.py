@@ -15,7 +15,8 @@ SMALLER = (
     "model.encoder.num_layers=1",
     "model.decoder.num_layers=2",
 )
-BATCH = [make_input(48, 64, labels=(1, 0, 3), seed=1), make_input(64, 40, seed=2)]
+# Wide enough for two cells of the coarsest level: attention to one would have no gradient.
+BATCH = [make_input(48, 96, labels=(1, 0, 3), seed=1), make_input(64, 40, seed=2)]
 COCO = [BASELINE, MS_DETR]
 
 

@@ -97,7 +97,7 @@ def test_targets_are_fractions_of_each_image(model):
         make_input(50, 100, labels=(4, 2), boxes=[(10, 5, 30, 25), (0, 0, 100, 50)]),
         make_input(80, 40),
     ]
-    targets = model.targets(batch)
+    targets = model.targets(batch, (80, 100))
     assert targets.counts == (2, 0)
     assert targets.labels[0].tolist() == [4, 2]
     expected = torch.tensor([[0.2, 0.3, 0.2, 0.4], [0.5, 0.5, 1.0, 1.0]])
@@ -107,7 +107,7 @@ def test_targets_are_fractions_of_each_image(model):
 def test_training_is_forward_tensors_and_criterion(model):
     batch = make_batch()
     images, mask = model.preprocess(batch)
-    targets = model.targets(batch)
+    targets = model.targets(batch, (80, 100))
     torch.manual_seed(0)
     losses = model(batch)
     torch.manual_seed(0)
@@ -161,7 +161,7 @@ def test_targets_in_evaluation_give_all_sources(model):
     model.eval()
     batch = make_batch()
     images, mask = model.preprocess(batch)
-    targets = model.targets(batch)
+    targets = model.targets(batch, (80, 100))
     predictions = model.forward_tensors(images, mask, targets)
     assert set(predictions) == {"decoder", "decoder.cross_attention", "encoder"}
     assert predictions["decoder"].logits.shape == (2, 3, 12, 6)

@@ -4,20 +4,24 @@ from .decoder import Decoder
 from .decoder_layer import DecoderLayer, Tap, Taps
 from .encoder import Encoder, EncoderLayer
 from .heads import BoxHead, ClassHead, Heads, TapHeads
+from .masks import AttentionBranch, DotProductBranch, MaskBranch
 from .neck import Neck
-from .postprocess import Detections, Postprocess
+from .postprocess import Detections, Postprocess, paste_masks
 from .query_initializer import LearnedInitializer, QueryInitializer, TwoStageInitializer
 
 __all__ = [
+    "AttentionBranch",
     "BoxHead",
     "ClassHead",
     "Decoder",
     "DecoderLayer",
     "Detections",
+    "DotProductBranch",
     "Encoder",
     "EncoderLayer",
     "Heads",
     "LearnedInitializer",
+    "MaskBranch",
     "Neck",
     "Postprocess",
     "QueryInitializer",
@@ -25,4 +29,5 @@ __all__ = [
     "TapHeads",
     "Taps",
     "TwoStageInitializer",
+    "paste_masks",
 ]

@@ -103,7 +103,7 @@ class Decoder(nn.Module):
                 layer's output alone, and only they are computed.
         """
         taps = frozenset(self.layers[0].taps) if supervised else frozenset()
-        made: dict[str, list[tuple[Tensor, Tensor]]] = {OUTPUT: []}
+        made: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {OUTPUT: []}
         made.update({f"{OUTPUT}.{name}": [] for name in taps})
         content, reference = queries.content, queries.reference
         # What a layer's heads correct; it differs from `reference` in its gradient alone.
@@ -118,11 +118,11 @@ class Decoder(nn.Module):
             delta = self.box_heads[index](content)
             if supervised or index == last:
                 boxes = refine(delta, corrected, self.epsilon)
-                made[OUTPUT].append((self.class_heads[index](content), boxes))
+                made[OUTPUT].append((self.class_heads[index](content), boxes, content))
             for name, states in tapped.items():
                 class_head, box_head = self._heads_of(name, index)
                 tap_boxes = refine(box_head(states), corrected, self.epsilon)
-                made[f"{OUTPUT}.{name}"].append((class_head(states), tap_boxes))
+                made[f"{OUTPUT}.{name}"].append((class_head(states), tap_boxes, states))
             if self.box_refinement:
                 refined = refine(delta, reference, self.epsilon)
                 reference = refined.detach()
@@ -141,6 +141,6 @@ def _own_or_shared(own: nn.ModuleDict, tap: str, shared: nn.ModuleList) -> nn.Mo
     return cast(nn.ModuleList, own[tap]) if tap in own else shared
 
 
-def _stack(layers: list[tuple[Tensor, Tensor]]) -> PredictionSet:
-    logits, boxes = zip(*layers, strict=True)
-    return PredictionSet(torch.stack(logits), torch.stack(boxes))
+def _stack(layers: list[tuple[Tensor, Tensor, Tensor]]) -> PredictionSet:
+    logits, boxes, states = map(torch.stack, zip(*layers, strict=True))
+    return PredictionSet(logits, boxes, states=states)

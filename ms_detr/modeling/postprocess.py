@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..layers.boxes import cxcywh_to_xyxy
-from ..structures import PredictionSet
+from ..structures import PredictionSet, QueryMasks
+
+# Values of a mask, at the size it is pasted at, that are held at a time: 256 MiB.
+MAX_PASTED = 2**26
 
 
 @dataclass(frozen=True)
@@ -44,3 +50,46 @@ class Postprocess(nn.Module):
         queries = index // num_classes
         boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
         return Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, index % num_classes, queries)
+
+
+def paste_masks(
+    masks: QueryMasks,
+    image: int,
+    queries: Tensor,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> Tensor:
+    """The last layer's masks of some queries as they lie in an image, (n, H, W) bool.
+
+    Where a GPU's memory does not suffice for the pasted masks, they are made on the CPU.
+
+    Args:
+        queries: (n,) int64.
+        padded_size: (height, width) of the batch.
+        image_size: of the image in it.
+        output_size: (H, W).
+    """
+    largest = max(padded_size[0] * padded_size[1], output_size[0] * output_size[1])
+    last = torch.full_like(queries, masks.num_layers - 1)
+    step = max(1, min(64, MAX_PASTED // largest))
+
+    def pasted(device: torch.device) -> Iterator[Tensor]:
+        for part, layer in zip(queries.split(step), last.split(step), strict=True):
+            logits = masks.logits(image, layer, part).to(device)[:, None]
+            whole = F.interpolate(logits, padded_size, mode="bilinear", align_corners=False)
+            whole = whole[..., : image_size[0], : image_size[1]]
+            if image_size != output_size:
+                whole = F.interpolate(whole, output_size, mode="bilinear", align_corners=False)
+            yield whole[:, 0] > 0
+
+    def paste(device: torch.device) -> Tensor:
+        result = torch.empty((len(queries), *output_size), dtype=torch.bool, device=device)
+        for rows, part in zip(result.split(step), pasted(device), strict=False):
+            rows.copy_(part)
+        return result
+
+    try:
+        return paste(queries.device)
+    except torch.cuda.OutOfMemoryError:
+        return paste(torch.device("cpu"))

@@ -1,21 +1,32 @@
 """Who supervises what: assigners, losses, terms and the criterion."""
 
-from .assigners import AnchorHungarianAssigner, Assigner, HungarianAssigner
+from .assigners import (
+    AnchorHungarianAssigner,
+    Assigner,
+    HungarianAssigner,
+    MaskHungarianAssigner,
+)
 from .criterion import Criterion, Terms
-from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
-from .one_to_many import MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
+from .losses import DiceLoss, FocalLoss, GIoULoss, L1Loss, Loss, Losses, MaskLoss
+from .masks import MaskPoints
+from .one_to_many import MaskOverlap, MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
 from .term import SupervisionTerm
 
 __all__ = [
     "AnchorHungarianAssigner",
     "Assigner",
     "Criterion",
+    "DiceLoss",
     "FocalLoss",
     "GIoULoss",
     "HungarianAssigner",
     "L1Loss",
     "Loss",
     "Losses",
+    "MaskHungarianAssigner",
+    "MaskLoss",
+    "MaskOverlap",
+    "MaskPoints",
     "MergedTopK",
     "OneToManyAssigner",
     "PaperTopK",

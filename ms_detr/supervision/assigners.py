@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..layers.boxes import generalized_box_iou
 from ..structures import Assignment, PredictionSet, Targets
+from .masks import masks_of, overlaps
 
 
 class Assigner(ABC):
@@ -124,3 +126,36 @@ class AnchorHungarianAssigner(HungarianAssigner):
                 "this source has no anchors; give its term a HungarianAssigner instead"
             )
         return predictions.anchors.expand_as(predictions.boxes)
+
+
+class MaskHungarianAssigner(HungarianAssigner):
+    """Hungarian matching on class, box and mask (Mask DINO, arXiv:2206.02777, section 3).
+
+    Layers without masks are matched on class and box alone.
+
+    Args:
+        mask_cost, dice_cost: weights of the cross-entropy and the dice cost.
+        num_points: random points at which masks are compared.
+        options: as `HungarianAssigner` has them.
+    """
+
+    def __init__(
+        self,
+        mask_cost: float = 5.0,
+        dice_cost: float = 5.0,
+        num_points: int = 12544,
+        **options: Any,
+    ):
+        super().__init__(**options)
+        self.mask_cost = mask_cost
+        self.dice_cost = dice_cost
+        self.num_points = num_points
+
+    def host_costs(self, predictions: PredictionSet, targets: Targets) -> Tensor:
+        cost = super().host_costs(predictions, targets)
+        first = len(cost) - masks_of(predictions).num_layers
+        for layer, pairs in enumerate(overlaps(predictions, targets, self.num_points)):
+            cost[first + layer] += (
+                self.mask_cost * pairs.cross_entropy + self.dice_cost * pairs.dice
+            )
+        return cost

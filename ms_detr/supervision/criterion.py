@@ -31,6 +31,11 @@ class Criterion(nn.Module):
         """Names of the predictions that the terms need."""
         return frozenset(term.source for term in self.terms.values())
 
+    @property
+    def supervises_masks(self) -> bool:
+        """Whether a term has losses of masks."""
+        return any(term.mask_points is not None for term in self.terms.values())
+
     def forward(self, predictions: Predictions, targets: Targets) -> dict[str, Tensor]:
         """All losses, weighted: ``{term}/loss_{name}/{layer}`` -> scalar.
 

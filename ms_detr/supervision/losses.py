@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..layers.boxes import generalized_box_iou
 from ..structures import Assignment, PredictionSet, Targets
+from .masks import MatchedMasks
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Matches:
         boxes: (L, B, G, T, 4), the assigned queries' boxes.
         target_boxes: (L, B, G, T, 4).
         valid: (L, B, G, T) bool.
+        masks: of the valid pairs, in the layers that have masks; None unless the term asks.
     """
 
     logits: Tensor
@@ -35,6 +37,7 @@ class Matches:
     boxes: Tensor
     target_boxes: Tensor
     valid: Tensor
+    masks: MatchedMasks | None = None
 
 
 def match(predictions: PredictionSet, targets: Targets, assignment: Assignment) -> Matches:
@@ -121,7 +124,7 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, matches: Matches) -> Tensor:
-        """Unweighted sum of every layer, (L,)."""
+        """Unweighted sum of every layer, or of as many of the last ones as have what it needs."""
 
 
 class FocalLoss(Loss):
@@ -150,6 +153,33 @@ class GIoULoss(Loss):
     def __call__(self, matches: Matches) -> Tensor:
         distance = 1 - generalized_box_iou(matches.boxes, matches.target_boxes)
         return (distance * matches.valid).sum((1, 2, 3))
+
+
+class PointLoss(Loss):
+    """A loss of masks at points, one value a pair."""
+
+    def __call__(self, matches: Matches) -> Tensor:
+        assert matches.masks is not None
+        return matches.masks.sum_layers(self.of(matches.masks.logits, matches.masks.targets))
+
+    @abstractmethod
+    def of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(N, P) and (N, P) -> (N,)."""
+
+
+class MaskLoss(PointLoss):
+    """Binary cross-entropy, mean over the points."""
+
+    def of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
+class DiceLoss(PointLoss):
+    """One minus the Dice coefficient of probabilities, smoothed by 1 (V-Net, arXiv:1606.04797)."""
+
+    def of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        p = logits.sigmoid()
+        return 1 - (2 * (p * targets).sum(1) + 1) / (p.sum(1) + targets.sum(1) + 1)
 
 
 class Losses(dict[str, Loss]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,46 @@ from torch import Tensor
 from ..layers.boxes import box_iou
 from ..structures import Assignment, PredictionSet, Targets
 from .assigners import Assigner, object_logits
+from .masks import masks_of, overlaps
+
+Overlap = Callable[[PredictionSet, Targets], Tensor]
 
 
-def match_score(predictions: PredictionSet, targets: Targets, alpha: float) -> Tensor:
-    """``alpha * class probability + (1 - alpha) * IoU``, (L, B, G, Q); -1 for padding objects.
+def box_overlap(predictions: PredictionSet, targets: Targets) -> Tensor:
+    """IoU of boxes, (L, B, G, Q)."""
+    return box_iou(predictions.boxes[:, :, None], targets.boxes[None, :, :, None])
+
+
+class MaskOverlap:
+    """IoU of boxes and of masks; layers without masks have that of boxes alone.
+
+    Args:
+        share: of the masks' IoU.
+        num_points: random points at which masks are compared.
+    """
+
+    def __init__(self, share: float = 0.5, num_points: int = 12544):
+        _check_share("overlap.share", share)
+        self.share = share
+        self.num_points = num_points
+
+    def __call__(self, predictions: PredictionSet, targets: Targets) -> Tensor:
+        overlap = box_overlap(predictions, targets)
+        first = len(overlap) - masks_of(predictions).num_layers
+        for layer, pairs in enumerate(overlaps(predictions, targets, self.num_points)):
+            overlap[first + layer].lerp_(pairs.iou, self.share)
+        return overlap
+
+
+def match_score(
+    predictions: PredictionSet, targets: Targets, alpha: float, overlap: Overlap = box_overlap
+) -> Tensor:
+    """``alpha * class probability + (1 - alpha) * overlap``, (L, B, G, Q); -1 in padding.
 
     MS-DETR, arXiv:2401.03989, section 3.
     """
-    iou = box_iou(predictions.boxes[:, :, None], targets.boxes[None, :, :, None])
-    score = alpha * object_logits(predictions, targets.labels).sigmoid() + (1 - alpha) * iou
+    score = alpha * object_logits(predictions, targets.labels).sigmoid()
+    score = score + (1 - alpha) * overlap(predictions, targets)
     return score.masked_fill(~targets.valid[None, :, :, None], -1.0)
 
 
@@ -44,9 +75,16 @@ class OneToManyAssigner(Assigner):
         k: most queries an object.
         threshold: least score of a positive query.
         alpha: share of the class probability in the score.
+        overlap: the other part of the score.
     """
 
-    def __init__(self, k: int = 6, threshold: float = 0.4, alpha: float = 0.3):
+    def __init__(
+        self,
+        k: int = 6,
+        threshold: float = 0.4,
+        alpha: float = 0.3,
+        overlap: Overlap = box_overlap,
+    ):
         if k < 1:
             raise ValueError(f"k is the most queries an object gets, at least 1; got {k}")
         for name, value in (("threshold", threshold), ("alpha", alpha)):
@@ -54,6 +92,7 @@ class OneToManyAssigner(Assigner):
         self.k = k
         self.threshold = threshold
         self.alpha = alpha
+        self.overlap = overlap
 
     @abstractmethod
     def counts(self, score: Tensor, targets: Targets) -> Tensor:
@@ -63,7 +102,7 @@ class OneToManyAssigner(Assigner):
         self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None
     ) -> Assignment:
         slots = min(self.k, predictions.logits.shape[2])
-        score = match_score(predictions, targets, self.alpha)
+        score = match_score(predictions, targets, self.alpha, self.overlap)
         ranking = stable_topk(score, slots)
         rank = torch.arange(slots, device=score.device)
         valid = rank < self.counts(score, targets)[..., None]
@@ -90,18 +129,12 @@ class ReleasedTopK(OneToManyAssigner):
     may belong to another object. An object that no positive query belongs to gets none.
 
     Args:
-        k, threshold, alpha: as `OneToManyAssigner` has them.
         quota: share of all queries that may be positive; above it a random choice of them counts.
+        options: k, threshold, alpha and overlap, as `OneToManyAssigner` has them.
     """
 
-    def __init__(
-        self,
-        k: int = 6,
-        threshold: float = 0.4,
-        alpha: float = 0.3,
-        quota: float = 0.25,
-    ):
-        super().__init__(k, threshold, alpha)
+    def __init__(self, quota: float = 0.25, **options: Any):
+        super().__init__(**options)
         _check_share("quota", quota)
         self.quota = quota
 
@@ -138,7 +171,7 @@ class MergedTopK(ReleasedTopK):
 
     Args:
         merge_with: name of the other term; its layers and queries are the same.
-        k, threshold, alpha, quota: as `ReleasedTopK` has them.
+        options: as `ReleasedTopK` has them.
     """
 
     def __init__(self, merge_with: str = "o2o", **options: Any):

@@ -29,7 +29,7 @@ def draw_assignments(model: MSDETR, loader: DictConfig, folder: Path, count: int
         inputs = [mapper(record)]
         with evaluating(model):
             images, padding_mask = model.preprocess(inputs)
-            targets = model.targets(inputs)
+            targets = model.targets(inputs, (images.shape[-2], images.shape[-1]))
             predictions = model.forward_tensors(images, padding_mask, targets)
             assignments = model.criterion.assign(predictions, targets)
         objects = pixel_corners(targets.boxes[0], record)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from ms_detr.config import load
 
@@ -26,7 +26,7 @@ def make_model(*overrides, config=SMALL, seed=0):
 
 
 def make_input(height, width, labels=(), boxes=None, seed=0):
-    """One of Detectron2's input dicts; `boxes` are (x1, y1, x2, y2) in pixels."""
+    """One of Detectron2's input dicts; `boxes` are (x1, y1, x2, y2) in pixels, masks fill them."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
     instances = Instances((height, width))
@@ -34,6 +34,10 @@ def make_input(height, width, labels=(), boxes=None, seed=0):
         boxes = [(4 + 8 * i, 6, 20 + 8 * i, 30 + 4 * i) for i in range(len(labels))]
     instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).view(-1, 4))
     instances.gt_classes = torch.tensor(labels, dtype=torch.int64)
+    y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
+    filled = [(x1 < x) & (x < x2) & (y1 < y) & (y < y2) for x1, y1, x2, y2 in boxes]
+    masks = torch.stack(filled) if filled else torch.zeros(0, height, width)
+    instances.gt_masks = BitMasks(masks)
     return {"image": image, "instances": instances, "file_name": f"{seed}.png"}
 
 

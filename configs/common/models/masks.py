@@ -1,0 +1,53 @@
+"""Instance masks for any model."""
+
+from detectron2.config import LazyCall as L
+
+from ms_detr.modeling import AttentionBranch, DotProductBranch
+from ms_detr.supervision import DiceLoss, MaskHungarianAssigner, MaskLoss, MaskPoints
+
+NUM_POINTS = 12544
+
+
+def dot_product(**in_channels):
+    """Masks at the resolution of one backbone map; without argument ResNet-50's at stride 4."""
+    return L(DotProductBranch)(
+        embed_dim="${model.embed_dim}", in_channels=in_channels or dict(res2=256)
+    )
+
+
+def attention(stride=2, **in_channels):
+    """DETR's mask head; without arguments masks of stride 16 from ResNet-50."""
+    return L(AttentionBranch)(
+        embed_dim="${model.embed_dim}",
+        num_heads="${model.num_heads}",
+        in_channels=in_channels or dict(res5=2048, res4=1024, res3=512),
+        stride=stride,
+    )
+
+
+def with_masks(model, branch=None, terms=("o2o",), mask_cost=True):
+    """Add masks to a model in place, and return it; weights and costs of Mask DINO.
+
+    Args:
+        branch: what predicts masks; by dot product if None.
+        terms: names of the terms that supervise masks.
+        mask_cost: match the one-to-one term on masks as well.
+    """
+    model.masks = branch or dot_product()
+    model.backbone.out_features = sorted({*model.masks.in_channels, *model.neck.in_channels})
+    for name in terms:
+        term = model.criterion.terms[name]
+        term.losses.mask = L(MaskLoss)(weight=5.0)
+        term.losses.dice = L(DiceLoss)(weight=5.0)
+        term.mask_points = L(MaskPoints)(num_points=NUM_POINTS, oversample=3.0, importance=0.75)
+    if mask_cost:
+        costs = model.criterion.terms.o2o.assigner
+        model.criterion.terms.o2o.assigner = L(MaskHungarianAssigner)(
+            class_cost=costs.class_cost,
+            l1_cost=costs.l1_cost,
+            giou_cost=costs.giou_cost,
+            mask_cost=5.0,
+            dice_cost=5.0,
+            num_points=NUM_POINTS,
+        )
+    return model

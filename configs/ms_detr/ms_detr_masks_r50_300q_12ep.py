@@ -1,0 +1,14 @@
+"""MS-DETR with instance masks by dot product, ResNet-50, 300 queries, 12 epochs.
+
+No figure is published for this composition.
+"""
+
+from ..common.data.coco import dataloader
+from ..common.models.masks import with_masks
+from ..common.models.ms_detr import model
+from ..common.optim import optimizer
+from ..common.schedules import step_12ep as lr_multiplier
+from ..common.train import train
+
+model = with_masks(model)
+train.output_dir = "output/ms_detr_masks_r50_300q_12ep"

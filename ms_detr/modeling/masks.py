@@ -1,0 +1,244 @@
+"""Mask branches: from queries and feature maps to instance masks.
+
+A branch prepares what all queries share, once an image; the masks themselves are made for the
+queries that are asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layers.points import sample
+from ..layers.transformer import MLP
+from ..structures import Memory, Predictions, QueryMasks
+
+# Attention masks pass convolutions one by one: so many at a time bound their memory.
+QUERIES_AT_A_TIME = 32
+
+
+class MaskBranch(nn.Module, ABC):
+    """Gives the decoder's predictions their masks."""
+
+    in_channels: dict[str, int]  # of the backbone maps that are read, by name
+
+    def forward(
+        self, features: Mapping[str, Tensor], memory: Memory, predictions: Predictions
+    ) -> Predictions:
+        """The same predictions; those with decoder states have masks.
+
+        Args:
+            features: the backbone's maps, (B, channels, H, W).
+        """
+        shared = self.prepare(features, memory)
+        return Predictions(
+            {
+                source: made
+                if made.states is None
+                else replace(made, masks=self.masks(made.states, shared))
+                for source, made in predictions.items()
+            }
+        )
+
+    @abstractmethod
+    def prepare(self, features: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, ...]:
+        """What the masks of all queries have in common."""
+
+    @abstractmethod
+    def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
+        """Masks of the queries (L, B, Q, C)."""
+
+
+def level_map(memory: Memory, level: int) -> tuple[Tensor, Tensor]:
+    """Tokens of a level as a map (B, C, h, w), and its padding mask (B, h, w)."""
+    sizes = memory.grid.level_sizes
+    shape = memory.grid.level_shapes[level]
+    tokens = memory.tokens.split(sizes, 1)[level]
+    padding = memory.grid.padding_mask.split(sizes, 1)[level]
+    return tokens.transpose(1, 2).unflatten(2, shape), padding.unflatten(1, shape)
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel: int, groups: int, stride: int = 1
+) -> nn.Module:
+    """Convolution and GroupNorm, of as many groups as divide the channels."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    nn.init.zeros_(cast(Tensor, conv.bias))
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(groups, out_channels), out_channels))
+
+
+@dataclass(frozen=True)
+class DotProductMasks(QueryMasks):
+    """Products of mask embeddings (L, B, Q, E) with pixel embeddings (B, E, h, w)."""
+
+    embeddings: Tensor
+    pixels: Tensor
+
+    @property
+    def num_layers(self) -> int:  # type: ignore[override]
+        return len(self.embeddings)
+
+    def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
+        chosen = self.embeddings[layer, image, query]
+        return torch.einsum("nc,chw->nhw", chosen, self.pixels[image])
+
+    def logits_at(self, layer: int, points: Tensor) -> Tensor:
+        return self.embeddings[layer] @ sample(self.pixels, points)
+
+
+class DotProductBranch(MaskBranch):
+    """Masks as products of query and pixel embeddings (Mask DINO, arXiv:2206.02777, section 3.2).
+
+    The pixels' embeddings lie at the resolution of a backbone map, usually at stride 4, and add the
+    encoder's finest level to it.
+
+    Args:
+        in_channels: one backbone map and its channels, e.g. ``{"res2": 256}``.
+    """
+
+    def __init__(self, embed_dim: int, in_channels: Mapping[str, int], num_groups: int = 32):
+        super().__init__()
+        if len(in_channels) != 1:
+            raise ValueError(
+                f"model.masks.in_channels must name one backbone map, got {dict(in_channels)}"
+            )
+        self.in_channels = dict(in_channels)
+        ((self.feature, channels),) = in_channels.items()
+        self.lateral = _conv(channels, embed_dim, 1, num_groups)
+        self.output = nn.Sequential(
+            _conv(embed_dim, embed_dim, 3, num_groups),
+            nn.ReLU(),
+            nn.Conv2d(embed_dim, embed_dim, 1),
+        )
+        self.embedding = nn.Sequential(
+            nn.LayerNorm(embed_dim), MLP(embed_dim, embed_dim, embed_dim, 3)
+        )
+
+    def prepare(self, features: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, ...]:
+        fine = self.lateral(features[self.feature])
+        encoded, _ = level_map(memory, 0)
+        encoded = F.interpolate(encoded, fine.shape[2:], mode="bilinear", align_corners=False)
+        return (self.output(fine + encoded),)
+
+    def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
+        return DotProductMasks(self.embedding(states), *shared)
+
+
+class AttentionBranch(MaskBranch):
+    """Masks from the attention of queries to the coarsest level (DETR, arXiv:2005.12872, 4.3).
+
+    Convolutions turn each query's attention maps, beside the image's own map, into a mask, and add
+    backbone maps from coarse to fine. Only the last decoder layer has masks. As MS-DETR's published
+    code holds it, though it does not run there: three maps, each at half its resolution, so that
+    masks have stride 16.
+
+    Args:
+        in_channels: backbone maps and their channels, coarse to fine.
+        stride: by which the backbone maps are reduced first, to half their channels; 1 takes them
+            as they are.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        in_channels: Mapping[str, int],
+        stride: int = 2,
+        num_groups: int = 8,
+    ):
+        super().__init__()
+        self.in_channels = dict(in_channels)
+        self.num_heads = num_heads
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.key = nn.Conv2d(embed_dim, embed_dim, 1)
+        joint = embed_dim + num_heads
+        widths = [embed_dim // 2 ** (1 + step) for step in range(len(in_channels) + 1)]
+
+        def block(before: int, after: int) -> nn.Module:
+            return nn.Sequential(_conv(before, after, 3, num_groups), nn.ReLU())
+
+        self.head = nn.Sequential(block(joint, joint), block(joint, widths[0]))
+        self.reduce, self.adapters = nn.ModuleList(), nn.ModuleList()
+        for channels, width in zip(in_channels.values(), widths, strict=False):
+            reduced = channels // 2 if stride > 1 else channels
+            self.reduce.append(
+                nn.Conv2d(channels, reduced, 3, stride, padding=1) if stride > 1 else nn.Identity()
+            )
+            self.adapters.append(nn.Conv2d(reduced, width, 1))
+        self.blocks = nn.ModuleList(
+            block(before, after) for before, after in itertools.pairwise(widths)
+        )
+        self.output = nn.Conv2d(widths[-1], 1, 3, padding=1)
+
+    def prepare(self, features: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, ...]:
+        maps = [
+            adapt(reduce(features[name]))
+            for name, reduce, adapt in zip(
+                self.in_channels, self.reduce, self.adapters, strict=True
+            )
+        ]
+        return (*level_map(memory, -1), *maps)
+
+    def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
+        image, padding, *maps = shared
+        return AttentionMasks(self, states[-1], image, padding, maps)
+
+    def run(self, states: Tensor, image: Tensor, padding: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """Masks (N, h, w) of queries (N, C) of one image.
+
+        Args:
+            image: (C, h', w'), the coarsest level; its ``padding`` (h', w').
+            maps: (width, h, w) of the backbone, adapted.
+        """
+        queries = self.query(states).unflatten(1, (self.num_heads, -1))
+        keys = self.key(image[None])[0].unflatten(0, (self.num_heads, -1))
+        scores = torch.einsum("nmc,mchw->nmhw", queries, keys) / math.sqrt(queries.shape[-1])
+        scores = scores.masked_fill(padding, -math.inf)
+        attention = scores.flatten(2).softmax(-1).view_as(scores)
+        x = self.head(torch.cat((image.expand(len(states), -1, -1, -1), attention), 1))
+        for block, extra in zip(self.blocks, maps, strict=True):
+            x = block(F.interpolate(x, extra.shape[-2:], mode="nearest") + extra)
+        return self.output(x)[:, 0]
+
+
+@dataclass(frozen=True)
+class AttentionMasks(QueryMasks):
+    """Masks of the last layer's queries (B, Q, C) by an `AttentionBranch`."""
+
+    branch: AttentionBranch
+    states: Tensor
+    image: Tensor
+    padding: Tensor
+    maps: Sequence[Tensor]
+    num_layers: int = 1
+
+    def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
+        return self.branch.run(
+            self.states[image, query],
+            self.image[image],
+            self.padding[image],
+            [x[image] for x in self.maps],
+        )
+
+    def logits_at(self, layer: int, points: Tensor) -> Tensor:
+        index = torch.arange(self.states.shape[1], device=points.device)
+        return torch.stack(
+            [
+                torch.cat(
+                    [
+                        sample(self.logits(image, part, part)[None], row[None])[0]
+                        for part in index.split(QUERIES_AT_A_TIME)
+                    ]
+                )
+                for image, row in enumerate(points)
+            ]
+        )

@@ -1,0 +1,179 @@
+"""Supervision of masks: points, costs and losses.
+
+Masks are compared at points instead of pixels, and predicted for the pairs of an assignment alone,
+a piece of bounded size at a time (Mask2Former, arXiv:2112.01527, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ..layers.points import sample, uncertain_points
+from ..structures import Assignment, PredictionSet, QueryMasks, Targets
+
+# Pixels of target masks that are held as floats at a time: 128 MiB.
+MAX_PIXELS = 2**25
+
+
+@dataclass(frozen=True)
+class MatchedMasks:
+    """Masks of assigned pairs at points of their own.
+
+    Attributes:
+        logits: (N, P).
+        targets: (N, P) in [0, 1].
+        layer: (N,) int64, from the first layer that has masks.
+        num_layers: how many layers have masks.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    layer: Tensor
+    num_layers: int
+
+    def sum_layers(self, values: Tensor) -> Tensor:
+        """Sums (layers,) of values (N,)."""
+        return values.new_zeros(self.num_layers).index_add(0, self.layer, values)
+
+
+class MaskPoints:
+    """Where the masks of a term are compared: PointRend's choice of uncertain points.
+
+    Args:
+        num_points: points of every pair.
+        oversample: how many times as many are drawn to find the uncertain ones.
+        importance: share of uncertain points; the rest are uniform.
+    """
+
+    def __init__(self, num_points: int = 12544, oversample: float = 3.0, importance: float = 0.75):
+        if num_points < 1 or oversample < 1 or not 0 <= importance <= 1:
+            raise ValueError(
+                "mask points need num_points and oversample of at least 1 and an importance from 0 "
+                f"to 1, got {num_points}, {oversample} and {importance}"
+            )
+        self.num_points = num_points
+        self.oversample = oversample
+        self.importance = importance
+
+    def match(
+        self, predictions: PredictionSet, targets: Targets, assignment: Assignment
+    ) -> MatchedMasks:
+        """Masks of all valid pairs. Their number is not known on the host: it waits once."""
+        masks = masks_of(predictions)
+        # Image by image, so that an image's features need not be copied for every pair.
+        valid = assignment.valid[-masks.num_layers :].transpose(0, 1)
+        query = assignment.query[-masks.num_layers :].transpose(0, 1)[valid]
+        image, layer, item, _ = valid.nonzero().unbind(1)
+        counts = image.bincount(minlength=len(targets.counts)).tolist()
+        made = []
+        for index, pairs in enumerate(
+            zip(layer.split(counts), query.split(counts), item.split(counts), strict=True)
+        ):
+            objects = targets.masks_of(index)
+            for part in _pieces(counts[index], objects.shape[1:].numel()):
+                chosen = [x[part] for x in pairs]
+                # Recomputed in backward: memory holds one piece's masks and no more.
+                made.append(
+                    checkpoint(self._at_points, masks, objects, index, *chosen, use_reentrant=False)
+                )
+        logits, truth = map(torch.cat, zip(*made, strict=True))
+        return MatchedMasks(logits, truth, layer, masks.num_layers)
+
+    def _at_points(
+        self,
+        masks: QueryMasks,
+        objects: Tensor,
+        image: int,
+        layer: Tensor,
+        query: Tensor,
+        item: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted and true masks of pairs at their points, (N, P) each."""
+        logits = masks.logits(image, layer, query)
+        with torch.no_grad():
+            points = uncertain_points(logits, self.num_points, self.oversample, self.importance)
+            truth = sample(objects[item][:, None].to(logits.dtype), points)[:, 0]
+        return sample(logits[:, None], points)[:, 0], truth
+
+
+def masks_of(predictions: PredictionSet) -> QueryMasks:
+    """The masks of a source.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if predictions.masks is None:
+        raise ValueError("a term supervises masks, but its source has none: set model.masks")
+    return predictions.masks
+
+
+def _pieces(count: int, pixels: int) -> Iterator[slice]:
+    """Parts of bounded size; one, if empty, so that every parameter gets a gradient."""
+    step = max(1, MAX_PIXELS // pixels)
+    return (slice(first, first + step) for first in range(0, max(count, 1), step))
+
+
+def objects_at(targets: Targets, points: Tensor) -> Tensor:
+    """Objects' masks at points that an image's objects share: (B, P, 2) -> (B, G, P); padding 0."""
+    values = points.new_zeros(*targets.labels.shape, points.shape[1])
+    for image, count in enumerate(targets.counts):
+        masks = targets.masks_of(image)
+        for part in _pieces(count, masks.shape[1:].numel()):
+            chosen = masks[part].to(points.dtype)
+            values[image, :count][part] = sample(chosen[None], points[image : image + 1])[0]
+    return values
+
+
+@dataclass(frozen=True)
+class PointOverlaps:
+    """Predicted and true masks of one layer, compared at shared points.
+
+    Attributes:
+        cross_entropy: (B, G, Q), mean over the points.
+        intersection: (B, G, Q), of probability and truth.
+        predicted: (B, 1, Q), sum of the probabilities.
+        truth: (B, G, 1).
+    """
+
+    cross_entropy: Tensor
+    intersection: Tensor
+    predicted: Tensor
+    truth: Tensor
+
+    @property
+    def dice(self) -> Tensor:
+        """Dice loss of every pair, (B, G, Q)."""
+        return 1 - (2 * self.intersection + 1) / (self.predicted + self.truth + 1)
+
+    @property
+    def iou(self) -> Tensor:
+        """Soft IoU of every pair, (B, G, Q); 0 where both are empty."""
+        union = self.predicted + self.truth - self.intersection
+        return self.intersection / union.clamp(min=1e-6)
+
+
+@torch.no_grad()
+def overlaps(
+    predictions: PredictionSet, targets: Targets, num_points: int
+) -> Iterator[PointOverlaps]:
+    """Every query's mask against every object's, layer by layer, at uniform random points."""
+    masks = masks_of(predictions)
+    batch = len(targets.counts)
+    points = torch.rand(
+        batch, num_points, 2, dtype=predictions.boxes.dtype, device=predictions.boxes.device
+    )
+    truth = objects_at(targets, points)
+    for layer in range(masks.num_layers):
+        logits = masks.logits_at(layer, points)
+        # -log p and -log(1 - p) differ by the logit, so that one product gives both parts.
+        entropy = F.softplus(logits).sum(-1)[:, None] - truth @ logits.mT
+        p = logits.sigmoid()
+        yield PointOverlaps(
+            entropy / num_points, truth @ p.mT, p.sum(-1)[:, None], truth.sum(-1, keepdim=True)
+        )

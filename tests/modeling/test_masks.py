@@ -1,0 +1,207 @@
+"""Mask branches against slow loops in float64, and pasting."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ms_detr.layers.points import sample
+from ms_detr.modeling import AttentionBranch, DotProductBranch, paste_masks
+from ms_detr.structures import Memory, Predictions, PredictionSet, QueryMasks, TokenGrid
+
+LEVELS = ((8, 12), (4, 6), (2, 3))
+C, QUERIES, BATCH, LAYERS = 32, 5, 2, 3
+CHANNELS = {"fine": 6, "middle": 8, "coarse": 10}
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def make_inputs():
+    tokens = sum(h * w for h, w in LEVELS)
+    padding = torch.zeros(BATCH, tokens, dtype=torch.bool)
+    padding[1, -1] = True  # one cell of the coarsest level
+    memory = Memory(
+        torch.randn(BATCH, tokens, C), TokenGrid(LEVELS, padding, torch.ones(BATCH, 3, 2))
+    )
+    sizes = {"fine": (17, 24), "middle": (9, 12), "coarse": (4, 6)}
+    features = {name: torch.randn(BATCH, CHANNELS[name], *size) for name, size in sizes.items()}
+    states = torch.randn(LAYERS, BATCH, QUERIES, C)
+    return features, memory, states
+
+
+def branches():
+    return {
+        "dot": DotProductBranch(C, {"fine": 6}),
+        "attention": AttentionBranch(C, 4, {"coarse": 10, "middle": 8, "fine": 6}, stride=2),
+        "attention, whole maps": AttentionBranch(C, 4, {"middle": 8, "fine": 6}, stride=1),
+    }
+
+
+def predict(branch, features, memory, states):
+    bare = PredictionSet(torch.zeros(1), torch.zeros(1))
+    made = Predictions(
+        {"decoder": PredictionSet(bare.logits, bare.boxes, states=states), "e": bare}
+    )
+    out = branch(features, memory, made)
+    assert out["e"].masks is None
+    return out["decoder"].masks
+
+
+@pytest.mark.parametrize("name", branches())
+def test_all_queries_or_chosen_ones_are_the_same(name):
+    features, memory, states = make_inputs()
+    masks = predict(branches()[name], features, memory, states)
+    points = torch.rand(BATCH, 7, 2)
+    for layer in range(masks.num_layers):
+        at = masks.logits_at(layer, points)
+        assert at.shape == (BATCH, QUERIES, 7)
+        for image in range(BATCH):
+            every = torch.arange(QUERIES)
+            whole = masks.logits(image, torch.full_like(every, layer), every)
+            torch.testing.assert_close(sample(whole[None], points[image][None])[0], at[image])
+            chosen = torch.tensor([3, 0, 3])
+            some = masks.logits(image, torch.full_like(chosen, layer), chosen)
+            torch.testing.assert_close(some, whole[chosen])
+
+
+def test_dot_products():
+    """Every pixel's and every query's product alone."""
+    features, memory, states = make_inputs()
+    branch = branches()["dot"]
+    masks = predict(branch, features, memory, states)
+    assert masks.num_layers == LAYERS
+    encoded = memory.tokens[:, : 8 * 12].view(BATCH, 8, 12, C).permute(0, 3, 1, 2)
+    encoded = F.interpolate(encoded, (17, 24), mode="bilinear")
+    conv, norm = branch.lateral
+    fine = F.group_norm(
+        F.conv2d(features["fine"], conv.weight, conv.bias), 32, norm.weight, norm.bias
+    )
+    (conv, norm), _, last = branch.output
+    pixels = F.conv2d(fine + encoded, conv.weight, conv.bias, padding=1)
+    pixels = F.group_norm(pixels, 32, norm.weight, norm.bias).clamp(min=0)
+    pixels = F.conv2d(pixels, last.weight, last.bias)
+    for layer, image, query in ((0, 0, 0), (2, 1, 4), (1, 1, 2)):
+        x = F.layer_norm(states[layer, image, query], (C,))
+        for number in (0, 2, 4):
+            linear = branch.embedding[1][number]
+            x = linear.weight @ x + linear.bias
+            x = x.clamp(min=0) if number < 4 else x
+        found = masks.logits(image, torch.tensor([layer]), torch.tensor([query]))[0]
+        assert found.shape == (17, 24)
+        for row, column in ((0, 0), (16, 23), (5, 9)):
+            expected = sum(x[c] * pixels[image, c, row, column] for c in range(C))
+            torch.testing.assert_close(found[row, column], expected)
+
+
+def test_attention_maps_leave_padding_out_and_sum_to_one():
+    features, memory, states = make_inputs()
+    branch = branches()["attention"]
+    masks = predict(branch, features, memory, states)
+    assert masks.num_layers == 1
+    seen = []
+    branch.head.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    masks.logits(1, torch.tensor([0]), torch.tensor([3]))
+    (x,) = seen
+    assert x.shape == (1, C + 4, 2, 3)
+    cells = memory.tokens[1, -6:]
+    torch.testing.assert_close(x[0, :C].flatten(1).T, cells)
+    query = branch.query(states[-1, 1, 3])
+    keys = cells @ branch.key.weight[:, :, 0, 0].T + branch.key.bias
+    for head in range(4):
+        part = slice(head * 8, head * 8 + 8)
+        scores = [(query[part] @ key[part] / math.sqrt(8)).exp().item() for key in keys[:5]]
+        expected = torch.tensor([s / sum(scores) for s in scores] + [0.0])
+        torch.testing.assert_close(x[0, C + head].flatten(), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("attention", (9, 12)), ("attention, whole maps", (17, 24))]
+)
+def test_attention_masks_have_the_finest_maps_size(name, size):
+    features, memory, states = make_inputs()
+    masks = predict(branches()[name], features, memory, states)
+    assert masks.logits(0, torch.tensor([0]), torch.tensor([1])).shape == (1, *size)
+
+
+@pytest.mark.parametrize("name", branches())
+def test_no_query_still_reaches_every_parameter(name):
+    features, memory, states = make_inputs()
+    branch = branches()[name]
+    masks = predict(branch, features, memory, states)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    out = masks.logits(0, nobody, nobody)
+    assert out.shape[0] == 0
+    out.sum().backward()
+    for parameter, tensor in branch.named_parameters():
+        assert tensor.grad is not None, parameter
+
+
+def test_one_map_for_dot_products():
+    with pytest.raises(ValueError, match=r"model\.masks\.in_channels"):
+        DotProductBranch(C, {"fine": 6, "middle": 8})
+
+
+@dataclass
+class Ramps(QueryMasks):
+    """Positive left of `border`, a share of the padded width, one for every query."""
+
+    borders: tuple[float, ...]
+    num_layers: int = 2
+
+    def logits(self, image, layer, query):
+        assert (layer == 1).all()  # the last one
+        x = (torch.arange(40) + 0.5) / 40
+        return (torch.tensor(self.borders)[query, None, None] - x).expand(-1, 20, -1)
+
+    def logits_at(self, layer, points):
+        raise NotImplementedError
+
+
+def paste(queries, output_size, image_size=(60, 100)):
+    masks, queries = Ramps((0.5, 0.25, 0.0, 1.0)), torch.tensor(queries, dtype=torch.int64)
+    return paste_masks(masks, 0, queries, (80, 160), image_size, output_size)
+
+
+def test_masks_are_pasted_where_they_lie():
+    """The padded batch is 160 wide: its middle is pixel 80 of the image, 160 of the output."""
+    out = paste([0, 3, 2, 1], (120, 200))
+    assert out.dtype == torch.bool
+    assert out.shape == (4, 120, 200)
+    for mask, border in zip(out, (160, 200, 0, 80), strict=True):
+        assert mask[:, : max(border - 2, 0)].all()
+        assert not mask[:, border + 2 :].any()
+    same = paste([1], (60, 100))[0]
+    assert same[:, :39].all()
+    assert not same[:, 41:].any()
+
+
+def test_pasting_in_pieces(monkeypatch):
+    whole = paste([0, 3, 2, 1, 1], (30, 50))
+    monkeypatch.setattr("ms_detr.modeling.postprocess.MAX_PASTED", 2 * 80 * 160)
+    assert torch.equal(paste([0, 3, 2, 1, 1], (30, 50)), whole)
+    monkeypatch.setattr("ms_detr.modeling.postprocess.MAX_PASTED", 1)
+    assert torch.equal(paste([0, 3, 2, 1, 1], (30, 50)), whole)
+    assert paste([], (30, 50)).shape == (0, 30, 50)
+
+
+def test_pasting_goes_on_where_the_gpu_is_full(monkeypatch):
+    expected = paste([0, 1], (30, 50))
+    real, calls = torch.empty, []
+
+    def full_at_first(*args, **kwargs):
+        calls.append(kwargs["device"])
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("no memory is left")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", full_at_first)
+    assert torch.equal(paste([0, 1], (30, 50)), expected)
+    assert calls[1] == torch.device("cpu")
