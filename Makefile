@@ -14,8 +14,8 @@ SLOW_ARGS ?=
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 # What the compiled operator is built from.
-OPERATOR := ops/build_extensions.py $(wildcard ops/csrc/*.* ops/csrc/*/*.*)
-CXX_SOURCES := $(wildcard ops/csrc/*.* ops/csrc/*/*.* tests/ops/emulation/*)
+OPERATOR := ops/build_extensions.py ms_detr/cuda_toolkit.py $(wildcard ops/csrc/*.* ops/csrc/*/*.*)
+CXX_SOURCES := $(wildcard ops/csrc/*.* ops/csrc/*/*.* tests/ops/emulation/* ms_detr/benchmarks/*.cu*)
 # The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
 PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
 
@@ -56,9 +56,10 @@ lint: setup-dev ## check style, types and the direction of imports
 	$(BIN)/lint-imports
 
 .PHONY: build-cuda
-build-cuda: setup ## compile the CUDA kernels too, or fail (needs nvcc, no GPU)
+build-cuda: setup ## compile the CUDA kernels and the benchmark's, or fail (needs nvcc, no GPU)
 	FORCE_CUDA=1 $(PIP) install --no-build-isolation --no-deps -e .
 	$(RUN) $(BIN)/python -c "from ms_detr.ops import status; assert 'cuda' in status().devices"
+	$(RUN) $(BIN)/python -c "from ms_detr.benchmarks import im2col; im2col.load()"
 
 .PHONY: asan
 asan: setup-dev ## test the CPU kernels under the address sanitizer

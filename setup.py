@@ -39,7 +39,7 @@ def config_packages() -> list[str]:
 
 
 check_torch()
-sys.path.insert(0, str(ROOT / "ops"))
+sys.path[:0] = [str(ROOT), str(ROOT / "ops")]
 import build_extensions  # noqa: E402 (needs torch)
 
 setup(
@@ -50,6 +50,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["ms_detr", "ms_detr.*"]) + config_packages(),
     package_dir={"ms_detr.configs": "configs"},
+    package_data={"ms_detr.benchmarks": ["*.cu", "*.cuh"]},
     ext_modules=build_extensions.extensions(),
     cmdclass={"build_ext": build_extensions.build_command()},
     # Detectron2 isn't on the package index, so it can't be listed: see tools/detectron2_setup.py.

@@ -10,52 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from ms_detr.cuda_toolkit import ARCHITECTURES, find_cuda_home, why_no_toolkit
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = "ops/csrc"
 PACKAGE = "ms_detr/ops"
-ARCHITECTURES = "8.0;9.0+PTX"
-
-
-def find_cuda_home() -> Path | None:
-    """The CUDA toolkit: where the environment says, in the usual place, or above nvcc's folder."""
-    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    if nvcc := shutil.which("nvcc"):
-        candidates.append(str(Path(nvcc).resolve().parent.parent))
-    for candidate in candidates:
-        if candidate and (Path(candidate) / "bin" / "nvcc").is_file():
-            return Path(candidate)
-    return None
 
 
 def why_no_cuda() -> str:
     """Why the CUDA part is left out; "" if it is built."""
-    import torch
-
     if os.environ.get("MS_DETR_BUILD_CUDA") == "0":
         return "left out by MS_DETR_BUILD_CUDA=0"
-    if torch.version.cuda is None:
-        return "the installed PyTorch has no CUDA"
-    home = find_cuda_home()
-    if home is None:
-        return "no CUDA toolkit (nvcc) was found"
-    command = [str(home / "bin" / "nvcc"), "--version"]
-    try:
-        text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    except OSError:
-        text = ""
-    found = re.search(r"release (\d+)\.(\d+)", text)
-    if found is None:
-        return f"{command[0]} does not run"
-    if found[1] != torch.version.cuda.split(".")[0]:
-        return f"nvcc is {found[1]}.{found[2]}, PyTorch was built with CUDA {torch.version.cuda}"
-    return ""
+    return why_no_toolkit()
 
 
 def architectures() -> str:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ms_detr.benchmarks import im2col
 from ms_detr.ops import deformable_attention, fused_deformable_attention, status
 from ms_detr.ops import reference as pure_torch
 
@@ -129,3 +130,32 @@ def test_autocast_runs_in_half_precision():
     inputs = to_gpu(make(LEVELS, channels=32), torch.float32)
     with torch.autocast("cuda", torch.bfloat16):
         assert deformable_attention(inputs[0].bfloat16(), *inputs[1:]).dtype == torch.bfloat16
+
+
+@pytest.fixture
+def yardstick():
+    """The benchmark's kernels after the original scheme."""
+    if reason := im2col.why_not():
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize("images_a_launch", [1, 64])
+def test_the_yardstick_of_the_benchmark(yardstick, monkeypatch, images_a_launch):
+    monkeypatch.setattr(im2col, "IMAGES_A_LAUNCH", images_a_launch)
+    value, shapes, locations, weights = make(LEVELS, 3, 40, 3, 5, 32, reach=0.3)
+    inputs = to_gpu((value, shapes, off_edges(shapes, locations), weights), torch.float32)
+    exact = [x.cpu().double() if torch.is_tensor(x) else x for x in inputs]
+    expected = results(pure_torch.deformable_attention, *exact)
+    assert_close(results(im2col.deformable_attention, *inputs), expected, torch.float32)
+
+
+@pytest.mark.parametrize("terms", [2, 4])
+def test_the_yardstick_of_the_fused_operator(yardstick, terms):
+    inputs = to_gpu(make_fused(LEVELS, terms, 2, 40, 3, 5, 32), torch.float32)
+    expected = unfused(*(x.cpu().double() if torch.is_tensor(x) else x for x in inputs))
+    assert_close([im2col.attention_core(*inputs)], [expected], torch.float32)
+
+
+def test_the_yardstick_refuses_other_heads(yardstick):
+    with pytest.raises(ValueError, match="want 32 channels a head"):
+        im2col.deformable_attention(*to_gpu(make(LEVELS, channels=16), torch.float32))

@@ -1,4 +1,4 @@
-"""The CUDA kernels' logic, on the CPU (see emulation/emulator.cpp)."""
+"""The CUDA kernels' logic, on the CPU (see emulation/device.h)."""
 
 import os
 import random
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils import cpp_extension
 
+from ms_detr.benchmarks import im2col
 from ms_detr.ops import reference
 from tests.conftest import ROOT
 
@@ -28,19 +29,31 @@ TOLERANCES = {
 }
 
 
-@pytest.fixture(scope="module")
-def attend(tmp_path_factory):
-    """Compile the emulator; its operator runs forward and backward."""
-    library = tmp_path_factory.mktemp("emulation") / "emulated.so"
-    includes = [ROOT / "ops" / "csrc" / "cuda", *cpp_extension.include_paths()]
+def compile_emulator(name, headers, folder):
+    """Compile one emulator around the kernels in `headers` and load its operator."""
+    library = folder / f"{name}.so"
+    includes = [ROOT / headers, *cpp_extension.include_paths()]
     command = [COMPILER, "-O1", "-std=c++20", "-fPIC", "-shared", "-w", "-pthread"]
     command += [f"-I{folder}" for folder in includes]
-    command += [str(Path(__file__).parent / "emulation" / "emulator.cpp"), "-o", str(library)]
+    command += [str(Path(__file__).parent / "emulation" / f"{name}.cpp"), "-o", str(library)]
     command += [f"-L{folder}" for folder in cpp_extension.library_paths()]
     command += ["-ltorch", "-ltorch_cpu", "-lc10"]
     subprocess.run(command, check=True)
     torch.ops.load_library(str(library))
+
+
+@pytest.fixture(scope="module")
+def attend(tmp_path_factory):
+    """The operator's kernels, forward and backward."""
+    compile_emulator("operator", "ops/csrc/cuda", tmp_path_factory.mktemp("operator"))
     return torch.ops.ms_detr_emulated.attend
+
+
+@pytest.fixture(scope="module")
+def attend_im2col(tmp_path_factory):
+    """The benchmark's yardstick, forward and backward."""
+    compile_emulator("im2col", "ms_detr/benchmarks", tmp_path_factory.mktemp("im2col"))
+    return torch.ops.ms_detr_emulated_im2col.attend
 
 
 def random_problem(draw, terms):
@@ -56,6 +69,19 @@ def random_problem(draw, terms):
         seed=draw.randint(0, 1 << 30),
     )
     return make_fused(**problem, terms=terms) if terms else make(**problem, reach=0.3)
+
+
+def random_grad(like):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64)
+
+
+def assert_close(actual, expected, dtype):
+    for one, other in zip(actual, expected, strict=True):
+        scale = 1 + other.abs().max()
+        torch.testing.assert_close(
+            one.double() / scale, other / scale, rtol=0, atol=TOLERANCES[dtype]
+        )
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -74,12 +100,20 @@ def test_kernels(attend, terms, dtype):
             )
         else:
             expected = results(reference.deformable_attention, *exact)
-        generator = torch.Generator().manual_seed(0)
-        grad = torch.randn(expected[0].shape, generator=generator, dtype=torch.float64).to(dtype)
+        grad = random_grad(expected[0]).to(dtype)
         flat = [size for shape in shapes for size in shape]
         actual = attend(value, flat, rest[0] if terms else None, *rest[-2:], grad)
-        for one, other in zip(actual, expected, strict=True):
-            scale = 1 + other.abs().max()
-            torch.testing.assert_close(
-                one.double() / scale, other / scale, rtol=0, atol=TOLERANCES[dtype]
-            )
+        assert_close(actual, expected, dtype)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_yardstick_of_the_benchmark(attend_im2col, seed):
+    shapes = [(7, 9), (3, 4), (1, 1), (2, 5)][: 1 + seed % 4]
+    inputs = make(shapes, 1 + seed % 2, 5, 2, 3, 32, seed, reach=0.3)
+    value, _, locations, weights = (x.float() if torch.is_tensor(x) else x for x in inputs)
+    levels = im2col.on_device(tuple(shapes), value.device)
+    exact = [value.double(), shapes, locations.double(), weights.double()]
+    expected = results(reference.deformable_attention, *exact)
+    grad = random_grad(expected[0]).float()
+    actual = attend_im2col(value, *levels, locations, weights, grad)
+    assert_close(actual, expected, torch.float32)

@@ -1,92 +1,28 @@
-// Runs ops/csrc/cuda/kernels.cuh on the CPU: a thread a lane, warps in step at barriers. It shows
-// that the kernels' logic is right where there is no GPU; nothing about speed or memory models.
+// ops/csrc/cuda/kernels.cuh on the CPU (device.h).
 #include <torch/library.h>
 #include <torch/types.h>
 
-#include <atomic>
-#include <barrier>
-#include <cmath>
-#include <memory>
-#include <thread>
-#include <vector>
+#include "device.h"
 
-struct Index {
-  unsigned x, y, z;
-};
-struct uint4 {
-  unsigned x, y, z, w;
-};
-
-constexpr unsigned kThreads = 64;  // of a block: two warps
-
-static thread_local Index threadIdx, blockIdx;
-static const Index blockDim{kThreads, 1, 1};
-static std::barrier<> warps[kThreads / 32] = {std::barrier<>(32), std::barrier<>(32)};
-static double exchange[kThreads];
-
-static void __syncwarp() { warps[threadIdx.x / 32].arrive_and_wait(); }
-
-template <typename A>
-A __shfl_xor_sync(unsigned, A value, unsigned mask) {
-  exchange[threadIdx.x] = value;
-  __syncwarp();
-  const A other = static_cast<A>(exchange[threadIdx.x ^ mask]);
-  __syncwarp();
-  return other;
-}
-
-template <typename A>
-void atomicAdd(A* to, A value) {
-  std::atomic_ref<A>(*to).fetch_add(value);
-}
-
-template <typename T>
-T __ldg(const T* from) {
-  return *from;
-}
-
-#define __global__
-#define __device__
-#define __host__
-#define __grid_constant__
 #define __shared__
-#define __align__(bytes)
-
-using std::exp;
-using std::floor;
 
 #include "kernels.cuh"
 
 namespace ms_detr::cuda {
 
-alignas(16) unsigned char memory[1 << 20];  // shared memory; blocks run one after another
+alignas(16) unsigned char memory[1 << 20];  // shared memory
 
 namespace {
 
 using at::Tensor;
 
-template <typename F>
-void launch(unsigned blocks, unsigned heads, unsigned images, const F& kernel) {
-  for (unsigned z = 0; z < images; ++z) {
-    for (unsigned y = 0; y < heads; ++y) {
-      for (unsigned x = 0; x < blocks; ++x) {
-        std::vector<std::jthread> lanes;
-        for (unsigned thread = 0; thread < kThreads; ++thread) {
-          lanes.emplace_back([=, &kernel] {
-            threadIdx = {thread, 0, 0};
-            blockIdx = {x, y, z};
-            kernel();
-          });
-        }
-      }
-    }
-  }
-}
+constexpr unsigned kThreads = 64;  // of a block: two warps
 
 template <typename T, int kVec, int kLanes>
 void run(const Arguments<T>& a, int64_t batch, bool backward) {
   const unsigned groups = kThreads / kLanes;
-  launch((a.queries + groups - 1) / groups, a.heads, batch, [&] {
+  const auto blocks = static_cast<unsigned>((a.queries + groups - 1) / groups);
+  launch({blocks, static_cast<unsigned>(a.heads), static_cast<unsigned>(batch)}, kThreads, [&] {
     if (backward) {
       backward_kernel<T, kVec, kLanes>(a);
     } else {
