@@ -20,6 +20,7 @@ from ..cuda_toolkit import ARCHITECTURES, find_cuda_home, why_no_toolkit
 from ..ops import reference
 
 IMAGES_A_LAUNCH = 64  # the original's im2col_step, as its layer sets it
+KERNELS = torch.ops.ms_detr_im2col  # once they are loaded
 Shapes = Sequence[tuple[int, int]]
 
 
@@ -97,12 +98,10 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*tensors)
-        return torch.ops.ms_detr_im2col.forward(*tensors, IMAGES_A_LAUNCH)
+        return KERNELS.forward(*tensors, IMAGES_A_LAUNCH)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         tensors = ctx.saved_tensors
-        value, locations, weights = torch.ops.ms_detr_im2col.backward(
-            *grads, *tensors, IMAGES_A_LAUNCH
-        )
+        value, locations, weights = KERNELS.backward(*grads, *tensors, IMAGES_A_LAUNCH)
         return value, None, None, locations, weights

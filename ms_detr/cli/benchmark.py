@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--threads", type=int, default=None, help="CPU threads")
     step.add_argument("--json", action="store_true", help="print JSON instead of a table")
     step.add_argument("--opts", nargs="*", default=[], help="overrides, key=value, for all configs")
-    op = what.add_parser("op", help="the compiled operator against pure torch")
+    op = what.add_parser(
+        "op", help="the compiled operator against pure torch and the original scheme"
+    )
     op.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     op.add_argument("--case", nargs="+", dest="cases", help="such as encoder, 'decoder 900'")
     op.add_argument("--entry", nargs="+", dest="entries", help="such as operator, fused")
@@ -69,19 +72,14 @@ def _step(args: argparse.Namespace) -> int:
 
 
 def _operator(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
     from ms_detr.benchmarks import operator
 
-    for asked, known in ((args.cases, operator.CASES), (args.entries, operator.ENTRIES)):
-        if unknown := set(asked or ()) - set(known):
-            raise ValueError(f"no {sorted(unknown)}; choose from {list(known)}")
+    known = operator.entries_for(args.device)
+    for asked, names in ((args.cases, operator.CASES), (args.entries, known)):
+        if unknown := set(asked or ()) - set(names):
+            raise ValueError(f"no {sorted(unknown)}; choose from {list(names)}")
     result = operator.compare_operator(
-        args.device,
-        args.cases or operator.CASES,
-        args.entries or tuple(operator.ENTRIES),
-        args.rounds,
-        args.threads,
+        args.device, args.cases, args.entries, args.rounds, args.threads
     )
     if args.json:
         print(json.dumps(result, indent=1))
@@ -92,6 +90,21 @@ def _operator(args: argparse.Namespace) -> int:
             f"{k}: {v:.0f}" if isinstance(v, float) else f"{k}: {v}" for k, v in machine.items()
         )
     )
-    formats = ("", "", "", ".2f", ".2f", ".1f", ".0%", ".0f", ".0f")
-    print(tabulate(result["rows"], headers="keys", tablefmt="pipe", floatfmt=formats))
+    for entry, reason in result["left out"].items():
+        print(f"left out: {entry}: {reason}")
+    print(_operator_table(result["rows"]))
     return 0
+
+
+def _operator_table(rows: list[dict[str, Any]]) -> str:
+    """Columns that nothing stands in are left out."""
+    from tabulate import tabulate
+
+    formats = {"ratio": ".1f", "of the limit": ".0%", "difference": ".0e", "target": ".1f"}
+    columns = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    return tabulate(
+        [[row[key] for key in columns] for row in rows],
+        headers=columns,
+        tablefmt="pipe",
+        floatfmt=[formats.get(key, ".0f" if key.endswith("MB") else ".2f") for key in columns],
+    )

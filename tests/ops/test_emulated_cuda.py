@@ -50,10 +50,24 @@ def attend(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def attend_im2col(tmp_path_factory):
-    """The benchmark's yardstick, forward and backward."""
+def yardstick_kernels(tmp_path_factory):
+    """Those of the benchmark's yardstick."""
     compile_emulator("im2col", "ms_detr/benchmarks", tmp_path_factory.mktemp("im2col"))
-    return torch.ops.ms_detr_emulated_im2col.attend
+    return torch.ops.ms_detr_emulated_im2col
+
+
+@pytest.fixture
+def yardstick(yardstick_kernels, monkeypatch):
+    """The yardstick runs emulated kernels."""
+    monkeypatch.setattr(im2col, "KERNELS", yardstick_kernels)
+
+
+def in_float(inputs):
+    return [x.float() if torch.is_tensor(x) else x for x in inputs]
+
+
+def in_double(inputs):
+    return [x.double() if torch.is_tensor(x) else x for x in inputs]
 
 
 def random_problem(draw, terms):
@@ -69,11 +83,6 @@ def random_problem(draw, terms):
         seed=draw.randint(0, 1 << 30),
     )
     return make_fused(**problem, terms=terms) if terms else make(**problem, reach=0.3)
-
-
-def random_grad(like):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
 
 def assert_close(actual, expected, dtype):
@@ -100,20 +109,23 @@ def test_kernels(attend, terms, dtype):
             )
         else:
             expected = results(reference.deformable_attention, *exact)
-        grad = random_grad(expected[0]).to(dtype)
+        generator = torch.Generator().manual_seed(0)
+        grad = torch.randn(expected[0].shape, generator=generator, dtype=torch.float64).to(dtype)
         flat = [size for shape in shapes for size in shape]
         actual = attend(value, flat, rest[0] if terms else None, *rest[-2:], grad)
         assert_close(actual, expected, dtype)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_yardstick_of_the_benchmark(attend_im2col, seed):
+def test_the_yardstick_of_the_benchmark(yardstick, seed):
     shapes = [(7, 9), (3, 4), (1, 1), (2, 5)][: 1 + seed % 4]
-    inputs = make(shapes, 1 + seed % 2, 5, 2, 3, 32, seed, reach=0.3)
-    value, _, locations, weights = (x.float() if torch.is_tensor(x) else x for x in inputs)
-    levels = im2col.on_device(tuple(shapes), value.device)
-    exact = [value.double(), shapes, locations.double(), weights.double()]
-    expected = results(reference.deformable_attention, *exact)
-    grad = random_grad(expected[0]).float()
-    actual = attend_im2col(value, *levels, locations, weights, grad)
-    assert_close(actual, expected, torch.float32)
+    inputs = in_float(make(shapes, 1 + seed % 2, 5, 2, 3, 32, seed, reach=0.3))
+    expected = results(reference.deformable_attention, *in_double(inputs))
+    assert_close(results(im2col.deformable_attention, *inputs), expected, torch.float32)
+
+
+@pytest.mark.parametrize("terms", [2, 4])
+def test_the_yardstick_of_the_fused_operator(yardstick, terms):
+    inputs = in_float(make_fused([(7, 9), (3, 4)], terms, 2, 5, 2, 3, 32))
+    expected = unfused(*in_double(inputs))
+    assert_close([im2col.attention_core(*inputs)], [expected], torch.float32)
