@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import ms_detr
 from ms_detr.cli import doctor
@@ -194,6 +195,36 @@ def test_help_lists_every_target():
     assert {"demo", "test", "slow", "lint", "setup", "doctor"} <= set(targets)
     for target in targets:
         assert re.search(rf"^  make {target} +\S", output, re.MULTILINE), target
+
+
+def script(path: Path, text: str) -> None:
+    """A command of the shell."""
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.skipif(bool(shutil.which("compute-sanitizer")), reason="there is a compute-sanitizer")
+def test_memcheck_without_the_sanitizer(tmp_path):
+    result = make("memcheck", "-o", "setup-dev", f"VENV={sys.prefix}", f"CUDA_HOME={tmp_path}")
+    assert result.returncode == 2
+    assert "error: no compute-sanitizer" in result.stderr
+    assert "make memcheck CUDA_HOME=/path/to/cuda" in result.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_memcheck_without_a_gpu(tmp_path):
+    script(tmp_path / "bin" / "compute-sanitizer", "echo $PYTORCH_NO_CUDA_MEMORY_CACHING $*")
+    command = ("memcheck", "-o", "setup-dev", f"CUDA_HOME={tmp_path}")
+    result = make(*command, f"VENV={sys.prefix}")
+    assert result.returncode == 2
+    assert "error: PyTorch sees no GPU here" in result.stderr
+    script(tmp_path / "venv" / "bin" / "python", "exit 0")  # as if there were one
+    result = make(*command, f"VENV={tmp_path / 'venv'}")
+    assert result.returncode == 0
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("1 --tool memcheck")
+    assert last.endswith("tests/ops/test_cuda.py")
 
 
 def test_tests_run_against_another_source_tree(tmp_path):
