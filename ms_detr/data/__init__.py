@@ -1,6 +1,6 @@
 """Data: COCO-format datasets, the DETR recipe's mapper, repeatable loaders, the demo dataset."""
 
-from .augmentation import DETR_SHORT_EDGES, RandomChoice, detr_augmentations
+from .augmentation import DETR_SHORT_EDGES, RandomChoice, detr_augmentations, lsj_augmentations
 from .coco import check_classes, check_same_classes, class_names, coco_dataset
 from .demo import DemoSpec, generate_demo, preview
 from .loader import TrainLoader, build_test_loader, build_train_loader
@@ -23,5 +23,6 @@ __all__ = [
     "detr_augmentations",
     "generate_demo",
     "iterations_per_epoch",
+    "lsj_augmentations",
     "preview",
 ]

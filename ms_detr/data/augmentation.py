@@ -1,4 +1,4 @@
-"""The training augmentation of the DETR family, put together from Detectron2's."""
+"""The training augmentations of the DETR family, put together from Detectron2's."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,10 @@ import numpy as np
 from detectron2.data.transforms import (
     Augmentation,
     AugmentationList,
+    FixedSizeCrop,
     RandomCrop,
     RandomFlip,
+    ResizeScale,
     ResizeShortestEdge,
 )
 from fvcore.transforms.transform import Transform
@@ -65,6 +67,33 @@ def detr_augmentations(
     )
     crop = RandomCrop("absolute_range", _lengths("crop_range", crop_range))
     return [RandomFlip(flip), RandomChoice([[resize()], [before_crop, crop, resize()]])]
+
+
+def lsj_augmentations(
+    size: int = 1024, min_scale: float = 0.1, max_scale: float = 2.0, flip: float = 0.5
+) -> list[Augmentation]:
+    """Flip, then large-scale jitter: resize by much or little, crop or pad to a square.
+
+    After Ghiasi et al., arXiv 2012.07177. The image is scaled to fit a square of ``size`` times the
+    scale. What is longer than ``size`` is cropped at a random place; what is shorter is padded at
+    the right and the bottom with grey (128), which is image to the model: no padding mask covers
+    it. Masks and boxes end where the image ends.
+
+    Args:
+        size: side in pixels of every augmented image.
+        min_scale, max_scale: between which the scale is drawn, uniformly.
+        flip: probability of the horizontal flip.
+    """
+    (side,) = _lengths("size", [size])
+    if not 0 < min_scale <= max_scale:
+        raise ValueError(
+            f"min_scale and max_scale must be positive and ascend, got {min_scale} and {max_scale}."
+        )
+    return [
+        RandomFlip(flip),
+        ResizeScale(min_scale, max_scale, side, side),
+        FixedSizeCrop((side, side), pad_value=128.0),
+    ]
 
 
 def _lengths(name: str, values: Sequence[int]) -> tuple[int, ...]:

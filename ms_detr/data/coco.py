@@ -17,6 +17,8 @@ from numbers import Real
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from .segmentation import SegmentationCheck, compact
+
 logger = logging.getLogger(__name__)
 
 _REQUIRED_KEYS: dict[str, dict[str, type]] = {
@@ -38,6 +40,7 @@ def coco_dataset(
     name: str,
     images: str | os.PathLike | None = None,
     annotations: str | os.PathLike | None = None,
+    masks: bool = False,
 ) -> list[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
@@ -46,27 +49,29 @@ def coco_dataset(
             "coco_2017_train", looked for under ``$DETECTRON2_DATASETS``.
         images: folder of the image files. Goes with ``annotations``.
         annotations: the COCO JSON file.
+        masks: keep the segmentations, too: under 1 kB for a polygon of 33 points.
 
     Returns:
         One dict per image, by ascending image id: file_name, height, width, image_id,
         dataset_name, and annotations with bbox (x, y, width, height in pixels), bbox_mode,
         iscrowd and category_id, where 0 is the lowest category id of the file, 1 the next, and so
         on. Images without annotations are kept. Degenerate boxes (of no size, not finite, or
-        outside the image) are dropped with a warning. Segmentations are left out: in memory they
-        take ten times the space of the boxes. ``MetadataCatalog.get(name)`` has thing_classes,
-        json_file, image_root and thing_dataset_id_to_contiguous_id.
+        outside the image) are dropped with a warning. With masks every annotation has a
+        segmentation: polygons, a list of arrays (x1, y1, x2, y2, ...) whose vertices may lie off
+        the image, or compressed RLE. ``MetadataCatalog.get(name)`` has thing_classes, json_file,
+        image_root and thing_dataset_id_to_contiguous_id.
 
     Raises:
         FileNotFoundError: a folder or file is missing, image files included.
         ValueError: the JSON is not COCO's format or contradicts itself, the name is unknown, or
-            belongs to other files.
+            belongs to other files; with masks, an annotation's segmentation is missing or wrong.
     """
     image_root, json_file = _locate(name, images, annotations)
-    data = _read(json_file)
+    data = _read(json_file, masks)
     _check_entries(data, json_file)
     categories = sorted(data["categories"], key=lambda category: category["id"])
     class_of = {category["id"]: i for i, category in enumerate(categories)}
-    records = _records(data, name, image_root, json_file, class_of)
+    records = _records(data, name, image_root, json_file, class_of, masks)
     _check_image_files(records, image_root, json_file)
     _register(name, image_root, json_file, [c["name"] for c in categories], class_of)
     return records
@@ -205,11 +210,11 @@ def _short(value: object, length: int = 120) -> str:
 # ------------------------------------------------------------------------ checking the content
 
 
-def _read(json_file: str) -> dict[str, list]:
-    """The content of an annotation file, with all its lists."""
+def _read(json_file: str, masks: bool) -> dict[str, list]:
+    """The content of an annotation file, with all its lists; segmentations if masks are wanted."""
     try:
         with open(json_file, encoding="utf-8") as file:
-            data = json.load(file, object_hook=_without_segmentation)
+            data = json.load(file, object_hook=compact if masks else _without_segmentation)
     except ValueError as error:  # of the decoder of JSON, and of the one of UTF-8
         raise ValueError(f"{json_file} is not a JSON file: {error}") from error
     found = data if isinstance(data, dict) else {}
@@ -258,7 +263,12 @@ def _check_entries(data: dict[str, list], json_file: str) -> None:
 
 
 def _records(
-    data: dict[str, list], name: str, image_root: str, json_file: str, class_of: dict[int, int]
+    data: dict[str, list],
+    name: str,
+    image_root: str,
+    json_file: str,
+    class_of: dict[int, int],
+    masks: bool,
 ) -> list[dict]:
     """Detectron2's dataset dicts, by ascending image id."""
     records = {
@@ -273,6 +283,7 @@ def _records(
         for image in sorted(data["images"], key=lambda image: image["id"])
     }
     degenerate = []
+    segmentation_of = SegmentationCheck(json_file)
     for annotation in data["annotations"]:
         where = f"{json_file}: annotation {annotation['id']}"
         record = records.get(annotation["image_id"])
@@ -300,7 +311,11 @@ def _records(
             "category_id": class_of[annotation["category_id"]],
             "bbox_mode": BoxMode.XYWH_ABS,
         }
+        if masks:
+            size = record["height"], record["width"]
+            item["segmentation"] = segmentation_of(annotation, *size)
         record["annotations"].append(item)
+    segmentation_of.report()
     if degenerate:
         first = degenerate[0]
         logger.warning(

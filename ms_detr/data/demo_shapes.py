@@ -9,7 +9,8 @@ float arrays (3,) in 0..255, RGB.
 """
 
 import numpy as np
-from pycocotools import mask as coco_mask
+
+from .segmentation import to_bitmap
 
 SHAPES = ("ellipse", "rectangle", "triangle", "star", "plus", "ring")
 TEXTURES = ("plain", "stripes", "checker", "noise")
@@ -99,8 +100,7 @@ def rasterize(polygons: list[np.ndarray], size: int) -> np.ndarray:
     """Boolean mask (size, size) of the union of the polygons, by COCO's own rule."""
     if not polygons:
         return np.zeros((size, size), dtype=bool)
-    runs = coco_mask.frPyObjects([polygon.ravel().tolist() for polygon in polygons], size, size)
-    return coco_mask.decode(coco_mask.merge(runs)).astype(bool)
+    return to_bitmap([polygon.ravel() for polygon in polygons], size, size).astype(bool)
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:

@@ -1,17 +1,22 @@
 """From a dataset record to a model input."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import compress
 
 import numpy as np
 import torch
 from detectron2.data import detection_utils
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from fvcore.transforms.transform import Transform, TransformList
 from PIL import Image
 
+from .segmentation import moved, parse, transformed
+
 IMAGE_FORMATS = ("RGB", "BGR", "L")
+
+Size = tuple[int, int]  # height, width
 
 
 class DetrMapper:
@@ -25,6 +30,8 @@ class DetrMapper:
         image_format: "RGB", "BGR" or "L" (grey). Files of any mode are converted; EXIF rotation is
             applied, an alpha channel is dropped, more than 8 bits per channel are an error.
         is_train: build targets.
+        masks: with masks, from the annotations' ``segmentation``: polygons, RLE, or bitmaps (H, W)
+            of bool or uint8 in datasets of your own.
     """
 
     def __init__(
@@ -32,6 +39,7 @@ class DetrMapper:
         augmentations: Sequence[Augmentation | Transform],
         image_format: str = "RGB",
         is_train: bool = True,
+        masks: bool = False,
     ):
         if image_format not in IMAGE_FORMATS:
             raise ValueError(
@@ -43,6 +51,7 @@ class DetrMapper:
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.is_train = is_train
+        self.masks = masks
 
     def __call__(self, record: dict) -> dict:
         """Map one record of :func:`ms_detr.data.coco_dataset`, or another Detectron2 dataset dict.
@@ -53,14 +62,18 @@ class DetrMapper:
             - file_name, image_id;
             - instances, in training only: gt_boxes (N, 4), xyxy in pixels of the augmented image
               and clipped to it, and gt_classes (N,). Crowds and boxes that the augmentation cut
-              away are left out; N can be 0.
+              away are left out; N can be 0. With masks, gt_masks (BitMasks, N of H x W) too, and
+              an object without a pixel is left out with its box: cut away, or too thin to cover
+              the centre of one, be it only after shrinking. Boxes are the annotated ones, also
+              where the mask is smaller (amodal boxes).
 
         Raises:
             FileNotFoundError: there is no such image file.
-            ValueError: the file is no image, or not of the size that the record tells.
+            ValueError: the file is no image, or not of the size that the record tells; an object
+                has no or a wrong segmentation, with masks.
         """
         image = self._read(record)
-        height, width = image.shape[:2]
+        height, width = before = image.shape[:2]
         augmented = AugInput(image)
         transforms = self.augmentations(augmented)
         image = augmented.image
@@ -72,13 +85,25 @@ class DetrMapper:
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
         }
         if self.is_train:
-            mapped["instances"] = _targets(record, transforms, image.shape[:2])
+            annotations = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+            instances = _targets(annotations, transforms, before, image.shape[:2])
+            in_sight = instances.gt_boxes.nonempty(threshold=1e-5)
+            instances = instances[in_sight]
+            if self.masks:
+                left = compress(annotations, in_sight.tolist())
+                masks = _masks(left, transforms, before, _name(record))
+                visible = [bool(mask.any()) for mask in masks]
+                instances = instances[torch.tensor(visible, dtype=torch.bool)]
+                kept = np.array(list(compress(masks, visible)), dtype=bool)
+                kept = kept.reshape(-1, *image.shape[:2])  # also where there is none
+                instances.gt_masks = BitMasks(torch.from_numpy(kept))
+            mapped["instances"] = instances
         return mapped
 
     def _read(self, record: dict) -> np.ndarray:
         """The image (H, W, C) of a record."""
         path = record["file_name"]
-        whose = f"image {record['image_id']} of dataset '{record.get('dataset_name', 'unnamed')}'"
+        whose = _name(record)
         if not os.path.exists(path):
             raise FileNotFoundError(f"There is no image file {path} ({whose}).")
         try:
@@ -110,18 +135,42 @@ class DetrMapper:
         return image
 
 
-def _targets(record: dict, transforms: TransformList, size: tuple[int, int]) -> Instances:
-    """Boxes and classes of the objects that are left in the augmented image (height, width)."""
-    annotations = [item for item in record.get("annotations", []) if not item.get("iscrowd", 0)]
+def _name(record: dict) -> str:
+    return f"image {record['image_id']} of dataset '{record.get('dataset_name', 'unnamed')}'"
+
+
+def _targets(
+    annotations: Sequence[dict], transforms: TransformList, before: Size, after: Size
+) -> Instances:
+    """Boxes and classes in the augmented image, clipped to it."""
     boxes = np.array([item["bbox"] for item in annotations], dtype=np.float64).reshape(-1, 4)
     modes = np.array([item["bbox_mode"] for item in annotations])
     for mode in set(modes):
         rows = modes == mode
         boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(mode), BoxMode.XYXY_ABS)
-    instances = Instances(size)
+    boxes = boxes.clip(0, before[::-1] * 2)  # or they would reach into padding
+    instances = Instances(after)
     instances.gt_boxes = Boxes(torch.from_numpy(transforms.apply_box(boxes)).float())
-    instances.gt_boxes.clip(size)
+    instances.gt_boxes.clip(after)
     instances.gt_classes = torch.tensor(
         [item["category_id"] for item in annotations], dtype=torch.int64
     )
-    return instances[instances.gt_boxes.nonempty(threshold=1e-5)]
+    return instances
+
+
+def _masks(
+    annotations: Iterable[dict], transforms: TransformList, before: Size, whose: str
+) -> list[np.ndarray]:
+    """Masks (H, W) in the augmented image, empty where nothing is left."""
+    area = moved(np.ones(before, dtype=np.uint8), transforms)
+    masks = []
+    for item in annotations:
+        try:
+            segmentation = parse(item.get("segmentation"), *before)
+        except ValueError as problem:
+            raise ValueError(
+                f"{whose}: an object of class {item['category_id']} with bbox {item['bbox']} "
+                f"{problem} (of a COCO file, dataloader.masks=true keeps the segmentations)"
+            ) from problem
+        masks.append(transformed(segmentation, transforms, before, area))
+    return masks

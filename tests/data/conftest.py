@@ -57,14 +57,15 @@ def folder(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture
-def load_demo(demo_dataset: Path) -> Callable[[str], list[dict]]:
+def load_demo(demo_dataset: Path) -> Callable[..., list[dict]]:
     """Load a split of the session's demo dataset."""
 
-    def load(split: str) -> list[dict]:
+    def load(split: str, masks: bool = False) -> list[dict]:
         return coco_dataset(
             f"tests_demo_{split}",
             demo_dataset / split,
             demo_dataset / "annotations" / f"{split}.json",
+            masks,
         )
 
     return load

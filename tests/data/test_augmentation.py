@@ -1,4 +1,4 @@
-"""The DETR recipe: which sizes it draws, and that it draws both ways."""
+"""The recipes of DETR and of large-scale jitter: which sizes they draw, and how often."""
 
 from itertools import pairwise
 
@@ -11,11 +11,16 @@ from detectron2.data.transforms import (
     ResizeShortestEdge,
     ResizeTransform,
 )
-from fvcore.transforms.transform import CropTransform, HFlipTransform, NoOpTransform
+from fvcore.transforms.transform import (
+    CropTransform,
+    HFlipTransform,
+    NoOpTransform,
+    PadTransform,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ms_detr.data import RandomChoice, detr_augmentations
+from ms_detr.data import RandomChoice, detr_augmentations, lsj_augmentations
 
 # The recipe at a tenth of its size, so that the test is quick.
 SMALL = {
@@ -109,8 +114,45 @@ def test_random_choice_applies_one_whole_chain():
         (lambda: RandomChoice([]), "at least one chain"),
         (lambda: detr_augmentations(short_edges=[]), "short_edges must be positive"),
         (lambda: detr_augmentations(crop_short_edges=[0]), "crop_short_edges must be positive"),
+        (lambda: lsj_augmentations(0), "size must be positive"),
+        (lambda: lsj_augmentations(64, 2.0, 0.1), "must be positive and ascend, got 2.0 and 0.1"),
+        (lambda: lsj_augmentations(64, 0.0), "must be positive and ascend"),
     ],
 )
 def test_wrong_arguments(make, message: str):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@given(height=st.integers(20, 90), width=st.integers(20, 90), seed=st.integers(0, 2**32 - 1))
+def test_large_scale_jitter(height: int, width: int, seed: int):
+    image, transforms = draw(
+        np.zeros((height, width, 3), np.uint8), seed, lsj_augmentations(64, 0.5, 2.0)
+    )
+    assert image.shape == (64, 64, 3)
+    flip, resize, crop, pad = transforms
+    assert isinstance(flip, (HFlipTransform, NoOpTransform))
+    assert isinstance(resize, ResizeTransform)
+    assert 32 <= max(resize.new_h, resize.new_w) <= 128
+    assert abs(resize.new_h - height * resize.new_w / width) <= 0.5 * max(1, height / width) + 0.5
+    assert isinstance(crop, CropTransform) and isinstance(pad, PadTransform)
+    # Grey at the right and the bottom, and nowhere else.
+    bottom, right = min(64, resize.new_h), min(64, resize.new_w)
+    assert (image[:bottom, :right] == 0).all()
+    assert (image[bottom:] == 128).all() and (image[:, right:] == 128).all()
+    boxes = np.array([[0.0, 0, width, height]])
+    for transform in transforms:
+        boxes = transform.apply_box(boxes)
+    box = boxes[0].clip(0, 64).round(3).tolist()
+    assert box == [0, 0, right, bottom]
+
+
+def test_scales_and_flips_of_large_scale_jitter_are_drawn_evenly():
+    drawn = [
+        draw(np.zeros((40, 50, 3), np.uint8), seed, lsj_augmentations(100))[1]
+        for seed in range(600)
+    ]
+    scales = np.array([resize.new_w for _, resize, *_ in drawn]) / 100
+    assert 0.1 <= scales.min() < 0.15 and 1.95 < scales.max() <= 2
+    assert 1.0 < np.median(scales) < 1.1
+    assert 0.42 < np.mean([isinstance(flip, HFlipTransform) for flip, *_ in drawn]) < 0.58

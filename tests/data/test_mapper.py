@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
-from detectron2.data.transforms import CropTransform, RandomCrop, RandomFlip, ResizeShortestEdge
-from detectron2.structures import BoxMode
+from detectron2.data.datasets import load_coco_json
+from detectron2.data.transforms import (
+    CropTransform,
+    FixedSizeCrop,
+    RandomCrop,
+    RandomFlip,
+    ResizeShortestEdge,
+    VFlipTransform,
+)
+from detectron2.structures import BitMasks, BoxMode
 from PIL import Image
 
-from ms_detr.data import DetrMapper, detr_augmentations
+from ms_detr.data import DetrMapper, detr_augmentations, lsj_augmentations
+from ms_detr.data.demo_shapes import run_lengths
 
 SMALL_RECIPE = detr_augmentations(range(96, 161, 32), 200, (80, 100), (70, 90))
 
@@ -166,3 +175,131 @@ def test_augmentations_draw_from_numpys_generator_alone(load_demo):
         np.random.seed(seed)
         shapes.append(mapper(record)["image"].shape)
     assert shapes[0] == shapes[1] != shapes[2]
+
+
+# ----------------------------------------------------------------------------------- with masks
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Detectron2's
+def test_same_masks_as_detectron2(load_demo, demo_dataset: Path):
+    recipe = [RandomFlip(), ResizeShortestEdge((96, 160), 200, "choice")]
+    theirs = DatasetMapper(
+        is_train=True,
+        augmentations=recipe,
+        image_format="RGB",
+        use_instance_mask=True,
+        instance_mask_format="bitmask",
+    )
+    ours, plain = DetrMapper(recipe, masks=True), DetrMapper(recipe)
+    records = load_coco_json(
+        str(demo_dataset / "annotations" / "train.json"), str(demo_dataset / "train"), "tests_masks"
+    )
+    for number, (record, other) in enumerate(
+        zip(load_demo("train", masks=True), records, strict=True)
+    ):
+        made = []
+        for mapper, what in ((theirs, other), (ours, record), (plain, record)):
+            np.random.seed(number)
+            made.append(mapper(what)["instances"])
+        reference, instances, boxes_only = made
+        assert not boxes_only.has("gt_masks")
+        masks = instances.gt_masks
+        assert isinstance(masks, BitMasks) and masks.tensor.dtype == torch.bool
+        assert masks.tensor.shape == (len(instances), *instances.image_size)
+        for same in (reference, boxes_only):
+            assert torch.equal(instances.gt_classes, same.gt_classes)
+            torch.testing.assert_close(instances.gt_boxes.tensor, same.gt_boxes.tensor)
+        if len(instances):
+            assert torch.equal(masks.tensor, reference.gt_masks.tensor)
+
+
+@pytest.mark.parametrize("recipe", [SMALL_RECIPE, lsj_augmentations(120)], ids=["detr", "lsj"])
+def test_masks_follow_the_recipes(load_demo, recipe):
+    mapper = DetrMapper(recipe, masks=True)
+    lost = 0
+    for number, record in enumerate(load_demo("train", masks=True) * 3):
+        np.random.seed(number)
+        instances = mapper(record)["instances"]
+        np.random.seed(number)
+        lost += len(DetrMapper(recipe)(record)["instances"]) - len(instances)
+        assert instances.gt_masks.tensor.shape == (len(instances), *instances.image_size)
+        tight = instances.gt_masks.get_bounding_boxes().tensor
+        # The demo's boxes are those of the pixels; nearest neighbour and vertices move edges.
+        outside = (tight - instances.gt_boxes.tensor) * torch.tensor([-1, -1, 1, 1])
+        assert outside.max() <= 2.5 if len(instances) else True
+        assert instances.gt_masks.nonempty().all()
+    assert lost < 20
+
+
+def square(x: float, y: float, width: float, height: float) -> list[list[float]]:
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
+
+
+def annotation(segmentation, bbox=(2.0, 2.0, 20.0, 10.0), **more) -> dict:
+    item = {"bbox": list(bbox), "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
+    return item | {"segmentation": segmentation} | more
+
+
+def test_objects_without_a_pixel_are_left_out_with_their_boxes(folder):
+    record = folder.load()[0]
+    record["annotations"] = [
+        annotation(square(2, 2, 20, 10)),
+        annotation(square(2, 2, 3, 3)),  # amodal: what can be seen is less than the box
+        annotation(square(9, 9, 1, 1), category_id=2),  # one pixel
+        annotation(square(8.1, 2, 0.1, 10)),  # too thin to cover a pixel's centre
+        annotation(square(2, 2, 20, 10), iscrowd=1),
+    ]
+    whole = DetrMapper([], masks=True)(record)["instances"]
+    assert whole.gt_masks.tensor.sum((1, 2)).tolist() == [200, 9, 1]
+    assert whole.gt_boxes.tensor.tolist() == [[2, 2, 22, 12]] * 3
+    assert whole.gt_classes.tolist() == [1, 1, 2]
+    cut = DetrMapper([CropTransform(8, 4, 10, 10)], masks=True)(record)["instances"]
+    assert cut.gt_masks.tensor.sum((1, 2)).tolist() == [80, 1]
+    assert cut.gt_boxes.tensor.tolist() == [[0, 0, 10, 8]] * 2
+    assert cut.gt_classes.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("annotations", [[], [annotation(square(2, 2, 9, 9), iscrowd=1)]])
+def test_images_without_objects_have_no_masks(folder, annotations):
+    record = folder.load()[0] | {"annotations": annotations}
+    masks = DetrMapper([ResizeShortestEdge(10)], masks=True)(record)["instances"].gt_masks
+    assert masks.tensor.shape == (0, 10, 15) and masks.tensor.dtype == torch.bool
+
+
+def test_custom_datasets_may_give_bitmaps_and_runs(folder):
+    record = folder.load()[0]
+    bitmap = np.zeros((20, 30), np.uint8)
+    bitmap[2:12, 2:22] = 1
+    plain = {"size": [20, 30], "counts": run_lengths(bitmap == 1)}
+    forms = [bitmap, bitmap == 1, 255 * bitmap, plain, square(2, 2, 20, 10)]
+    record["annotations"] = [annotation(form) for form in forms]
+    for transforms in ([], [CropTransform(0, 1, 12, 15), VFlipTransform(15)]):
+        masks = DetrMapper(transforms, masks=True)(record)["instances"].gt_masks.tensor
+        assert len(masks) == 5 and masks[0].any()
+        assert (masks == masks[0]).all()
+
+
+def test_boxes_end_where_the_image_ends_also_beside_padding(folder):
+    record = folder.load()[0]
+    record["annotations"] = [annotation(square(25, 10, 9, 9), bbox=(25, 10, 9, 9))]
+    padded = DetrMapper([FixedSizeCrop((40, 40))], masks=True)(record)["instances"]
+    assert padded.gt_boxes.tensor.tolist() == [[25, 10, 30, 19]]
+    assert padded.gt_masks.get_bounding_boxes().tensor.tolist() == [[25, 10, 30, 19]]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        (None, r"has no segmentation \(of a COCO file, dataloader\.masks=true keeps"),
+        ([[1, 2, 3]], "not an even count"),
+        (np.zeros((30, 20), bool), r"bitmap of bool \(30, 20\)"),
+    ],
+)
+def test_wrong_segmentations(folder, segmentation, message):
+    record = folder.load()[0]
+    record["annotations"] = [annotation(segmentation)]
+    assert len(DetrMapper([])(record)["instances"]) == 1
+    with pytest.raises(ValueError, match=message) as error:
+        DetrMapper([], masks=True)(record)
+    whose = f"image 3 of dataset '{folder.name}': an object of class 1 with bbox [2.0, 2.0, 20.0"
+    assert str(error.value).startswith(whose)
