@@ -114,17 +114,25 @@ def _train(job: Run, threads: int) -> Run | None:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """A row a name: mean and single values of AP over the seeds, with and without NMS."""
+    """A row a name: mean and single values of AP over the seeds, with and without NMS.
+
+    Mask AP where a run has it.
+    """
     from tabulate import tabulate
 
+    results = {job: json.loads(job.results.read_text()) for job in runs}
+    tasks = {"bbox": "AP", "bbox_nms": "AP after NMS"}
+    for task, title in {"segm": "mask AP", "segm_nms": "mask AP after NMS"}.items():
+        if any(task in result for result in results.values()):
+            tasks[task] = title
     rows = []
     for name in dict.fromkeys(job.name for job in runs):
         row: list[str] = [name]
-        results = [json.loads(job.results.read_text()) for job in runs if job.name == name]
-        for task in ("bbox", "bbox_nms"):
-            values = [result[task]["AP"] for result in results if task in result]
+        mine = [result for job, result in results.items() if job.name == name]
+        for task in tasks:
+            values = [result[task]["AP"] for result in mine if task in result]
             row.append(f"{statistics.mean(values):.1f}" if values else "none")
             row.append(" / ".join(f"{value:.1f}" for value in values))
         rows.append(row)
-    headers = ("run", "AP", "by seed", "AP after NMS", "by seed")
+    headers = ["run", *(cell for title in tasks.values() for cell in (title, "by seed"))]
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

@@ -1,4 +1,4 @@
-"""Evaluation: COCO's box AP, with and without NMS."""
+"""Evaluation: COCO's box and mask AP, with and without NMS."""
 
 from .coco import CocoEvaluator, read_results
 from .inference import evaluate

@@ -1,4 +1,4 @@
-"""COCO's box AP.
+"""COCO's box and mask AP.
 
 The evaluator stands on pycocotools and not on Detectron2's COCOEvaluator. That one differs between
 the versions that we support in just the methods that would have to be overridden, gives NaN for a
@@ -27,11 +27,13 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from detectron2.utils import comm
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import batched_nms
 
 from ..data.coco import is_crowd, is_degenerate
+from ..data.segmentation import SegmentationCheck, to_runs
 from ..files import write_text
 from ..structures import NonFiniteError
 from .table import CLASS_PREFIX, METRICS, format_results
@@ -43,13 +45,15 @@ RESULTS = "results.json"
 
 
 class CocoEvaluator(DatasetEvaluator):
-    """Box AP of detections on a COCO-format dataset, in percent.
+    """Box AP, and mask AP, of detections on a COCO-format dataset, in percent.
 
     Args:
         dataset_name: registered with Detectron2, see `ms_detr.data.coco_dataset`.
         output_dir: where detections (COCO's result format) and results go; None writes nothing.
         nms_threshold: evaluate also after class-wise NMS at this IoU, as ``bbox_nms``.
         distributed: gather the detections of all processes.
+        masks: evaluate the masks too, as ``segm``, and as ``segm_nms`` those of the detections
+            that are left after NMS of their boxes.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class CocoEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         nms_threshold: float | None = None,
         distributed: bool = True,
+        masks: bool = False,
     ):
         if nms_threshold is not None and not 0 <= nms_threshold <= 1:
             raise ValueError(
@@ -67,6 +72,7 @@ class CocoEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._nms_threshold = nms_threshold
         self._distributed = distributed
+        self._kinds = ("bbox", "segm") if masks else ("bbox",)
         self._ground_truth: COCO | None = None
         self.reset()
 
@@ -77,15 +83,15 @@ class CocoEvaluator(DatasetEvaluator):
         self._broken: list[Any] = []  # ids of images whose detections are NaN or infinite
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
-        """Take the detections of a batch.
+        """Take the detections of a batch. Masks are kept as compressed RLE.
 
         Args:
             inputs: with ``image_id``.
             outputs: with ``instances``: pred_boxes in pixels of the image file, scores,
-                pred_classes.
+                pred_classes; with masks pred_masks, bool (n, H, W) of the image file.
         """
         for x, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
+            instances = self._fields(output["instances"]).to("cpu")
             values = (instances.scores, instances.pred_boxes.tensor)
             if not all(value.isfinite().all() for value in values):
                 self._broken.append(x["image_id"])
@@ -94,19 +100,34 @@ class CocoEvaluator(DatasetEvaluator):
             if self._nms_threshold is not None:
                 self._survives += _nms(instances, self._nms_threshold)
 
+    def _fields(self, instances: Instances) -> Instances:
+        """What is evaluated of an image's detections: masks cost time, wanted or not."""
+        fields = {**instances.get_fields()}
+        masks = fields.pop("pred_masks", None)
+        if "segm" in self._kinds:
+            if masks is None:
+                raise ValueError(
+                    "the model predicts no masks: evaluate one that has a mask branch, or set "
+                    "dataloader.masks=false"
+                )
+            fields["pred_masks"] = masks
+        return Instances(instances.image_size, **fields)
+
     def evaluate(self) -> Mapping[str, Any]:
         """Score all detections.
 
         Returns:
             In the main process ``{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-<class>",
-            ...}}``, with ``bbox_nms`` if asked for; nothing in others. Without any detection AP is
-            0, without any object (of that size, of that class) NaN.
+            ...}}``, with ``bbox_nms``, ``segm`` and ``segm_nms`` if asked for; nothing in others.
+            Without any detection AP is 0, without any object (of that size, of that class) NaN.
+            An object's size is the file's ``area``; a detection's is its box's in ``bbox``, its
+            mask's in ``segm``.
 
         Raises:
             NonFiniteError: in all processes, if detections of any aren't finite: COCO's metric
                 would count a box of NaN as found.
-            ValueError: the dataset has no annotation file, or a detection has a class or image
-                that it doesn't know.
+            ValueError: the dataset has no annotation file, or a detection has a class, image or
+                size of mask that it doesn't know; with masks, a segmentation is missing or wrong.
         """
         detections, survives, broken = self._detections, self._survives, [self._broken]
         if self._distributed:
@@ -119,12 +140,16 @@ class CocoEvaluator(DatasetEvaluator):
             detections = list(itertools.chain.from_iterable(part[0] for part in parts))
             survives = list(itertools.chain.from_iterable(part[1] for part in parts))
         detections = self._with_category_ids(detections)
-        tasks = {"bbox": detections}
+        found = {"": detections}
         if self._nms_threshold is not None:
-            tasks["bbox_nms"] = list(itertools.compress(detections, survives))
+            found["_nms"] = list(itertools.compress(detections, survives))
         self._write(PREDICTIONS, detections)
         truth, names = self._truth(), self._class_names()
-        results = OrderedDict((task, score(truth, found, names)) for task, found in tasks.items())
+        results = OrderedDict(
+            (kind + suffix, score(truth, some, names, kind))
+            for kind in self._kinds
+            for suffix, some in found.items()
+        )
         self._write(
             RESULTS,
             {
@@ -144,7 +169,7 @@ class CocoEvaluator(DatasetEvaluator):
                     "ms_detr.data.coco_dataset first"
                 )
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            self._ground_truth = ground_truth(content, str(path))
+            self._ground_truth = ground_truth(content, str(path), "segm" in self._kinds)
         return self._ground_truth
 
     def _class_names(self) -> dict[int, str]:
@@ -162,7 +187,7 @@ class CocoEvaluator(DatasetEvaluator):
                 "ms_detr.data.coco_dataset first"
             )
         id_of = {k: i for i, k in to_class.items()}
-        images = set(self._truth().imgs)
+        images = self._truth().imgs
         for detection in detections:
             if detection["category_id"] not in id_of:
                 raise ValueError(
@@ -174,6 +199,13 @@ class CocoEvaluator(DatasetEvaluator):
                 raise ValueError(
                     f"image {detection['image_id']} isn't in dataset '{self._dataset_name}': "
                     "dataloader.evaluator.dataset_name must name the dataset of dataloader.test"
+                )
+            image, runs = images[detection["image_id"]], detection.get("segmentation")
+            if runs is not None and runs["size"] != [image["height"], image["width"]]:
+                raise ValueError(
+                    f"the masks of image {image['id']} are {runs['size']}, the image is "
+                    f"{[image['height'], image['width']]} ([height, width]): pred_masks must have "
+                    "the size of the image file"
                 )
         return [{**d, "category_id": id_of[d["category_id"]]} for d in detections]
 
@@ -191,40 +223,55 @@ def read_results(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     }
 
 
-def ground_truth(content: Mapping[str, Any], json_file: str) -> COCO:
+def ground_truth(content: Mapping[str, Any], json_file: str, masks: bool = False) -> COCO:
     """Annotations for pycocotools, with what it needs but many files lack.
 
     Annotations are numbered from 1, since COCOeval takes 0 for "no match"; an ``area`` that is no
-    number becomes the box's; ``iscrowd`` and degenerate boxes are treated as in training.
+    number becomes the mask's, without masks the box's; ``iscrowd`` and degenerate boxes are treated
+    as in training, and so are segmentations.
     """
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     annotations: list[dict[str, Any]] = []
+    segmentation_of = SegmentationCheck(json_file)
     for annotation in content["annotations"]:
         box, area = annotation["bbox"], annotation.get("area")
-        if not is_degenerate(box, *sizes[annotation["image_id"]]):
-            filled = {
-                "id": len(annotations) + 1,
-                "area": area if isinstance(area, (int, float)) else box[2] * box[3],
-                "iscrowd": int(is_crowd(annotation, json_file)),
-            }
-            annotations.append({**annotation, **filled})
+        width, height = sizes[annotation["image_id"]]
+        if is_degenerate(box, width, height):
+            continue
+        filled: dict[str, Any] = {
+            "id": len(annotations) + 1,
+            "area": box[2] * box[3],
+            "iscrowd": int(is_crowd(annotation, json_file)),
+        }
+        if masks and (segmentation := segmentation_of(annotation, height, width)) is not None:
+            filled["segmentation"] = to_runs(segmentation, int(height), int(width))
+            filled["area"] = int(coco_mask.area(filled["segmentation"]))
+        if isinstance(area, (int, float)):
+            filled["area"] = area
+        annotations.append({**annotation, **filled})
+    segmentation_of.report()
     return _index({**content, "annotations": annotations})
 
 
-def score(truth: COCO, detections: Sequence[Mapping], names: Mapping[int, str]) -> dict[str, float]:
+def score(
+    truth: COCO, detections: Sequence[Mapping], names: Mapping[int, str], kind: str = "bbox"
+) -> dict[str, float]:
     """COCO's metrics in percent.
 
     Args:
         detections: in COCO's result format.
         names: of the classes, by category id.
+        kind: what is compared with the objects: "bbox" or "segm", the masks.
     """
+    # loadRes adds fields, and takes a detection's area from its box wherever there is one.
+    unwanted = "bbox" if kind == "segm" else "segmentation"
+    detections = [{k: v for k, v in d.items() if k != unwanted} for d in detections]
     with contextlib.redirect_stdout(io.StringIO()):
         if detections:
-            # loadRes adds fields
-            found = truth.loadRes([dict(detection) for detection in detections])
+            found = truth.loadRes(detections)
         else:
             found = _index({**truth.dataset, "annotations": []})  # loadRes can't
-        scoring = COCOeval(truth, found, "bbox")
+        scoring = COCOeval(truth, found, kind)
         scoring.evaluate()
         scoring.accumulate()
         scoring.summarize()
