@@ -19,6 +19,8 @@ def draw_predictions(
 ) -> list[Path]:
     """Write a picture an image, annotations left and predictions right, and a sheet of them all.
 
+    Masks are drawn where the model predicts them, and where the dataset is loaded with them.
+
     Args:
         loader: the config's ``dataloader.test``; ``count`` of its images, evenly spread, are drawn.
         threshold: least score that is drawn.
@@ -30,11 +32,11 @@ def draw_predictions(
     chosen, mapper = choose(loader, model.num_classes, count)
     metadata = MetadataCatalog.get(loader.dataset.name)
     with evaluating(model):
-        found = [model([mapper(record)])[0]["instances"].to("cpu") for record in chosen]
-    pictures = [
-        _pair(record, instances[instances.scores >= threshold], metadata)
-        for record, instances in zip(chosen, found, strict=True)
-    ]
+        # One image after the other: masks are large.
+        pictures = [
+            _pair(record, model([mapper(record)])[0]["instances"], threshold, metadata)
+            for record in chosen
+        ]
     files = [folder / "predictions.png"]
     sheet(pictures).save(files[0])
     for record, picture in zip(chosen, pictures, strict=True):
@@ -43,8 +45,13 @@ def draw_predictions(
     return files
 
 
-def _pair(record: dict[str, Any], instances: Instances, metadata: Metadata) -> Image.Image:
-    """Annotations left, predictions right."""
+def _pair(
+    record: dict[str, Any], instances: Instances, threshold: float, metadata: Metadata
+) -> Image.Image:
+    """Annotations left, predictions of at least this score right."""
     truth = canvas(record, metadata).draw_dataset_dict(record)
-    guess = canvas(record, metadata).draw_instance_predictions(instances)
+    # Masks may lie on another device than scores.
+    likely = instances.to("cpu")
+    likely = likely[likely.scores >= threshold]
+    guess = canvas(record, metadata).draw_instance_predictions(likely)
     return Image.fromarray(side_by_side([truth.get_image(), guess.get_image()]))
