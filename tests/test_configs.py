@@ -1,6 +1,6 @@
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 
 from ms_detr.config import load
 
@@ -130,3 +130,26 @@ def test_the_backbone_strides_in_the_3x3():
         "res4": 16,
         "res5": 32,
     }
+
+
+def test_one_key_switches_masks_on():
+    for value in (False, True):
+        cfg = load(ROOT / MS_DETR, [f"dataloader.masks={str(value).lower()}"])
+        data = cfg.dataloader
+        loaders = (data.train, data.test)
+        nodes = [*(x.dataset for x in loaders), *(x.mapper for x in loaders), data.evaluator]
+        assert [node.masks for node in nodes] == [value] * 5
+        assert instantiate(data.train.mapper).masks is value
+    assert load(ROOT / MS_DETR).dataloader.masks is False
+
+
+def test_large_scale_jitter_differs_in_the_augmentation_alone():
+    folder = ROOT / "configs" / "common" / "data"
+    plain, jitter = (
+        LazyConfig.load(str(folder / name)).dataloader for name in ("coco.py", "coco_lsj.py")
+    )
+    assert jitter.train.mapper.augmentations != plain.train.mapper.augmentations
+    names = [type(one).__name__ for one in instantiate(jitter.train.mapper.augmentations)]
+    assert names == ["RandomFlip", "ResizeScale", "FixedSizeCrop"]
+    jitter.train.mapper.augmentations = plain.train.mapper.augmentations
+    assert jitter == plain

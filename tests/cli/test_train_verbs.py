@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
 from ms_detr.cli import main
+from ms_detr.cli.compare import Run, table
 from ms_detr.ops import status
 from ms_detr.visualization.losses import read_losses
 from tests.ops.inputs import needs_compiled
@@ -68,6 +70,26 @@ def test_compare_trains_every_run_and_tabulates(compared, capsys):
     assert [cell.strip() for cell in row.split("|")[2:6]] == ["12.3", "12.3", "56.8", "56.8"]
 
 
+def test_compare_shows_mask_ap_where_a_run_has_it(tmp_path):
+    made = {
+        "boxes": {"bbox": {"AP": 10.0}},
+        "masks": {"bbox": {"AP": 20.0}, "segm": {"AP": 15.06}},
+    }
+    runs = []
+    for name, results in made.items():
+        for seed in (0, 1):
+            run = Run(name, CONFIG, (), seed, tmp_path / name / str(seed))
+            run.results.parent.mkdir(parents=True)
+            run.results.write_text(json.dumps(results))
+            runs.append(run)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(runs).splitlines()]
+    titles = ["run", "AP", "by seed", "AP after NMS", "by seed"]
+    assert rows[0] == [*titles, "mask AP", "by seed"]
+    assert rows[2] == ["boxes", "10.0", "10.0 / 10.0", "none", "", "none", ""]
+    assert rows[3] == ["masks", "20.0", "20.0 / 20.0", "none", "", "15.1", "15.1 / 15.1"]
+    assert table(runs[:2]).splitlines()[0].count("|") == len(titles) + 1
+
+
 def test_compare_names_the_run_that_failed(overrides, tmp_path, capsys):
     words = ["compare", "--output", str(tmp_path), "--seeds", "0", "--run", "bad", CONFIG]
     assert main([*words, *overrides, "model.no_such_key=1"]) != 0
@@ -97,6 +119,23 @@ def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys
         assert pair.size == (776, 384)
         assert left.tobytes() != right.tobytes()
         assert sheet.width > 2 * pair.width
+
+
+def test_visualize_annotated_masks(compared, overrides, tmp_path):
+    folder, _ = compared
+    words = ["visualize", "predictions", "--config-file", CONFIG, "--count", "2"]
+    words += ["--weights", weights_of(folder, "mixed"), *overrides, "--output"]
+    pictures = {}
+    for masks in ("false", "true"):
+        output = tmp_path / masks
+        assert main([*words[:-1], f"dataloader.masks={masks}", "--output", str(output)]) == 0
+        files = sorted(path for path in output.glob("*.png") if path.name != "predictions.png")
+        pictures[masks] = [np.asarray(Image.open(file)).astype(int) for file in files]
+    # Masks change more of a picture than frames and names of another random colour.
+    for plain, painted in zip(pictures["false"], pictures["true"], strict=True):
+        assert plain.shape == painted.shape
+        left, right = np.split((plain != painted).any(-1), 2, axis=1)
+        assert left.mean() > right.mean() + 0.05
 
 
 def test_visualize_refuses_weights_of_another_model(compared, overrides, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS.
 
-For data of your own give ``name``, ``images`` and ``annotations`` of both datasets.
+For data of your own give ``name``, ``images`` and ``annotations`` of both datasets. One key,
+``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation.
 """
 
 from detectron2.config import LazyCall as L
@@ -16,23 +17,30 @@ from ms_detr.data import (
 from ms_detr.evaluation import CocoEvaluator
 
 dataloader = dict(
+    masks=False,
     train=L(build_train_loader)(
-        dataset=L(coco_dataset)(name="coco_2017_train", images=None, annotations=None),
+        dataset=L(coco_dataset)(
+            name="coco_2017_train", images=None, annotations=None, masks="${dataloader.masks}"
+        ),
         mapper=L(DetrMapper)(
             augmentations=L(detr_augmentations)(),
             image_format="RGB",
             is_train=True,
+            masks="${dataloader.masks}",
         ),
         total_batch_size=16,
         num_workers=4,
         seed="${train.seed}",
     ),
     test=L(build_test_loader)(
-        dataset=L(coco_dataset)(name="coco_2017_val", images=None, annotations=None),
+        dataset=L(coco_dataset)(
+            name="coco_2017_val", images=None, annotations=None, masks="${dataloader.masks}"
+        ),
         mapper=L(DetrMapper)(
             augmentations=[L(ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
             image_format="RGB",
             is_train=False,
+            masks="${dataloader.masks}",
         ),
         batch_size=1,
         num_workers=4,
@@ -41,5 +49,6 @@ dataloader = dict(
         dataset_name="${dataloader.test.dataset.name}",
         output_dir="${train.output_dir}/evaluation",
         nms_threshold=None,
+        masks="${dataloader.masks}",
     ),
 )
