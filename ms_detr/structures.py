@@ -39,7 +39,8 @@ class TokenGrid:
     Attributes:
         level_shapes: (height, width) of every level, as Python ints so that nothing syncs.
         padding_mask: (B, S) bool.
-        valid_ratios: (B, V, 2), the unpadded share of every level's (width, height).
+        valid_ratios: (B, V, 2), the unpadded share of every level's (width, height); float32 or
+            float64, which all places on the grid take after.
     """
 
     level_shapes: tuple[tuple[int, int], ...]
@@ -51,17 +52,18 @@ class TokenGrid:
         """Tokens of each level."""
         return [height * width for height, width in self.level_shapes]
 
-    def centers(self, dtype: torch.dtype) -> Tensor:
+    def centers(self) -> Tensor:
         """Centres of all tokens as (x, y) in fractions of the unpadded image, (B, S, 2)."""
         cells = []
         for (height, width), ratio in zip(
             self.level_shapes, self.valid_ratios.unbind(1), strict=True
         ):
-            device = ratio.device
             # Divided once, by whole cells: the validity of a proposal hangs on the last bit.
             columns, rows = (ratio[:, 0] * width).round(), (ratio[:, 1] * height).round()
-            x = (torch.arange(width, device=device) + 0.5).to(dtype) / columns[:, None].to(dtype)
-            y = (torch.arange(height, device=device) + 0.5).to(dtype) / rows[:, None].to(dtype)
+            x, y = (
+                (torch.arange(size, dtype=ratio.dtype, device=ratio.device) + 0.5) / count[:, None]
+                for size, count in ((width, columns), (height, rows))
+            )
             x = x[:, None].expand(-1, height, -1)
             y = y[:, :, None].expand(-1, -1, width)
             cells.append(torch.stack((x, y), -1).flatten(1, 2))

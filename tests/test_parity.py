@@ -175,11 +175,7 @@ def run_project(name, dtype=torch.float64):
     images, mask = reference.images.to(dtype), reference.mask
     targets = [{**image, "boxes": image["boxes"].to(dtype)} for image in reference.targets]
     targets = Targets.from_list(targets)
-    with pytest.MonkeyPatch.context() as patch:
-        if dtype == torch.float64:
-            # Position encodings and valid ratios are float32 in a model of any precision.
-            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
-        predictions = model.forward_tensors(images, mask, targets)
+    predictions = model.forward_tensors(images, mask, targets)
     losses = model.criterion(predictions, targets)
     sum(losses.values()).backward()
     return SimpleNamespace(

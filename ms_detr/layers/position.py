@@ -40,9 +40,9 @@ class SinePositionEncoding(nn.Module):
         self.temperature = temperature
         self.offset = offset
 
-    def forward(self, padding_mask: Tensor) -> Tensor:
-        """(B, H, W) padding mask -> (B, H, W, embed_dim)."""
-        inside = (~padding_mask).float()
+    def forward(self, padding_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(B, H, W) padding mask -> (B, H, W, embed_dim), computed in ``dtype``."""
+        inside = (~padding_mask).to(dtype)
         y, x = inside.cumsum(1), inside.cumsum(2)
         y = (y + self.offset) / (y[:, -1:] + 1e-6)
         x = (x + self.offset) / (x[:, :, -1:] + 1e-6)

@@ -34,7 +34,7 @@ class Encoder(nn.Module):
     def forward(self, pyramid: FeaturePyramid) -> Memory:
         """Every token looks from its own centre."""
         grid = pyramid.grid
-        reference = grid.scale_to_levels(grid.centers(pyramid.tokens.dtype))
+        reference = grid.scale_to_levels(grid.centers())
         tokens = pyramid.tokens
         for layer in self.layers:
             tokens = layer(tokens, pyramid.position, reference, grid)

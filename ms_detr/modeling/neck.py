@@ -74,14 +74,16 @@ class Neck(nn.Module):
             x = project(x)
             maps.append(x)
         masks = [_resize_mask(padding_mask, x.shape[-2:]) for x in maps]
+        # Counts of cells and angles: half precision has too few digits for them.
+        dtype = torch.promote_types(maps[0].dtype, torch.float32)
         encodings = [
-            self.position(mask).to(x.dtype) + level
+            self.position(mask, dtype).to(x.dtype) + level
             for mask, x, level in zip(masks, maps, self.level_embedding, strict=True)
         ]
         grid = TokenGrid(
             level_shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
             padding_mask=torch.cat([mask.flatten(1) for mask in masks], 1),
-            valid_ratios=torch.stack([_valid_ratio(mask) for mask in masks], 1),
+            valid_ratios=torch.stack([_valid_ratio(mask, dtype) for mask in masks], 1),
         )
         return FeaturePyramid(
             tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
@@ -94,7 +96,7 @@ def _resize_mask(padding_mask: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(padding_mask[:, None].float(), size=tuple(size))[:, 0].bool()
 
 
-def _valid_ratio(mask: Tensor) -> Tensor:
+def _valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, h, w) padding mask -> (B, 2), unpadded share of the (width, height)."""
-    inside = (~mask).float()
+    inside = (~mask).to(dtype)
     return torch.stack((inside[:, 0].mean(-1), inside[:, :, 0].mean(-1)), -1)

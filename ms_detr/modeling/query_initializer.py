@@ -28,13 +28,13 @@ class Proposals:
     valid: Tensor
 
 
-def make_proposals(grid: TokenGrid, anchor_size: float, dtype: torch.dtype) -> Proposals:
+def make_proposals(grid: TokenGrid, anchor_size: float) -> Proposals:
     """An anchor at every token's centre, twice as large on each coarser level.
 
     Args:
         anchor_size: width and height on the finest level, in fractions of the image.
     """
-    centers = grid.centers(dtype)
+    centers = grid.centers()
     sizes = torch.cat(
         [
             centers.new_full((count,), anchor_size * 2**level)
@@ -87,7 +87,7 @@ class LearnedInitializer(QueryInitializer):
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Points (B, Q, 2) as references; nothing is predicted."""
         batch = memory.tokens.shape[0]
-        reference = self.reference_points(self.position).sigmoid()
+        reference = self.reference_points(self.position).to(memory.grid.valid_ratios).sigmoid()
         content, position, reference = (
             tensor.expand(batch, -1, -1) for tensor in (self.content, self.position, reference)
         )
@@ -136,7 +136,7 @@ class TwoStageInitializer(QueryInitializer):
 
         The anchors of invalid tokens are (1, 1, 1, 1), as is what is predicted from them.
         """
-        proposals = make_proposals(memory.grid, self.anchor_size, memory.tokens.dtype)
+        proposals = make_proposals(memory.grid, self.anchor_size)
         tokens = memory.tokens.masked_fill(~proposals.valid[..., None], 0.0)
         tokens = self.token_norm(self.token_projection(tokens))
         logits = self.class_head(tokens)
@@ -158,7 +158,8 @@ class TwoStageInitializer(QueryInitializer):
         return self._queries(boxes.detach().sigmoid()), Predictions(predictions)
 
     def _queries(self, reference: Tensor) -> Queries:
-        encoded = sine_embedding(reference, self.embed_dim // 2)
+        # Boxes keep the grid's precision; what is learned here may have half of it.
+        encoded = sine_embedding(reference, self.embed_dim // 2).to(self.query_norm.weight.dtype)
         position, content = self.query_norm(self.query_projection(encoded)).chunk(2, -1)
         if self.content is not None:
             content = self.content[: reference.shape[1]].expand_as(position)

@@ -47,13 +47,13 @@ def test_grid_encoding_equals_the_loop(height, width, data, embed_dim, temperatu
         for _ in range(2)
     ]
     encode = SinePositionEncoding(embed_dim, temperature, offset)
-    out = encode(torch.from_numpy(np.stack(paddings))).numpy()
+    out = encode(torch.from_numpy(np.stack(paddings)), torch.float64).numpy()
     assert out.shape == (2, height, width, embed_dim)
     for image, padding in zip(out, paddings, strict=True):
         expected = reference.sine_position(padding, embed_dim, temperature, offset)
         inside = ~np.isnan(expected)
         assert inside[~padding].all()
-        np.testing.assert_allclose(image[inside], expected[inside], atol=1e-5)
+        np.testing.assert_allclose(image[inside], expected[inside], atol=1e-9)
         assert np.isfinite(image).all()
 
 

@@ -25,7 +25,7 @@ def paddings(draw, images=2):
 @given(paddings=paddings())
 def test_centers_equal_the_loop(paddings):
     grid = make_grid(paddings)
-    out = grid.centers(torch.float64)
+    out = grid.centers()
     assert grid.level_sizes == [mask.size for mask in paddings[0]]
     for b, levels in enumerate(paddings):
         np.testing.assert_allclose(out[b], reference.encoder_reference(levels), atol=1e-12)

@@ -68,7 +68,7 @@ def test_masks_ratios_and_positions_equal_the_loop():
         assert (out.grid.padding_mask[b].numpy() == flat).all()
         assert flat.any()
         ratios = [reference.valid_ratio(level) for level in levels]
-        np.testing.assert_allclose(out.grid.valid_ratios[b], ratios, atol=1e-6)
+        np.testing.assert_allclose(out.grid.valid_ratios[b], ratios, atol=1e-12)
         position = np.concatenate(
             [
                 (sine_position(level, DIM) + level_embedding[i]).reshape(-1, DIM)
@@ -76,7 +76,24 @@ def test_masks_ratios_and_positions_equal_the_loop():
             ]
         )
         inside = ~flat
-        np.testing.assert_allclose(out.position[b].detach()[inside], position[inside], atol=1e-5)
+        np.testing.assert_allclose(out.position[b].detach()[inside], position[inside], atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_counts_and_places_in_single(dtype):
+    """bfloat16 can't tell 257 cells from 256."""
+    neck = randomise(Neck({"fine": 3}, DIM, 1, SinePositionEncoding(DIM)))
+    mask = torch.from_numpy(padded(1, 300, 1, 299))[None]
+
+    def run(dtype):
+        return neck.to(dtype)({"fine": torch.zeros(1, 3, 1, 300, dtype=dtype)}, mask)
+
+    exact, half = run(torch.float32), run(dtype)
+    assert half.position.dtype == half.tokens.dtype == dtype
+    torch.testing.assert_close(half.grid.valid_ratios, exact.grid.valid_ratios, rtol=0, atol=0)
+    torch.testing.assert_close(half.grid.centers(), exact.grid.centers(), rtol=0, atol=0)
+    rounding = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(half.position.float(), exact.position, rtol=0, atol=rounding)
 
 
 def test_no_more_levels_than_maps():

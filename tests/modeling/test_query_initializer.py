@@ -37,7 +37,7 @@ def run(initializer, memory, supervised=True):
 @settings(max_examples=40)
 @given(paddings=paddings(), anchor_size=st.sampled_from([0.05, 0.1, 0.4]))
 def test_proposals_equal_the_loop(paddings, anchor_size):
-    proposals = make_proposals(make_grid(paddings), anchor_size, torch.float64)
+    proposals = make_proposals(make_grid(paddings), anchor_size)
     for b, levels in enumerate(paddings):
         logits, valid = reference.proposals(levels, anchor_size)
         assert (proposals.valid[b].numpy() == valid).all()
@@ -61,7 +61,7 @@ def full_grid(sizes, valid=None):
 )
 def test_published_counts_of_invalid_anchors(sizes, tokens, invalid):
     """Counted in the published code at two image sizes without padding."""
-    valid = make_proposals(full_grid(sizes), 0.05, torch.float32).valid
+    valid = make_proposals(full_grid(sizes), 0.05).valid
     assert valid.numel() == tokens
     assert (~valid).sum().item() == invalid
 
@@ -70,7 +70,7 @@ def test_validity_does_not_depend_on_the_amount_of_padding():
     """With 50 valid rows the first row's centre is 0.01 exactly, which is not above 0.01."""
     for height in range(50, 101):
         grid = full_grid([(height, 9)], valid=[(50, 9)])
-        valid = make_proposals(grid, 0.05, torch.float32).valid.view(height, 9)
+        valid = make_proposals(grid, 0.05).valid.view(height, 9)
         assert not valid[0].any(), f"first of 50 rows padded to {height}"
         assert not valid[49].any(), f"last of 50 rows padded to {height}"
         assert valid[1:49].all()
@@ -103,7 +103,7 @@ def test_equals_the_loop(mixed_selection, supervised):
 def test_invalid_tokens_stay_in_the_pool_as_whole_boxes():
     initializer = make()
     _, predictions = run(initializer, make_memory(PADDINGS, DIM))
-    valid = make_proposals(make_grid(PADDINGS), 0.05, torch.float64).valid
+    valid = make_proposals(make_grid(PADDINGS), 0.05).valid
     assert not valid.all()
     assert (predictions.anchors[~valid] == 1).all()
     assert (predictions.boxes[0][~valid] == 1).all()

@@ -45,7 +45,7 @@ class Encoding(torch.nn.Module):
 
     def forward(self, tokens, padding):
         grid = TokenGrid(SHAPES, padding, torch.ones(len(tokens), 2, 2))
-        reference = grid.scale_to_levels(grid.centers(tokens.dtype))
+        reference = grid.scale_to_levels(grid.centers())
         return self.layer(tokens, torch.zeros_like(tokens), reference, grid)
 
 
