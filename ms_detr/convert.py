@@ -117,23 +117,26 @@ class Layout:
 
     Attributes:
         rules: for a number of decoder layers.
-        copies: starts of names that repeat others, with the start that those have.
+        copies: starts of names that repeat others; the start that those have; the start of the
+            heads whose number a copy has to have, too.
         dropped: pattern of names that carry nothing for us.
         extra_queries: of the learned content, at its end, unused at inference.
     """
 
     rules: Callable[[int], Rules]
-    copies: tuple[tuple[str, str], ...] = ()
+    copies: tuple[tuple[str, str, str], ...] = ()
     dropped: str = r".*\.num_batches_tracked|.*total_(?:params|ops)"
     extra_queries: int = 0
 
 
 IN_DECODER = (
-    ("transformer.decoder.class_embed.", "class_embed."),
-    ("transformer.decoder.bbox_embed.", "bbox_embed."),
+    ("transformer.decoder.class_embed.", "class_embed.", "class_embed."),
+    ("transformer.decoder.bbox_embed.", "bbox_embed.", "class_embed."),
 )
+# Implementation (a): the proposals' head, the last, serves no layer.
+FOR_ONE_TO_MANY = ("bbox_embed_o2m.", "bbox_embed.", "class_embed_o2m.")
 LAYOUTS = {
-    "ms-detr": Layout(_ms_detr, (*IN_DECODER, ("bbox_embed_o2m.", "bbox_embed."))),
+    "ms-detr": Layout(_ms_detr, (*IN_DECODER, FOR_ONE_TO_MANY)),
     "deformable-detr": Layout(_deformable_detr, IN_DECODER),
     "h-detr": Layout(_deformable_detr, IN_DECODER, extra_queries=H_DETR_EXTRA),
     "torchvision": Layout(lambda _: _backbone(""), dropped=r".*\.num_batches_tracked|fc\..*"),
@@ -248,22 +251,19 @@ def _rename(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
 
 def _original(name: str, layout: Layout) -> str | None:
     """The name that this one repeats, if it does."""
-    for start, original in layout.copies:
+    for start, original, _ in layout.copies:
         if name.startswith(start):
             return original + name.removeprefix(start)
     return None
 
 
 def _make_copies(state: State, layout: Layout) -> Iterator[tuple[str, Tensor]]:
-    """What the published code saves twice; one-to-many box heads only beside class heads."""
-    layers = _count_layers(state)
-    for start, original in layout.copies:
-        tap = start == "bbox_embed_o2m."
-        if tap and not any(name.startswith("class_embed_o2m.") for name in state):
-            continue
+    """What the published code saves twice."""
+    for start, original, beside in layout.copies:
         for name, tensor in state.items():
-            if name.startswith(original) and not (tap and f"{original}{layers}." in name):
-                yield start + name.removeprefix(original), tensor
+            end = name.removeprefix(original)
+            if end != name and f"{beside}{end.split('.')[0]}.weight" in state:
+                yield start + end, tensor
 
 
 def _queries(tensor: Tensor, state: State, layout: Layout) -> dict[str, Tensor]:
