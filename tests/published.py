@@ -130,12 +130,12 @@ def two_stage(aux_ffn=False, mixed=0, separate=False, backbone=True, **sizes):
     return publisher.state
 
 
-def one_stage(queries=300, refined=True, **sizes):
-    """Deformable DETR with learned queries; without refinement all heads are one, saved often."""
+def one_stage(queries=300, refined=True, aux_ffn=False, **sizes):
+    """Learned queries; without refinement all heads are one, saved often."""
     publisher = Publisher(**sizes)
     publisher.backbone()
     publisher.neck()
-    publisher.transformer(aux_ffn=False)
+    publisher.transformer(aux_ffn)
     publisher.add("query_embed.weight", queries, 2 * publisher.dim)
     publisher.linear("transformer.reference_points", 2, publisher.dim)
     publisher.heads(publisher.layers, copies=False)

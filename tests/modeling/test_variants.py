@@ -22,7 +22,7 @@ from ms_detr.modeling import (
 )
 
 from ..layers.support import make_memory, padded, randomise
-from .support import ROOT, make_batch
+from .support import ROOT
 from .test_decoder import CLASSES, CROSS_FIRST, DIM, HEADS, PADDINGS, POINTS, make_inputs
 
 # Trainable parameters with 91 classes, without stem and res2, as published or computed from it.
@@ -150,30 +150,3 @@ def test_reference_points_learn_by_attention_and_by_boxes(refinement):
             below = loss().item()
             bias[k] += step
         np.testing.assert_allclose(gradient[k].item(), (above - below) / (2 * step), rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["one_stage", "refined"])
-def test_one_stage_trains_with_mixed_supervision(name):
-    """The combination on which the published code crashes."""
-    config = ROOT / "configs" / "deformable_detr" / f"deformable_detr_{name}_r50_300q_12ep.py"
-    mixed = load(ROOT / "configs" / "ms_detr" / "ms_detr_r50_300q_12ep.py").model
-    cfg = load(config).model
-    cfg.decoder.layer = mixed.decoder.layer
-    cfg.criterion.terms.o2m = mixed.criterion.terms.o2m
-    for key, value in {
-        "num_classes": 6,
-        "num_queries": 12,
-        "embed_dim": 64,
-        "num_heads": 4,
-        "feedforward_dim": 24,
-    }.items():
-        cfg[key] = value
-    cfg.encoder.num_layers, cfg.decoder.num_layers = 1, 2
-    torch.manual_seed(0)
-    model = instantiate(cfg)
-    losses = model(make_batch())
-    assert {key.split("/")[0] for key in losses} == {"o2o", "o2m"}
-    sum(losses.values()).backward()
-    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    model.eval()
-    assert len(model(make_batch())) == 3

@@ -1,0 +1,11 @@
+"""MS-DETR with learned queries and box refinement, ResNet-50, 300 queries, 12 epochs."""
+
+from ..common.data.coco import dataloader
+from ..common.models.ms_detr import model
+from ..common.models.one_stage import one_stage
+from ..common.optim import optimizer
+from ..common.schedules import step_12ep as lr_multiplier
+from ..common.train import train
+
+model = one_stage(model, box_refinement=True)
+train.output_dir = "output/ms_detr_refined_r50_300q_12ep"
