@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -32,14 +33,13 @@ def refine(delta: Tensor, reference: Tensor, epsilon: float) -> Tensor:
     """
     logits = inverse_sigmoid(reference, epsilon)
     if reference.shape[-1] == 2:
-        logits = torch.nn.functional.pad(logits, (0, 2))
+        logits = F.pad(logits, (0, 2))
     return (delta + logits).sigmoid()
 
 
 def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Quotient that is 0, with zero gradient, where the denominator is 0."""
-    positive = denominator > 0
-    return torch.where(positive, numerator / denominator.where(positive, 1.0), 0.0)
+    """Quotient that is 0, with zero gradient, where the denominator is not above 0."""
+    return numerator / F.threshold(denominator, 0.0, float("inf"))
 
 
 def _corners(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -42,16 +42,15 @@ class Assigner(ABC):
 def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """What the focal loss would gain if a logit became positive (arXiv:2010.04159)."""
     p = logits.sigmoid()
-    positive = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
-    negative = (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
-    return positive - negative
+    q = 1 - p
+    return (1 - alpha) * p**gamma * (q + 1e-8).log() - alpha * q**gamma * (p + 1e-8).log()
 
 
 def object_logits(predictions: PredictionSet, labels: Tensor) -> Tensor:
     """Logits of every object's class at every query, (L, B, G, Q), for labels (B, G)."""
     layers, _, queries, _ = predictions.logits.shape
-    index = labels[None, :, :, None].expand(layers, -1, -1, queries)
-    return predictions.logits.transpose(2, 3).gather(2, index)
+    index = labels[None, :, None].expand(layers, -1, queries, -1)
+    return predictions.logits.gather(3, index).transpose(2, 3).contiguous()
 
 
 class HungarianAssigner(Assigner):

@@ -101,9 +101,9 @@ def to_host(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _check_finite(term: str, cost: np.ndarray) -> None:
-    bad = np.argwhere(~np.isfinite(cost))
-    if len(bad):
-        layer, image = bad[0, :2]
+    finite = np.isfinite(cost)
+    if not finite.all():
+        layer, image = np.argwhere(~finite)[0, :2]
         raise NonFiniteError(
             f"matching cost of term '{term}' is not finite in layer {layer}, image {image} of the "
             "batch: the model's predictions there are NaN or infinite"

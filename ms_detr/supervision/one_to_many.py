@@ -158,8 +158,8 @@ class ReleasedTopK(OneToManyAssigner):
         generator = torch.Generator(positive.device)
         generator.manual_seed(int(torch.randint(2**62, ())))
         order = torch.rand(positive.shape, generator=generator, device=positive.device)
-        rank = order.masked_fill(~positive, 2.0).argsort(-1).argsort(-1)
-        return positive & (rank < most)
+        kept = order.masked_fill(~positive, 2.0).argsort(-1)[..., :most]
+        return positive & torch.zeros_like(positive).scatter_(-1, kept, True)
 
 
 class MergedTopK(ReleasedTopK):

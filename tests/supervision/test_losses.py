@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ms_detr.structures import Assignment, PredictionSet
-from ms_detr.supervision import FocalLoss, GIoULoss, L1Loss, Losses
+from ms_detr.supervision import FocalLoss, GIoULoss, L1Loss, Losses, losses
 from ms_detr.supervision.losses import focal_loss, match, query_labels
 
 from . import reference
@@ -30,6 +30,32 @@ def test_focal_loss_equals_the_loop(alpha, gamma):
         (gradient,) = torch.autograd.grad(out[layer], logits, retain_graph=True)
         (other,) = torch.autograd.grad(expected, logits)
         torch.testing.assert_close(gradient, other)
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 100])
+def test_focal_loss_by_pieces(pieces, monkeypatch):
+    monkeypatch.setattr(losses, "CACHED", LAYERS * 2 * QUERIES * CLASSES // pieces)
+    rng = np.random.default_rng(1)
+    logits = torch.from_numpy(rng.normal(0, 3, (LAYERS, 2, QUERIES, CLASSES))).requires_grad_()
+    labels = torch.from_numpy(rng.integers(0, CLASSES + 1, (LAYERS, 2, QUERIES)))
+    expected = reference.class_loss(logits.flatten(0, 2), labels.flatten().tolist(), 0.25, 2.0)
+    torch.testing.assert_close(focal_loss(logits, labels, 0.25, 2.0).sum(), expected)
+    assert torch.autograd.gradcheck(lambda x: focal_loss(x, labels, 0.25, 2.0), logits)
+
+
+def test_focal_loss_in_half_precision():
+    """Computed in float32: thousands of small summands would vanish."""
+    rng = np.random.default_rng(2)
+    logits = torch.from_numpy(rng.normal(-4, 1, (1, 2, 900, 8))).bfloat16().requires_grad_()
+    labels = torch.from_numpy(rng.integers(0, 9, (1, 2, 900)))
+    loss = focal_loss(logits, labels, 0.25, 2.0)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    exact = logits.detach().double().requires_grad_()
+    expected = focal_loss(exact, labels, 0.25, 2.0)
+    (other,) = torch.autograd.grad(expected.sum(), exact)
+    assert (loss.dtype, gradient.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient.double(), other, rtol=2e-2, atol=1e-7)
 
 
 def test_focal_loss_of_one_logit():
