@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def compare_criterion(
 
     Returns:
         A dict a case: medians in milliseconds, the median of the rounds' ratios, the largest
-        relative difference of a loss, and on CUDA how often the host waits in one call.
+        relative difference of a loss, and on CUDA what `count_waits` says of one call.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -142,15 +143,23 @@ def _row(
         "largest difference": difference,
     }
     if device == "cuda":
-        row["host waits"] = count_waits(lambda: criterion(predict(), targets))
+        row |= count_waits(event_names(lambda: criterion(predict(), targets)))
     return row
 
 
-def count_waits(run: Callable[[], object]) -> int:
-    """How often the host waits for the GPU in a call, by the profiler."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    ) as profile:
+def event_names(run: Callable[[], object]) -> list[str]:
+    """What the profiler sees in a call, on the host and on the GPU, where there is one."""
+    with torch.profiler.profile(activities=torch.profiler.supported_activities()) as profile:
         run()
-    waiting = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-    return sum(event.name in waiting for event in profile.events())
+    return [event.name for event in profile.events()]
+
+
+def count_waits(names: Iterable[str]) -> dict[str, int]:
+    """How often the host waited for the GPU, and how often it was handed something."""
+    counts = Counter("Memcpy DtoH" if name.startswith("Memcpy DtoH") else name for name in names)
+    # Not cudaDeviceSynchronize: the profiler itself calls it at its end.
+    waits = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+    return {
+        "host waits": sum(counts[name] for name in waits),
+        "copies to host": counts["Memcpy DtoH"],
+    }

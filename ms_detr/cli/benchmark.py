@@ -53,7 +53,7 @@ def _criterion(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    formats = ("", "", "", "", ".2f", ".2f", ".2f", ".0e", "")
+    formats = ("", "", "", "", ".2f", ".2f", ".2f", ".0e", "", "")
     print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
     return 0
 
