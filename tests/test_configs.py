@@ -3,6 +3,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from ms_detr.config import load
+from ms_detr.data import iterations_per_epoch
+from ms_detr.engine.train import run_length
 
 from .modeling.support import BASELINE, CONFIGS, MS_DETR, ROOT, make_input, make_model
 
@@ -18,6 +20,14 @@ SMALLER = (
 # Wide enough for two cells of the coarsest level: attention to one would have no gradient.
 BATCH = [make_input(48, 96, labels=(1, 0, 3), seed=1), make_input(64, 40, seed=2)]
 COCO = [BASELINE, MS_DETR]
+# The lines that somebody published a result for.
+PUBLISHED = [
+    *COCO,
+    "configs/deformable_detr/deformable_detr_pp_r50_300q_12ep.py",
+    "configs/ms_detr/ms_detr_pp_r50_300q_12ep.py",
+    "configs/ms_detr/ms_detr_pp_r50_900q_12ep.py",
+]
+DROP_AT_20 = ["lr_multiplier.milestones=[20]", "lr_multiplier.num_updates=24"]
 
 
 def test_configs_are_found():
@@ -90,6 +100,27 @@ def test_coco_recipe(config):
     assert [schedule(epoch / 12) for epoch in (0, 5, 10.99, 11, 11.99)] == pytest.approx(
         [1, 1, 1, 0.1, 0.1]
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "epochs", "drop"),
+    [
+        ([], 12, 11),
+        (["train.epochs=24"], 24, 22),
+        (["train.epochs=24", *DROP_AT_20], 24, 20),
+    ],
+)
+@pytest.mark.parametrize("config", PUBLISHED)
+def test_one_override_makes_a_run_longer(config, override, epochs, drop):
+    """The learning rate drops after the same share of the run, unless asked otherwise."""
+    cfg = load(ROOT / config, override)
+    epoch = iterations_per_epoch(118_287, cfg.dataloader.train.total_batch_size)
+    length = run_length(cfg.train, epoch)
+    assert length == epochs * epoch == epochs * 7392
+    schedule = instantiate(cfg.lr_multiplier)
+    iterations = (0, drop * epoch - 1, drop * epoch, length - 1)
+    rates = [cfg.optimizer.lr * schedule(iteration / length) for iteration in iterations]
+    assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-5])
 
 
 def test_the_baseline_is_the_one_of_the_design():

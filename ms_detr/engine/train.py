@@ -161,14 +161,7 @@ def fit(
     """Train from an iteration to the end; results of the last evaluation."""
     loader.start_iteration = start
     epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
-    max_iter = train.max_iter
-    if max_iter is None:
-        max_iter = round((train.epochs or 0) * epoch)
-    if max_iter < 1:
-        raise ValueError(
-            f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "
-            "set one of them above 0"
-        )
+    max_iter = run_length(train, epoch)
     logger.info(
         "%d images, %d iterations an epoch; training from iteration %d to %d",
         loader.dataset_size, epoch, start, max_iter,
@@ -212,6 +205,19 @@ def distribute(model: nn.Module) -> nn.Module:
     device = next(model.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+def run_length(train: Any, epoch: int) -> int:
+    """Iterations of a run, for those of an epoch: ``train.max_iter``, else ``train.epochs``."""
+    max_iter = train.max_iter
+    if max_iter is None:
+        max_iter = round((train.epochs or 0) * epoch)
+    if max_iter < 1:
+        raise ValueError(
+            f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "
+            "set one of them above 0"
+        )
+    return max_iter
 
 
 def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[Any]:
