@@ -161,6 +161,15 @@ class PredictionSet:
     states: Tensor | None = None
     masks: QueryMasks | None = None
 
+    def at_least_single(self) -> PredictionSet:
+        """The same in float32 where it has half precision, whose sums and logarithms are poor."""
+
+        def single(x: Tensor) -> Tensor:
+            return x.to(torch.promote_types(x.dtype, torch.float32))
+
+        anchors = None if self.anchors is None else single(self.anchors)
+        return replace(self, logits=single(self.logits), boxes=single(self.boxes), anchors=anchors)
+
 
 class Predictions(Mapping[str, PredictionSet]):
     """Prediction sets by source: ``decoder``, ``decoder.cross_attention``, ``encoder``, ..."""

@@ -46,6 +46,7 @@ class Criterion(nn.Module):
             KeyError: if a term's source was not predicted.
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
+        predictions = Predictions({k: made.at_least_single() for k, made in predictions.items()})
         with torch.no_grad():
             num_objects = count_objects(targets)
         assignments = self.assign(predictions, targets)

@@ -73,13 +73,12 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Te
     """Sigmoid focal loss (arXiv:1708.02002, Eq. 5), summed over queries and classes.
 
     Args:
-        logits: (L, B, Q, K); computed in float32 at least.
+        logits: (L, B, Q, K).
         labels: (L, B, Q), K for background.
 
     Returns:
         (L,).
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return cast(Tensor, _Focal.apply(logits, labels, alpha, gamma))
 
 

@@ -159,6 +159,31 @@ def test_float32():
         assert loss.item() == pytest.approx(expected[name].item(), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_supervised_in_single(dtype):
+    """Rounded once, by the model; sums and logarithms take no part in it."""
+    images, predictions = scene((3, 0), seed=2)
+    images = [{**image, "boxes": image["boxes"].float()} for image in images]
+
+    def run(given):
+        torch.manual_seed(0)  # the quota's draw
+        leaves, sets = [], {}
+        for source, made in predictions.items():
+            half = [x.detach().to(dtype).to(given) for x in (made.logits, made.boxes, made.anchors)]
+            leaves += [x.requires_grad_() for x in half[:2]]
+            sets[source] = PredictionSet(*half, layered=made.layered)
+        losses = make_criterion()(Predictions(sets), make_targets(images))
+        sum(losses.values()).backward()
+        return losses, [x.grad for x in leaves]
+
+    losses, gradients = run(dtype)
+    expected, others = run(torch.float32)
+    for name, loss in losses.items():
+        assert torch.equal(loss, expected[name]), name
+    for gradient, other in zip(gradients, others, strict=True):
+        assert torch.equal(gradient, other.to(dtype))
+
+
 def test_targets_stay_bit_identical():
     images, predictions = scene((3, 0, 2))
     targets = make_targets(images)

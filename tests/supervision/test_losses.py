@@ -43,21 +43,6 @@ def test_focal_loss_by_pieces(pieces, monkeypatch):
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, labels, 0.25, 2.0), logits)
 
 
-def test_focal_loss_in_half_precision():
-    """Computed in float32: thousands of small summands would vanish."""
-    rng = np.random.default_rng(2)
-    logits = torch.from_numpy(rng.normal(-4, 1, (1, 2, 900, 8))).bfloat16().requires_grad_()
-    labels = torch.from_numpy(rng.integers(0, 9, (1, 2, 900)))
-    loss = focal_loss(logits, labels, 0.25, 2.0)
-    (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    exact = logits.detach().double().requires_grad_()
-    expected = focal_loss(exact, labels, 0.25, 2.0)
-    (other,) = torch.autograd.grad(expected.sum(), exact)
-    assert (loss.dtype, gradient.dtype) == (torch.float32, torch.bfloat16)
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
-    torch.testing.assert_close(gradient.double(), other, rtol=2e-2, atol=1e-7)
-
-
 def test_focal_loss_of_one_logit():
     """Written out: p = 1/2, so 1/4 of log 2, times 0.25 or 0.75."""
     logits = torch.zeros(1, 1, 1, 1)
