@@ -11,4 +11,5 @@ from ..common.schedules import step_12ep as lr_multiplier
 from ..common.train import train
 
 model = with_masks(model)
+dataloader.masks = True
 train.output_dir = "output/deformable_detr_masks_r50_300q_12ep"

@@ -13,4 +13,5 @@ from ..common.train import train
 
 model = with_masks(model, attention(), mask_cost=False)
 model.criterion.terms.o2o.losses.dice.weight = 2.0
+dataloader.masks = True
 train.output_dir = "output/ms_detr_attention_masks_r50_300q_12ep"

@@ -5,8 +5,6 @@ from detectron2.config import LazyCall as L
 from ms_detr.modeling import AttentionBranch, DotProductBranch
 from ms_detr.supervision import DiceLoss, MaskHungarianAssigner, MaskLoss, MaskPoints
 
-NUM_POINTS = 12544
-
 
 def dot_product(**in_channels):
     """Masks at the resolution of one backbone map; without argument ResNet-50's at stride 4."""
@@ -25,13 +23,14 @@ def attention(stride=2, **in_channels):
     )
 
 
-def with_masks(model, branch=None, terms=("o2o",), mask_cost=True):
+def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, num_points=12544):
     """Add masks to a model in place, and return it; weights and costs of Mask DINO.
 
     Args:
         branch: what predicts masks; by dot product if None.
         terms: names of the terms that supervise masks.
         mask_cost: match the one-to-one term on masks as well.
+        num_points: at which masks are compared.
     """
     model.masks = branch or dot_product()
     model.backbone.out_features = sorted({*model.masks.in_channels, *model.neck.in_channels})
@@ -39,7 +38,7 @@ def with_masks(model, branch=None, terms=("o2o",), mask_cost=True):
         term = model.criterion.terms[name]
         term.losses.mask = L(MaskLoss)(weight=5.0)
         term.losses.dice = L(DiceLoss)(weight=5.0)
-        term.mask_points = L(MaskPoints)(num_points=NUM_POINTS, oversample=3.0, importance=0.75)
+        term.mask_points = L(MaskPoints)(num_points=num_points, oversample=3.0, importance=0.75)
     if mask_cost:
         costs = model.criterion.terms.o2o.assigner
         model.criterion.terms.o2o.assigner = L(MaskHungarianAssigner)(
@@ -48,6 +47,6 @@ def with_masks(model, branch=None, terms=("o2o",), mask_cost=True):
             giou_cost=costs.giou_cost,
             mask_cost=5.0,
             dice_cost=5.0,
-            num_points=NUM_POINTS,
+            num_points=num_points,
         )
     return model
