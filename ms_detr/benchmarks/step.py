@@ -1,11 +1,11 @@
-"""How long a training step takes, one config against another."""
+"""How long a training step and a prediction take, and in how much memory, config by config."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ import torch
 from ..config import load
 from ..engine import build_optimizer, choose_device
 from ..engine.checks import build
+from .limits import measure_peak, timed
+
+BATCHES = 4  # of each loader, taken in turn
 
 
 def compare_steps(
@@ -22,55 +25,76 @@ def compare_steps(
     steps: int = 5,
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Time forward, backward and optimiser on the same batches, config after config in each round.
+    """Time configs on their first batches, turn by turn in each round, data loading left out.
 
     Returns:
-        A dict a config: median seconds a step, and the median over the rounds of its ratio to the
-        first config's. The first round warms up and does not count.
+        Dicts, for each config one of training (forward, backward, optimiser) and one of prediction:
+        median seconds of a batch, the median over the rounds of its ratio to the first config's,
+        and the peak of memory in megabytes above weights and optimiser.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    runners = {config: _runner(config, overrides) for config in configs}
-    seconds: dict[str, list[float]] = {config: [] for config in configs}
-    for _ in range(rounds + 1):
-        for config, step in runners.items():
-            start = time.perf_counter()
-            for _ in range(steps):
-                step()
-            seconds[config].append((time.perf_counter() - start) / steps)
-    first = seconds[configs[0]][1:]
-    return [
-        {
-            "config": config,
-            "seconds a step": statistics.median(seconds[config][1:]),
-            f"ratio to {configs[0]}": statistics.median(
-                mine / base for mine, base in zip(seconds[config][1:], first, strict=True)
-            ),
-        }
-        for config in configs
-    ]
+    runners = [_runners(load(config, overrides)) for config in configs]
+    rows = []
+    for index, what in enumerate(("train", "predict")):
+        mine = [made[index] for made in runners]
+        seconds = [[_time(run, steps) for run in mine] for _ in range(rounds + 1)][1:]
+        for config, run, times in zip(configs, mine, zip(*seconds, strict=True), strict=True):
+            rows.append(
+                {
+                    "config": config,
+                    "what": what,
+                    "seconds": statistics.median(times),
+                    f"ratio to {configs[0]}": statistics.median(
+                        time / round_[0] for time, round_ in zip(times, seconds, strict=True)
+                    ),
+                    "peak MB": measure_peak(run, run.device),
+                }
+            )
+    return rows
 
 
-def _runner(config: str, overrides: Sequence[str]) -> Callable[[], None]:
-    """One training step of a config, again and again over its first batches."""
-    cfg = load(config, overrides)
+class _Step:
+    """Something to do with one batch after another."""
+
+    def __init__(self, device: torch.device, loader: Iterable[Any], work: Callable[[Any], object]):
+        self.device = device.type
+        self.batches = itertools.cycle([x for x, _ in zip(loader, range(BATCHES), strict=False)])
+        self.work = work
+
+    def __call__(self) -> None:
+        self.work(next(self.batches))
+
+
+def _time(step: _Step, steps: int) -> float:
+    """Seconds a step."""
+
+    def run() -> None:
+        for _ in range(steps):
+            step()
+
+    return timed(run, step.device) / steps
+
+
+def _runners(cfg: Any) -> tuple[_Step, _Step]:
+    """Training and prediction of a config; the optimiser's memory is there from the start."""
     torch.manual_seed(cfg.train.seed)
-    model = build(cfg, "model").to(choose_device(cfg.train.device)).train()
+    model = build(cfg, "model").to(choose_device(cfg.train.device))
     optimizer = build_optimizer(cfg.optimizer, model)
-    loader = build(cfg, "dataloader.train")
-    batches = [batch for batch, _ in zip(loader, range(4), strict=False)]
     limit = math.inf if cfg.train.clip_grad_norm is None else cfg.train.clip_grad_norm
-    position = 0
 
-    def step() -> None:
-        nonlocal position
-        loss = sum(model(batches[position % len(batches)]).values())
-        position += 1
+    def train(batch: Any) -> None:
+        loss = sum(model.train()(batch).values())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
         optimizer.step()
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
 
-    return step
+    def predict(batch: Any) -> None:
+        with torch.inference_mode():
+            model.eval()(batch)
+
+    return (
+        _Step(model.device, build(cfg, "dataloader.train"), train),
+        _Step(model.device, build(cfg, "dataloader.test"), predict),
+    )

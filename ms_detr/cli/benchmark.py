@@ -7,32 +7,33 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
+    shared.add_argument("--threads", type=int, default=None, help="CPU threads")
+    shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    step = what.add_parser("step", help="a training step, data loading left out")
+    step = what.add_parser(
+        "step", parents=[shared], help="a training step and a prediction, data loading left out"
+    )
     step.add_argument("--config-file", nargs="+", required=True, dest="configs")
-    step.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
     step.add_argument("--steps", type=int, default=5, help="steps a round (default: 5)")
-    step.add_argument("--threads", type=int, default=None, help="CPU threads")
-    step.add_argument("--json", action="store_true", help="print JSON instead of a table")
     step.add_argument("--opts", nargs="*", default=[], help="overrides, key=value, for all configs")
     op = what.add_parser(
-        "op", help="the compiled operator against pure torch and the original scheme"
+        "op",
+        parents=[shared, device],
+        help="the compiled operator against pure torch and the original scheme",
     )
-    op.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     op.add_argument("--case", nargs="+", dest="cases", help="such as encoder, 'decoder 900'")
     op.add_argument("--entry", nargs="+", dest="entries", help="such as operator, fused")
-    op.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
-    op.add_argument("--threads", type=int, default=None, help="CPU threads")
-    op.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    criterion = what.add_parser("criterion", help="matching and losses against the usual loop")
-    criterion.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    criterion = what.add_parser(
+        "criterion", parents=[shared, device], help="matching and losses against the usual loop"
+    )
     criterion.add_argument("--batch", type=int, nargs="+", default=[2, 8])
     criterion.add_argument("--queries", type=int, nargs="+", default=[300, 900])
     criterion.add_argument("--objects", type=int, nargs="+", default=[7, 30], help="an image")
     criterion.add_argument("--tokens", type=int, help="of the encoder term (default: as queries)")
-    criterion.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
-    criterion.add_argument("--threads", type=int, default=None, help="CPU threads")
-    criterion.add_argument("--json", action="store_true", help="print JSON instead of a table")
     for parser_of, function in ((step, _step), (op, _operator), (criterion, _criterion)):
         parser_of.set_defaults(measure=function)
 
@@ -67,7 +68,8 @@ def _step(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
-        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".3f"))
+        formats = ("", "", ".3f", ".3f", ".0f")
+        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
     return 0
 
 

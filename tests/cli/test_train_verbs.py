@@ -155,14 +155,19 @@ def test_visualize_refuses_weights_of_another_model(compared, overrides, tmp_pat
     assert "num_classes" in capsys.readouterr().err
 
 
-def test_benchmark_step_gives_ratios_to_the_first(overrides, capsys):
+def test_benchmark_step_gives_ratios_to_the_first_and_memory(overrides, capsys):
     words = ["benchmark", "step", "--rounds", "2", "--steps", "1", "--json"]
     words += ["--config-file", CONFIG, "demo/deformable_detr.py", "--opts", *overrides]
     assert main(words) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["config"] for row in rows] == [CONFIG, "demo/deformable_detr.py"]
-    assert rows[0][f"ratio to {CONFIG}"] == 1
-    assert all(row["seconds a step"] > 0 for row in rows)
+    assert [(row["config"], row["what"]) for row in rows] == [
+        (config, what)
+        for what in ("train", "predict")
+        for config in (CONFIG, "demo/deformable_detr.py")
+    ]
+    assert rows[0][f"ratio to {CONFIG}"] == rows[2][f"ratio to {CONFIG}"] == 1
+    assert all(row["seconds"] > 0 for row in rows)
+    assert rows[0]["peak MB"] > 0
 
 
 @pytest.mark.parametrize(("view", "panels", "rows"), [("assignments", 1, 2), ("sampling", 1, 1)])
