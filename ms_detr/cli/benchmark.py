@@ -34,7 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     criterion.add_argument("--queries", type=int, nargs="+", default=[300, 900])
     criterion.add_argument("--objects", type=int, nargs="+", default=[7, 30], help="an image")
     criterion.add_argument("--tokens", type=int, help="of the encoder term (default: as queries)")
-    for parser_of, function in ((step, _step), (op, _operator), (criterion, _criterion)):
+    masks = what.add_parser(
+        "masks", parents=[device], help="supervision of masks, and the memory it takes"
+    )
+    masks.add_argument("--queries", type=int, default=900)
+    masks.add_argument("--objects", type=int, default=100)
+    masks.add_argument("--size", type=int, default=1024, help="pixels of the image's side")
+    masks.add_argument("--threads", type=int, default=None, help="CPU threads")
+    masks.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    measures = {step: _step, op: _operator, criterion: _criterion, masks: _masks}
+    for parser_of, function in measures.items():
         parser_of.set_defaults(measure=function)
 
 
@@ -69,6 +78,20 @@ def _step(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
     else:
         formats = ("", "", ".3f", ".3f", ".0f")
+        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
+    return 0
+
+
+def _masks(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ms_detr.benchmarks.masks import measure_masks
+
+    rows = measure_masks(args.device, args.queries, args.objects, args.size, threads=args.threads)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        formats = ("", "", ".2f", ".0f")
         print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
     return 0
 

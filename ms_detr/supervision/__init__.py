@@ -7,8 +7,8 @@ from .assigners import (
     MaskHungarianAssigner,
 )
 from .criterion import Criterion, Terms
-from .losses import DiceLoss, FocalLoss, GIoULoss, L1Loss, Loss, Losses, MaskLoss
-from .masks import MaskPoints
+from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
+from .masks import DiceLoss, MaskLoss, MaskPoints, PointLoss
 from .one_to_many import MaskOverlap, MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
 from .term import SupervisionTerm
 
@@ -30,6 +30,7 @@ __all__ = [
     "MergedTopK",
     "OneToManyAssigner",
     "PaperTopK",
+    "PointLoss",
     "ReleasedTopK",
     "SupervisionTerm",
     "Terms",

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from ..layers.boxes import generalized_box_iou
 from ..structures import Assignment, PredictionSet, Targets
-from .masks import MatchedMasks
 
 # Logits whose temporaries stay in a CPU core's cache; main memory would take twice the time.
 CACHED = 2**17
@@ -32,7 +31,6 @@ class Matches:
         boxes: (L, B, G, T, 4), the assigned queries' boxes.
         target_boxes: (L, B, G, T, 4).
         valid: (L, B, G, T) bool.
-        masks: of the valid pairs, in the layers that have masks; None unless the term asks.
     """
 
     logits: Tensor
@@ -40,7 +38,6 @@ class Matches:
     boxes: Tensor
     target_boxes: Tensor
     valid: Tensor
-    masks: MatchedMasks | None = None
 
 
 def match(predictions: PredictionSet, targets: Targets, assignment: Assignment) -> Matches:
@@ -130,17 +127,21 @@ def _background(x: Tensor, gamma: float, slope: Tensor) -> Tensor:
     return power.mul_(log_q).neg_()
 
 
-class Loss(ABC):
-    """A weighted loss over :class:`Matches`."""
+class Weighted(ABC):  # noqa: B024 - what a loss computes hangs on its kind
+    """What every loss has: its weight in the sum, at least 0."""
 
     def __init__(self, weight: float):
         if weight < 0:
             raise ValueError(f"a loss's weight can't be negative, got {weight}")
         self.weight = weight
 
+
+class Loss(Weighted):
+    """A weighted loss over :class:`Matches`."""
+
     @abstractmethod
     def __call__(self, matches: Matches) -> Tensor:
-        """Unweighted sum of every layer, or of as many of the last ones as have what it needs."""
+        """Unweighted sum of every layer, (L,)."""
 
 
 class FocalLoss(Loss):
@@ -171,35 +172,8 @@ class GIoULoss(Loss):
         return (distance * matches.valid).sum((1, 2, 3))
 
 
-class PointLoss(Loss):
-    """A loss of masks at points, one value a pair."""
-
-    def __call__(self, matches: Matches) -> Tensor:
-        assert matches.masks is not None
-        return matches.masks.sum_layers(self.of(matches.masks.logits, matches.masks.targets))
-
-    @abstractmethod
-    def of(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(N, P) and (N, P) -> (N,)."""
-
-
-class MaskLoss(PointLoss):
-    """Binary cross-entropy, mean over the points."""
-
-    def of(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-
-
-class DiceLoss(PointLoss):
-    """One minus the Dice coefficient of probabilities, smoothed by 1 (V-Net, arXiv:1606.04797)."""
-
-    def of(self, logits: Tensor, targets: Tensor) -> Tensor:
-        p = logits.sigmoid()
-        return 1 - (2 * (p * targets).sum(1) + 1) / (p.sum(1) + targets.sum(1) + 1)
-
-
-class Losses(dict[str, Loss]):
+class Losses(dict[str, Weighted]):
     """Losses by name; None drops one."""
 
-    def __init__(self, **losses: Loss | None):
+    def __init__(self, **losses: Weighted | None):
         super().__init__({name: loss for name, loss in losses.items() if loss is not None})

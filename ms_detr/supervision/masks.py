@@ -6,7 +6,8 @@ a piece of bounded size at a time (Mask2Former, arXiv:2112.01527, section 3.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,30 +17,33 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers.points import sample, uncertain_points
 from ..structures import Assignment, PredictionSet, QueryMasks, Targets
+from .losses import Weighted
 
-# Pixels of target masks that are held as floats at a time: 128 MiB.
-MAX_PIXELS = 2**25
+# Pixels of target masks, and values at points, that are held as floats at a time: 128 MiB.
+MAX_VALUES = 2**25
 
 
-@dataclass(frozen=True)
-class MatchedMasks:
-    """Masks of assigned pairs at points of their own.
+class PointLoss(Weighted):
+    """A weighted loss of masks, compared at points."""
 
-    Attributes:
-        logits: (N, P).
-        targets: (N, P) in [0, 1].
-        layer: (N,) int64, from the first layer that has masks.
-        num_layers: how many layers have masks.
-    """
+    @abstractmethod
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Unweighted value of every pair of masks: (N, P) and (N, P) in [0, 1] -> (N,)."""
 
-    logits: Tensor
-    targets: Tensor
-    layer: Tensor
-    num_layers: int
 
-    def sum_layers(self, values: Tensor) -> Tensor:
-        """Sums (layers,) of values (N,)."""
-        return values.new_zeros(self.num_layers).index_add(0, self.layer, values)
+class MaskLoss(PointLoss):
+    """Binary cross-entropy, mean over the points."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
+class DiceLoss(PointLoss):
+    """One minus the Dice coefficient of probabilities, smoothed by 1 (V-Net, arXiv:1606.04797)."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        p = logits.sigmoid()
+        return 1 - (2 * (p * targets).sum(1) + 1) / (p.sum(1) + targets.sum(1) + 1)
 
 
 class MaskPoints:
@@ -61,31 +65,41 @@ class MaskPoints:
         self.oversample = oversample
         self.importance = importance
 
-    def match(
-        self, predictions: PredictionSet, targets: Targets, assignment: Assignment
-    ) -> MatchedMasks:
-        """Masks of all valid pairs. Their number is not known on the host: it waits once."""
+    def losses(
+        self,
+        predictions: PredictionSet,
+        targets: Targets,
+        assignment: Assignment,
+        losses: Sequence[PointLoss],
+    ) -> Tensor:
+        """Sums over the valid pairs of every layer that has masks, (losses, layers).
+
+        The number of pairs is not known on the host: this waits for it.
+        """
         masks = masks_of(predictions)
         # Image by image, so that an image's features need not be copied for every pair.
         valid = assignment.valid[-masks.num_layers :].transpose(0, 1)
         query = assignment.query[-masks.num_layers :].transpose(0, 1)[valid]
         image, layer, item, _ = valid.nonzero().unbind(1)
         counts = image.bincount(minlength=len(targets.counts)).tolist()
-        made = []
+        values = []
         for index, pairs in enumerate(
             zip(layer.split(counts), query.split(counts), item.split(counts), strict=True)
         ):
             objects = targets.masks_of(index)
-            for part in _pieces(counts[index], objects.shape[1:].numel()):
-                chosen = [x[part] for x in pairs]
+            held = objects.shape[1:].numel() + 8 * int(self.oversample * self.num_points)
+            for part in _pieces(counts[index], held):
                 # Recomputed in backward: memory holds one piece's masks and no more.
-                made.append(
-                    checkpoint(self._at_points, masks, objects, index, *chosen, use_reentrant=False)
+                chosen = [x[part] for x in pairs]
+                values.append(
+                    checkpoint(
+                        self._piece, masks, objects, index, *chosen, losses, use_reentrant=False
+                    )
                 )
-        logits, truth = map(torch.cat, zip(*made, strict=True))
-        return MatchedMasks(logits, truth, layer, masks.num_layers)
+        found = torch.cat(values, 1)
+        return found.new_zeros(len(losses), masks.num_layers).index_add(1, layer, found)
 
-    def _at_points(
+    def _piece(
         self,
         masks: QueryMasks,
         objects: Tensor,
@@ -93,13 +107,15 @@ class MaskPoints:
         layer: Tensor,
         query: Tensor,
         item: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Predicted and true masks of pairs at their points, (N, P) each."""
+        losses: Sequence[PointLoss],
+    ) -> Tensor:
+        """Losses of some pairs of one image, (losses, N)."""
         logits = masks.logits(image, layer, query)
         with torch.no_grad():
             points = uncertain_points(logits, self.num_points, self.oversample, self.importance)
             truth = sample(objects[item][:, None].to(logits.dtype), points)[:, 0]
-        return sample(logits[:, None], points)[:, 0], truth
+        found = sample(logits[:, None], points)[:, 0]
+        return torch.stack([loss(found, truth) for loss in losses])
 
 
 def masks_of(predictions: PredictionSet) -> QueryMasks:
@@ -113,9 +129,9 @@ def masks_of(predictions: PredictionSet) -> QueryMasks:
     return predictions.masks
 
 
-def _pieces(count: int, pixels: int) -> Iterator[slice]:
+def _pieces(count: int, values: int) -> Iterator[slice]:
     """Parts of bounded size; one, if empty, so that every parameter gets a gradient."""
-    step = max(1, MAX_PIXELS // pixels)
+    step = max(1, MAX_VALUES // values)
     return (slice(first, first + step) for first in range(0, max(count, 1), step))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from ..structures import Assignment, PredictionSet, Targets
 from .assigners import Assigner
-from .losses import Losses, PointLoss, match
-from .masks import MaskPoints
+from .losses import Loss, Losses, match
+from .masks import MaskPoints, PointLoss
 
 
 class SupervisionTerm:
@@ -54,13 +52,18 @@ class SupervisionTerm:
             num_objects: scalar, objects of the whole batch per process; divides every loss.
         """
         matches = match(predictions, targets, assignment)
+        sums = {name: loss(matches) for name, loss in self.losses.items() if isinstance(loss, Loss)}
         if self.mask_points is not None:
-            masks = self.mask_points.match(predictions, targets, assignment)
-            matches = replace(matches, masks=masks)
+            of_masks = {n: loss for n, loss in self.losses.items() if isinstance(loss, PointLoss)}
+            values = self.mask_points.losses(
+                predictions, targets, assignment, list(of_masks.values())
+            )
+            sums |= dict(zip(of_masks, values, strict=True))
         result = {}
-        layers = len(predictions.logits)
         for name, loss in self.losses.items():
-            values = self.weight * loss.weight * loss(matches) / num_objects
-            for layer, value in enumerate(values.unbind(), start=layers - len(values)):
+            values = self.weight * loss.weight * sums[name] / num_objects
+            # Of masks there may be fewer layers, the last ones.
+            first = len(predictions.logits) - len(values)
+            for layer, value in enumerate(values.unbind(), first):
                 result[f"loss_{name}/{layer}" if predictions.layered else f"loss_{name}"] = value
         return result

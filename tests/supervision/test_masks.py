@@ -22,7 +22,6 @@ from ms_detr.supervision import (
     SupervisionTerm,
     masks,
 )
-from ms_detr.supervision.losses import match
 from ms_detr.supervision.one_to_many import box_overlap
 
 from . import support
@@ -157,8 +156,8 @@ def test_losses_and_gradients():
         expected = [
             slow(x, t) for x, t in zip(logits.detach().numpy(), targets.numpy(), strict=True)
         ]
-        assert loss.of(logits, targets).tolist() == pytest.approx(expected, abs=1e-12)
-        assert torch.autograd.gradcheck(lambda x, f=loss: f.of(x, targets), logits)
+        assert loss(logits, targets).tolist() == pytest.approx(expected, abs=1e-12)
+        assert torch.autograd.gradcheck(lambda x, f=loss: f(x, targets), logits)
 
 
 def test_gradients_do_not_hang_on_the_pieces(monkeypatch):
@@ -192,12 +191,14 @@ def test_pieces_are_bounded(monkeypatch):
         return logits(self, image, layer, query)
 
     monkeypatch.setattr(GivenMasks, "logits", counted)
-    monkeypatch.setattr(masks, "MAX_PIXELS", 3 * 12 * 20)
+    monkeypatch.setattr(masks, "MAX_VALUES", 3 * (12 * 20 + 8))
     query = torch.arange(5).expand(2, 2, 5)[..., None]
     valid = targets.valid.expand(2, 2, 5)[..., None]
-    made = MaskPoints(4).match(predictions, targets, Assignment(query, valid, targets.labels))
+    assignment = Assignment(query, valid, targets.labels)
+    points = MaskPoints(1, oversample=1)
+    sums = points.losses(predictions, targets, assignment, [MaskLoss(1.0)])
     assert seen == [3, 3, 3, 1, 2]  # 2 layers of 5 and of 1
-    assert made.logits.shape == (12, 4)
+    assert sums.shape == (1, 2)
 
 
 @pytest.mark.parametrize("counts", [(0,), (0, 0), (310, 0)])
@@ -259,7 +260,7 @@ def test_objects_at_points_in_pieces(monkeypatch):
     _, targets = scene(counts=(5, 0, 2))
     points = torch.rand(3, 6, 2)
     whole = masks.objects_at(targets, points)
-    monkeypatch.setattr(masks, "MAX_PIXELS", 2 * 12 * 20)
+    monkeypatch.setattr(masks, "MAX_VALUES", 2 * 12 * 20)
     assert torch.equal(masks.objects_at(targets, points), whole)
     assert (whole[1] == 0).all()
 
@@ -336,13 +337,6 @@ def test_errors_name_what_to_set():
             MaskPoints(**wrong)
     with pytest.raises(ValueError, match=r"overlap\.share"):
         MaskOverlap(1.5)
-
-
-def test_matches_without_mask_points_have_no_masks():
-    predictions, targets = scene()
-    assigner = HungarianAssigner()
-    cost = assigner.host_costs(predictions, targets).numpy()
-    assert match(predictions, targets, assigner.assign(predictions, targets, cost)).masks is None
 
 
 def test_targets_keep_masks_in_order():
