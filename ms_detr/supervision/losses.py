@@ -6,6 +6,7 @@ A loss sees the predictions of all layers at once and returns one sum a layer, (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,14 +31,21 @@ class Matches:
         labels: (L, B, Q) int64, the class each query learns; ``K`` stands for none.
         boxes: (L, B, G, T, 4), the assigned queries' boxes.
         target_boxes: (L, B, G, T, 4).
-        valid: (L, B, G, T) bool.
+        assignment: which queries were assigned.
+        owners: (L, B, Q) int64, the object that gives each query its class; ``G`` for none.
     """
 
     logits: Tensor
     labels: Tensor
     boxes: Tensor
     target_boxes: Tensor
-    valid: Tensor
+    assignment: Assignment
+    owners: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """(L, B, G, T) bool; False marks an unused slot."""
+        return self.assignment.valid
 
 
 def match(predictions: PredictionSet, targets: Targets, assignment: Assignment) -> Matches:
@@ -46,40 +54,59 @@ def match(predictions: PredictionSet, targets: Targets, assignment: Assignment) 
     objects, slots = assignment.query.shape[2:]
     index = assignment.query.flatten(2)[..., None].expand(-1, -1, -1, 4)
     boxes = predictions.boxes.gather(2, index).view(layers, batch, objects, slots, 4)
+    owners = assignment.owners(predictions.logits.shape[2])
     return Matches(
         logits=predictions.logits,
-        labels=query_labels(predictions.logits.shape, assignment),
+        labels=query_labels(predictions.logits.shape[-1], assignment, owners),
         boxes=boxes,
         target_boxes=targets.boxes[None, :, :, None].expand_as(boxes),
-        valid=assignment.valid,
+        assignment=assignment,
+        owners=owners,
     )
 
 
-def query_labels(shape: torch.Size, assignment: Assignment) -> Tensor:
-    """The class of every query, (L, B, Q) for logits of ``shape`` (L, B, Q, K); K means none.
+def query_labels(num_classes: int, assignment: Assignment, owners: Tensor) -> Tensor:
+    """The class of every query, (L, B, Q), by its owner; ``num_classes`` means none.
 
     A query that several objects hold takes the class of the object with the highest score; of
     equal ones the lower object.
     """
-    layers, _, queries, num_classes = shape
     labels = F.pad(assignment.labels, (0, 1), value=num_classes)
-    return labels.expand(layers, -1, -1).gather(2, assignment.owners(queries))
+    return labels.expand(len(owners), -1, -1).gather(2, owners)
 
 
-def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Sigmoid focal loss (arXiv:1708.02002, Eq. 5), summed over queries and classes.
+def class_loss(
+    logits: Tensor,
+    labels: Tensor,
+    positive_cost: Callable[[Tensor], Tensor],
+    background: float,
+    gamma: float,
+) -> Tensor:
+    """Sum over queries and classes, in which only a query's own class isn't background.
 
     Args:
         logits: (L, B, Q, K).
         labels: (L, B, Q), K for background.
+        positive_cost: of the logits (L, B, Q) of the queries' own classes; counts where there is
+            one.
+        background, gamma: every other logit costs ``background * p**gamma * -log(1 - p)``.
 
     Returns:
         (L,).
     """
-    return cast(Tensor, _Focal.apply(logits, labels, alpha, gamma))
+    return cast(Tensor, _ClassLoss.apply(logits, labels, positive_cost, background, gamma))
 
 
-class _Focal(torch.autograd.Function):
+def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Sigmoid focal loss (arXiv:1708.02002, Eq. 5), (L,); logits and labels as in `class_loss`."""
+
+    def positive_cost(own: Tensor) -> Tensor:
+        return alpha * (-own).sigmoid() ** gamma * F.softplus(-own)
+
+    return class_loss(logits, labels, positive_cost, 1 - alpha, gamma)
+
+
+class _ClassLoss(torch.autograd.Function):
     """The loss of everything as background, corrected where a query has a class.
 
     Nearly all of a step's loss arithmetic is here: so value and derivative are made together, and
@@ -87,7 +114,14 @@ class _Focal(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        positive_cost: Callable[[Tensor], Tensor],
+        background: float,
+        gamma: float,
+    ) -> Tensor:
         rows = logits.flatten(1)
         slopes = torch.empty_like(rows)
         size = max(CACHED // len(rows), 1) if rows.device.type == "cpu" else rows.shape[1]
@@ -95,24 +129,26 @@ class _Focal(torch.autograd.Function):
         total = sum(_background(piece, gamma, slope).sum(1) for piece, slope in pieces)
 
         index = labels.clamp(max=logits.shape[-1] - 1)[..., None]
-        own = logits.gather(-1, index)
-        background, foreground = torch.empty_like(own), torch.empty_like(own)
-        has_class = (labels < logits.shape[-1])[..., None]
-        cost = (alpha * _background(-own, gamma, foreground)).sub_(
-            (1 - alpha) * _background(own, gamma, background)
-        )
-        slope = -(alpha * foreground + (1 - alpha) * background) * has_class
-        ctx.alpha = alpha
-        ctx.save_for_backward(slopes.view_as(logits), index, slope)
-        return (1 - alpha) * total + (cost * has_class).flatten(1).sum(1)
+        with torch.enable_grad():
+            own = logits.gather(-1, index)[..., 0].detach().requires_grad_()
+            positive = positive_cost(own)
+            (slope,) = torch.autograd.grad(positive.sum(), own)
+        has_class = labels < logits.shape[-1]
+        negative_slope = torch.empty_like(slope)
+        negative = _background(own.detach(), gamma, negative_slope)
+        ctx.background = background
+        slope = (slope - background * negative_slope) * has_class
+        ctx.save_for_backward(slopes.view_as(logits), index, slope[..., None])
+        correction = (positive.detach() - background * negative) * has_class
+        return background * total + correction.flatten(1).sum(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         slopes, index, slope = ctx.saved_tensors
         grad = grad[:, None, None, None]
-        result = slopes * ((1 - ctx.alpha) * grad)
-        return result.scatter_add_(-1, index, slope * grad), None, None, None
+        result = slopes * (ctx.background * grad)
+        return result.scatter_add_(-1, index, slope * grad), None, None, None, None
 
 
 def _background(x: Tensor, gamma: float, slope: Tensor) -> Tensor:
@@ -156,20 +192,40 @@ class FocalLoss(Loss):
         return focal_loss(matches.logits, matches.labels, self.alpha, self.gamma)
 
 
-class L1Loss(Loss):
+class BoxLoss(Loss):
+    """Sum of a distance over all pairs.
+
+    Args:
+        pair_weight: gives every pair a factor, (L, B, G, T); None counts all alike.
+    """
+
+    def __init__(self, weight: float, pair_weight: Callable[[Matches], Tensor] | None = None):
+        super().__init__(weight)
+        self.pair_weight = pair_weight
+
+    @abstractmethod
+    def distance(self, matches: Matches) -> Tensor:
+        """Of the boxes of every pair, (L, B, G, T)."""
+
+    def __call__(self, matches: Matches) -> Tensor:
+        distance = self.distance(matches) * matches.valid
+        if self.pair_weight is not None:
+            distance = distance * self.pair_weight(matches)
+        return distance.sum((1, 2, 3))
+
+
+class L1Loss(BoxLoss):
     """Absolute difference of the four box values."""
 
-    def __call__(self, matches: Matches) -> Tensor:
-        distance = (matches.boxes - matches.target_boxes).abs().sum(-1)
-        return (distance * matches.valid).sum((1, 2, 3))
+    def distance(self, matches: Matches) -> Tensor:
+        return (matches.boxes - matches.target_boxes).abs().sum(-1)
 
 
-class GIoULoss(Loss):
+class GIoULoss(BoxLoss):
     """One minus generalised IoU."""
 
-    def __call__(self, matches: Matches) -> Tensor:
-        distance = 1 - generalized_box_iou(matches.boxes, matches.target_boxes)
-        return (distance * matches.valid).sum((1, 2, 3))
+    def distance(self, matches: Matches) -> Tensor:
+        return 1 - generalized_box_iou(matches.boxes, matches.target_boxes)
 
 
 class Losses(dict[str, Weighted]):

@@ -77,7 +77,7 @@ def assignment_of(query, score, labels):
 
 
 def labels_of(assignment):
-    labels = query_labels(torch.Size((1, 1, QUERIES, CLASSES)), assignment)[0, 0]
+    labels = query_labels(CLASSES, assignment, assignment.owners(QUERIES))[0, 0]
     return [None if label == CLASSES else label.item() for label in labels]
 
 

@@ -1,0 +1,115 @@
+"""Classification that learns how well a box fits: VariFocal loss and Align-DETR's IA-BCE.
+
+``terms.o2o.losses.class`` names the loss; any term can have one. A query that several objects hold
+learns the overlap with the object that gives it its class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..layers.boxes import box_iou
+from ..supervision.losses import Loss, Matches, class_loss
+
+LEAST_QUALITY = 0.01
+
+
+class VariFocalLoss(Loss):
+    """Cross entropy with the pair's IoU as target, weighed by it (arXiv:2008.13367, Eq. 2).
+
+    Args:
+        alpha, gamma: background costs ``alpha * p**gamma * -log(1 - p)``.
+    """
+
+    def __init__(self, weight: float, alpha: float = 0.75, gamma: float = 2.0):
+        super().__init__(weight)
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def __call__(self, matches: Matches) -> Tensor:
+        target = of_owner(matches, pair_iou(matches))
+
+        def positive_cost(own: Tensor) -> Tensor:
+            return target * F.binary_cross_entropy_with_logits(own, target, reduction="none")
+
+        return class_loss(matches.logits, matches.labels, positive_cost, self.alpha, self.gamma)
+
+
+class IABCELoss(Loss):
+    """Cross entropy with a blend of class probability and IoU as target (arXiv:2304.07527).
+
+    The target falls with the rank of a query among those of its object; see :class:`RankWeight`.
+
+    Args:
+        alpha: share of the class probability, an exponent; the IoU has the rest.
+        gamma: background costs ``p**gamma * -log(1 - p)``.
+        tau: how slowly the target falls.
+    """
+
+    def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0, tau: float = 1.5):
+        super().__init__(weight)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.rank_weight = RankWeight(alpha, tau)
+
+    def __call__(self, matches: Matches) -> Tensor:
+        quality = pair_quality(matches, self.alpha) * self.rank_weight(matches)
+        target = of_owner(matches, quality)
+
+        def positive_cost(own: Tensor) -> Tensor:
+            return F.binary_cross_entropy_with_logits(own, target, reduction="none")
+
+        return class_loss(matches.logits, matches.labels, positive_cost, 1.0, self.gamma)
+
+
+class RankWeight:
+    """``exp(-rank / tau)`` of every pair: an object's best query has rank 0 (arXiv:2304.07527).
+
+    Without ranks to tell apart, in one-to-one assignment, every weight is 1. Equal queries are
+    ranked by their slots. Box losses take it as their ``pair_weight``.
+
+    Args:
+        alpha: of the quality that ranks, as in :class:`IABCELoss`.
+    """
+
+    def __init__(self, alpha: float = 0.25, tau: float = 1.5):
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is the class probability's share, from 0 to 1, got {alpha}")
+        if tau <= 0:
+            raise ValueError(f"tau must be above 0, got {tau}")
+        self.alpha = alpha
+        self.tau = tau
+
+    def __call__(self, matches: Matches) -> Tensor:
+        """Weights (L, B, G, T)."""
+        quality = pair_quality(matches, self.alpha).masked_fill(~matches.valid, -1.0)
+        rank = quality.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        return torch.exp(-rank.to(quality.dtype) / self.tau)
+
+
+@torch.no_grad()
+def pair_iou(matches: Matches) -> Tensor:
+    """IoU of every pair, (L, B, G, T)."""
+    return box_iou(matches.boxes, matches.target_boxes)
+
+
+@torch.no_grad()
+def pair_quality(matches: Matches, alpha: float) -> Tensor:
+    """``p**alpha * IoU**(1 - alpha)`` of every pair, p of the object's class, (L, B, G, T)."""
+    query, num_classes = matches.assignment.query, matches.logits.shape[-1]
+    index = query * num_classes + matches.assignment.labels[None, :, :, None]
+    logits = matches.logits.flatten(2).gather(2, index.flatten(2)).view(query.shape)
+    quality = logits.sigmoid() ** alpha * pair_iou(matches) ** (1 - alpha)
+    return quality.clamp(min=LEAST_QUALITY)
+
+
+def of_owner(matches: Matches, values: Tensor) -> Tensor:
+    """Values of pairs (L, B, G, T) by query, (L, B, Q): its owner's; 0 where it has none."""
+    query, owners = matches.assignment.query, matches.owners
+    objects = torch.arange(query.shape[2], device=query.device)[:, None]
+    owned = matches.valid & (owners.gather(2, query.flatten(2)).view(query.shape) == objects)
+    return values.new_zeros(owners.shape).scatter_add(
+        2, query.flatten(2), (values * owned).flatten(2)
+    )
