@@ -69,5 +69,7 @@ setup(
         "tabulate",
         "tqdm",
     ],
+    # What only some configs need; imported where it is used.
+    extras_require={"timm": ["timm>=1.0.9"]},
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

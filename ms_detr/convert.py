@@ -28,6 +28,10 @@ PARTS = {
     "end": "weight|bias",
     "norm": "weight|bias|running_mean|running_var",
     "attention": "(?:sampling_offsets|attention_weights|value_proj|output_proj)[.](?:weight|bias)",
+    "patch": "(?:proj|norm)[.](?:weight|bias)",
+    "merge": "norm[.]weight|norm[.]bias|reduction[.]weight",
+    "window": "(?:norm[12]|attn[.]qkv|attn[.]proj|mlp[.]fc[12])[.](?:weight|bias)"
+    "|attn[.]relative_position_bias_table",
     "multihead": "in_proj_weight|in_proj_bias|out_proj[.]weight|out_proj[.]bias",
 }
 # (ours, theirs). Of rules that fit a name the first one counts.
@@ -48,6 +52,22 @@ def _backbone(theirs: str) -> Rules:
             (f"{ours}shortcut.norm.{{norm}}", f"{block}downsample.1.{{norm}}"),
         ]
     return rules
+
+
+def _swin(_: int) -> Rules:
+    """Published Swin Transformers (arXiv:2103.14030) as `TimmBackbone` has them.
+
+    A stage that ends with the merging of patches is one that the next begins with.
+    """
+    body = "backbone.body."
+    return [
+        (f"{body}patch_embed.{{patch}}", "patch_embed.{patch}"),
+        (f"{body}layers_{{i}}.blocks.{{j}}.{{window}}", "layers.{i}.blocks.{j}.{window}"),
+        *(
+            (f"{body}layers_{i + 1}.downsample.{{merge}}", f"layers.{i}.downsample.{{merge}}")
+            for i in range(3)
+        ),
+    ]
 
 
 def _box_head(ours: str, theirs: str) -> Rules:
@@ -140,6 +160,7 @@ LAYOUTS = {
     "deformable-detr": Layout(_deformable_detr, IN_DECODER),
     "h-detr": Layout(_deformable_detr, IN_DECODER, extra_queries=H_DETR_EXTRA),
     "torchvision": Layout(lambda _: _backbone(""), dropped=r".*\.num_batches_tracked|fc\..*"),
+    "swin": Layout(_swin, dropped=r".*\.(?:relative_position_index|attn_mask)|norm\..*|head\..*"),
 }
 CLASSES = ("coco91", "keep")
 QUERIES = "query_embed.weight"

@@ -29,8 +29,13 @@ LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
 
 
 def check_linked_keys(model: nn.Module, **keys: float) -> None:
-    """Raise ValueError if a part was built with another value than the model's key says."""
+    """Raise ValueError if a part was built with another value than the model's key says.
+
+    What a backbone is made of is its own matter.
+    """
     for name, part in model.named_modules():
+        if name.startswith("backbone."):
+            continue
         for kind, key, read in LINKS:
             if isinstance(part, kind) and read(part) != keys[key]:
                 raise ValueError(
@@ -47,3 +52,11 @@ def check_backbone(part: str, wanted: Mapping[str, int], offered: Mapping[str, i
                 f"{part}.in_channels wants {channels} channels of '{name}', "
                 f"the backbone offers {dict(offered)}"
             )
+
+
+def check_fine_to_coarse(strides: Mapping[str, int]) -> None:
+    """Raise ValueError if the neck's maps (strides by name) are not in order."""
+    if list(strides.values()) != sorted(strides.values()):
+        raise ValueError(
+            f"model.neck.in_channels must name maps from fine to coarse, got {dict(strides)}"
+        )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers.boxes import xyxy_to_cxcywh
-from .linked_keys import check_backbone, check_linked_keys
+from .linked_keys import check_backbone, check_fine_to_coarse, check_linked_keys
 from .modeling import (
     Decoder,
     Detections,
@@ -78,8 +78,10 @@ class MSDETR(nn.Module):
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
         _check_sources(criterion, decoder.sources, query_initializer.sources | {OUTPUT})
         decoder.remove_unused_taps(criterion.sources)
-        offered = {k: v.channels for k, v in backbone.output_shape().items()}
+        maps = backbone.output_shape()
+        offered = {name: shape.channels for name, shape in maps.items()}
         check_backbone("model.neck", neck.in_channels, offered)
+        check_fine_to_coarse({name: maps[name].stride for name in neck.in_channels})
         if masks is not None:
             check_backbone("model.masks", masks.in_channels, offered)
         if (masks is not None) != criterion.supervises_masks:

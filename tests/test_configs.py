@@ -17,6 +17,15 @@ SMALLER = (
     "model.encoder.num_layers=1",
     "model.decoder.num_layers=2",
 )
+# Of the large backbones only the kind stays.
+SMALLER_SWIN = (
+    "model.backbone.options.drop_path_rate=0",  # a block that is dropped has no gradient
+    "+model.backbone.options.embed_dim=8",
+    "+model.backbone.options.depths=[1,1,2,1]",
+    "+model.backbone.options.num_heads=[1,2,2,4]",
+    "+model.backbone.options.window_size=3",
+    "model.neck.in_channels={res3: 16, res4: 32, res5: 64}",
+)
 # Wide enough for two cells of the coarsest level: attention to one would have no gradient.
 BATCH = [make_input(48, 96, labels=(1, 0, 3), seed=1), make_input(64, 40, seed=2)]
 COCO = [BASELINE, MS_DETR]
@@ -52,7 +61,7 @@ def test_instantiates_at_full_size(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_two_steps_train_every_parameter_and_it_predicts(config):
-    model = make_model(*SMALLER, config=config)
+    model = make_model(*SMALLER, *(SMALLER_SWIN if "swin" in config else ()), config=config)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert all(name.startswith(("backbone.stem", "backbone.res2")) for name in frozen)

@@ -6,7 +6,7 @@ import torchvision
 from detectron2.config import instantiate
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from ms_detr.backbones import resnet50
+from ms_detr.backbones import resnet
 from ms_detr.cli import convert as verb
 from ms_detr.cli import main
 from ms_detr.config import load
@@ -133,7 +133,7 @@ def test_h_detr_leaves_its_training_queries():
 def test_torchvision():
     state = torchvision.models.resnet50(weights=None).state_dict()
     backbone = torch.nn.Module()
-    backbone.backbone = resnet50()
+    backbone.backbone = resnet()
     load_strictly(backbone, convert_state_dict(state, "torchvision"), "torchvision")
     with pytest.raises(ValueError, match="no way back to torchvision"):
         revert_state_dict({}, "torchvision")

@@ -165,6 +165,12 @@ def required() -> set[str]:
     return {name.lower() for name in re.findall(r'"([A-Za-z0-9-]+)', text.group(1))}
 
 
+def optional() -> set[str]:
+    """The names in setup.py's extras_require."""
+    text = re.search(r"extras_require=\{(.*?)\}", (ROOT / "setup.py").read_text(), re.DOTALL)
+    return {name.lower() for name in re.findall(r'"([A-Za-z0-9-]+)[<>=]', text.group(1))}
+
+
 def imported() -> set[str]:
     """The distributions of everything outside the standard library that ms_detr imports."""
     modules = set()
@@ -179,7 +185,9 @@ def imported() -> set[str]:
 
 
 def test_dependencies_agree_everywhere():
-    assert required() == imported()
+    assert required() | optional() == imported()
+    assert {name.lower() for name in doctor.OPTIONAL.values()} == optional()
+    assert optional() <= pins("dev.txt").keys()
     assert {name.lower() for name in doctor.PACKAGES.values()} == required() - {"torch"}
     assert required() <= pins("runtime.txt").keys()
 

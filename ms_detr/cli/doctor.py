@@ -4,7 +4,7 @@ Exits with 1 if something that ms_detr needs is broken. A missing COCO is only a
 """
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -32,6 +32,8 @@ PACKAGES = {
     "tabulate": "tabulate",
     "tqdm": "tqdm",
 }
+# What only some configs need: the extras of setup.py.
+OPTIONAL = {"timm": "timm"}
 OLDEST_TORCH = (2, 6)
 
 # What ms_detr needs from a Detectron2: the same as in tools/detectron2_setup.py.
@@ -44,7 +46,7 @@ DETECTRON2_IMPORTS = (
 )
 DETECTRON2_INSTALL = "python tools/detectron2_setup.py install"
 # Distributions whose modules go by another name, Detectron2's dependencies included.
-DISTRIBUTIONS = PACKAGES | {"cv2": "opencv-python-headless"}
+DISTRIBUTIONS = PACKAGES | OPTIONAL | {"cv2": "opencv-python-headless"}
 
 # Path below the data root, and the number of images in a folder (0: a file).
 COCO_2017 = {
@@ -93,6 +95,8 @@ def examine() -> list[Finding]:
     checks: dict[str, Callable[[], Finding]] = {"python": check_python, "torch": check_torch}
     for module, distribution in PACKAGES.items():
         checks[distribution] = partial(check_package, module, distribution)
+    for module, distribution in OPTIONAL.items():
+        checks[distribution] = partial(check_optional, module, distribution)
     checks |= {
         "detectron2": check_detectron2,
         "operator": check_operator,
@@ -162,6 +166,14 @@ def check_package(module: str, distribution: str) -> Finding:
     except metadata.PackageNotFoundError:  # e.g. a source tree on the path
         version = getattr(imported, "__version__", "unknown version")
     return Finding(distribution, version)
+
+
+def check_optional(module: str, distribution: str) -> Finding:
+    """A package that may be missing, but must work where it is there."""
+    if importlib.util.find_spec(module) is None:
+        remedy = f"python -m pip install {distribution}"
+        return Finding(distribution, "not installed, some configs need it", "note", remedy)
+    return check_package(module, distribution)
 
 
 def check_detectron2() -> Finding:

@@ -19,6 +19,12 @@ from .state import load_strictly, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
+# What weights may fill, the smallest part first: a map's norm outside the body has none published.
+PARTS = ("backbone.body.", "backbone.", "")
+BACKBONES = {
+    "torchvision": {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight"},
+    "swin": {"patch_embed.proj.weight", "layers.0.downsample.reduction.weight"},
+}
 OFF = 'train.init_checkpoint=""'
 
 
@@ -27,7 +33,8 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
 
     Args:
         source: empty or None for none; a ``.pth`` file; or a URL, downloaded once into torch hub's
-            cache. A whole model, a backbone alone (``backbone.*``), or torchvision's ResNet.
+            cache. A whole model, a backbone alone (``backbone.*``), torchvision's ResNet, or a
+            published Swin Transformer.
 
     Returns:
         Whether the whole model was loaded, not the backbone alone.
@@ -40,12 +47,12 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
         return False
     path = download(source) if source.startswith(("http://", "https://")) else source
     state = state_of(read_checkpoint(path), path)
-    if is_torchvision_resnet(state):
-        state = convert_state_dict(state, "torchvision")
-    backbone_only = all(name.startswith("backbone.") for name in state)
-    load_strictly(model, state, source, required="backbone." if backbone_only else "")
-    logger.info("loaded %s%s", source, " (backbone only)" if backbone_only else "")
-    return not backbone_only
+    if layout := backbone_layout(state):
+        state = convert_state_dict(state, layout)
+    part = next(part for part in PARTS if all(name.startswith(part) for name in state))
+    load_strictly(model, state, source, required=part)
+    logger.info("loaded %s%s", source, " (backbone only)" if part else "")
+    return not part
 
 
 def state_of(content: Any, path: str) -> dict[str, Tensor]:
@@ -62,9 +69,9 @@ def state_of(content: Any, path: str) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def is_torchvision_resnet(state: Mapping[str, Tensor]) -> bool:
-    """Whether names are those of torchvision's ResNets."""
-    return {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight"} <= state.keys()
+def backbone_layout(state: Mapping[str, Tensor]) -> str | None:
+    """The layout of a published backbone, by names that only it has; None for our own names."""
+    return next((layout for layout, names in BACKBONES.items() if names <= state.keys()), None)
 
 
 def download(url: str) -> str:

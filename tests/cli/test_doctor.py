@@ -48,6 +48,12 @@ def test_nothing_installed_at_all(new_environment):
     assert found["COCO 2017"]["status"] == "note"
 
 
+def test_what_is_optional_is_a_note(new_environment):
+    found, _ = findings(str(new_environment(packages=True, without=("timm",))))
+    assert found["timm"]["status"] == "note"
+    assert found["timm"]["remedy"] == "python -m pip install timm"
+
+
 def test_only_detectron2_missing(new_environment):
     found, status = findings(str(new_environment(packages=True)))
     assert status == 1

@@ -9,7 +9,7 @@ import torchvision
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from ms_detr.backbones import resnet50
+from ms_detr.backbones import resnet
 from ms_detr.engine import load_weights
 
 
@@ -94,7 +94,7 @@ def torchvision_resnet():
 @torch.no_grad()
 def test_torchvision_resnet_gives_the_same_features(tmp_path, torchvision_resnet):
     model = nn.Module()
-    model.backbone = resnet50()
+    model.backbone = resnet()
     model.head = nn.Linear(2, 2)
     path = saved(tmp_path, torchvision_resnet.state_dict())
     assert load_weights(model, path) is False
@@ -113,7 +113,7 @@ def test_torchvision_resnet_gives_the_same_features(tmp_path, torchvision_resnet
 
 def test_torchvision_resnet_of_another_depth(tmp_path):
     model = nn.Module()
-    model.backbone = resnet50()
+    model.backbone = resnet()
     state = torchvision.models.resnet18(weights=None).state_dict()
     with pytest.raises(ValueError, match=r"missing \(backbone\.res"):
         load_weights(model, saved(tmp_path, state))

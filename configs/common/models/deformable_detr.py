@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from ms_detr.backbones import resnet50
+from ms_detr.backbones import resnet
 from ms_detr.layers import (
     FFN,
     DeformableAttention,
@@ -79,7 +79,9 @@ model = L(MSDETR)(
     num_heads=8,
     feedforward_dim=2048,
     dropout=0.1,
-    backbone=L(resnet50)(norm="FrozenBN", freeze_at=2),
+    backbone=L(resnet)(
+        depth=50, norm="FrozenBN", freeze_at=2, out_features=("res3", "res4", "res5")
+    ),
     neck=L(Neck)(
         in_channels=dict(res3=512, res4=1024, res5=2048),
         embed_dim="${model.embed_dim}",
