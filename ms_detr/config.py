@@ -40,6 +40,24 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictCon
     return cfg
 
 
+def expand(text: str) -> list[str]:
+    """The overrides that one stands for: ``key=1,2`` for ``key=1`` and ``key=2``.
+
+    Hydra's grammar has ``key=range(1,4)`` as well. One that has a single value stands for itself.
+
+    Raises:
+        ValueError: it can't be read, or its values can't be listed.
+    """
+    override = _read(text)
+    if not override.is_sweep_override():
+        return [text]
+    try:
+        values = list(override.sweep_string_iterator())
+    except HydraException as error:
+        raise ValueError(f"override '{text}' has no list of values ({error})") from None
+    return [f"{override.get_key_element()}={value}" for value in values]
+
+
 def config_folder() -> Path:
     """The folder of the configs that come with ms_detr."""
     package = Path(__file__).parent
@@ -109,15 +127,19 @@ def _apply(cfg: DictConfig, text: str) -> None:
         raise ValueError(f"override '{text}': {error}") from None
 
 
-def _parse(text: str) -> Override:
+def _read(text: str) -> Override:
     try:
-        override = OverridesParser.create().parse_override(text)
+        return OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"override '{text}' can't be read ({reason}): write key=value, and quote a value "
             "with special signs twice: 'key=\"value\"'"
         ) from None
+
+
+def _parse(text: str) -> Override:
+    override = _read(text)
     if override.is_force_add() or override.is_sweep_override() or override.package is not None:
         raise ValueError(
             f"override '{text}': write key=value to change a key, +key=value to add one, ~key to "

@@ -59,6 +59,31 @@ def value(file: Path, key: str, *overrides: str):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=1,2.5,null", ["a.b=1", "a.b=2.5", "a.b=null"]),
+        ("a=[1,2],[3]", ["a=[1,2]", "a=[3]"]),
+        ("a=range(1,4)", ["a=1", "a=2", "a=3"]),
+        ("+a='x,y',z", ["+a='x,y'", "+a=z"]),
+        ("a=[1,2]", ["a=[1,2]"]),
+        ("a='1,2'", ["a='1,2'"]),
+        ("~a", ["~a"]),
+    ],
+)
+def test_an_override_of_several_values_is_several_overrides(text, expected):
+    assert config.expand(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("a=1,", "can't be read"), ("a=interval(0,1)", "has no list of values")],
+)
+def test_values_that_cannot_be_listed(text, problem):
+    with pytest.raises(ValueError, match=problem):
+        config.expand(text)
+
+
+@pytest.mark.parametrize(
     ("override", "key", "expected"),
     [
         ("model.num_classes=7", "model.links.classes", 7),

@@ -5,6 +5,7 @@ from .candidates import draw_candidates
 from .losses import draw_losses
 from .predictions import draw_predictions
 from .sampling import draw_sampling
+from .sweep import draw_sweep
 
 __all__ = [
     "draw_assignments",
@@ -12,4 +13,5 @@ __all__ = [
     "draw_losses",
     "draw_predictions",
     "draw_sampling",
+    "draw_sweep",
 ]

@@ -79,8 +79,9 @@ def test_compare_shows_mask_ap_where_a_run_has_it(tmp_path):
     for name, results in made.items():
         for seed in (0, 1):
             run = Run(name, CONFIG, (), seed, tmp_path / name / str(seed))
-            run.results.parent.mkdir(parents=True)
-            run.results.write_text(json.dumps(results))
+            folder = run.folder / "evaluation"
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(json.dumps(results))
             runs.append(run)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(runs).splitlines()]
     titles = ["run", "AP", "by seed", "AP after NMS", "by seed"]

@@ -1,0 +1,87 @@
+"""Train a config with several values of a key, tabulate the APs and draw them.
+
+``key=1,2,3`` gives a run a value; several such keys give a grid. Everything else is an override of
+all runs. A run is finished once: called again, the command goes on where it was interrupted.
+"""
+
+import argparse
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ._runs import (
+    TASKS,
+    Run,
+    add_run_arguments,
+    ap_cells,
+    ap_headers,
+    measured_tasks,
+    train_missing,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("config", metavar="CONFIG", help="the config of all runs")
+    parser.add_argument("opts", nargs="+", metavar="key=a,b,c", help="keys, with values to try")
+    add_run_arguments(parser, seeds=(0,))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing; print the table, write it as Markdown, JSON and a picture."""
+    from ms_detr.config import expand, load
+    from ms_detr.files import write_text
+    from ms_detr.visualization import draw_sweep
+
+    choices = [expand(text) for text in args.opts]
+    swept = [choice for choice in choices if len(choice) > 1]
+    if not swept:
+        raise ValueError("no key has several values to try: write one as key=a,b,c")
+    grid = list(itertools.product(*choices))
+    for overrides in grid:
+        load(args.config, overrides)  # a mistake shows before anything is trained
+    points = list(itertools.product(*swept))
+    folders = [args.output / re.sub(r"[^\w.,=+-]", "_", ",".join(point)) for point in points]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"{args.opts} gives the same value twice, or values of the same name")
+    runs = [
+        Run(", ".join(point), args.config, overrides, seed, folder / f"seed{seed}")
+        for seed in args.seeds
+        for point, overrides, folder in zip(points, grid, folders, strict=True)
+    ]
+    train_missing(runs, args.jobs, args.threads)
+    rows = [row(point, job) for point, job in zip(points * len(args.seeds), runs, strict=True)]
+    text = table(points, runs)
+    print(text)
+    fixed = [choice[0] for choice in choices if len(choice) == 1]
+    write_text(args.output / "sweep.md", f"{' '.join([args.config, *fixed])}\n\n{text}\n")
+    content = {"config": args.config, "overrides": fixed, "rows": rows}
+    write_text(args.output / "sweep.json", json.dumps(content, indent=1) + "\n")
+    print(f"drawn: {draw_sweep(rows, args.output / 'sweep.png')}")
+    return 0
+
+
+def row(point: Sequence[str], job: Run) -> dict[str, Any]:
+    """One run as JSON: values by key, seed, AP by task and time."""
+    values = dict(override.split("=", 1) for override in point)
+    measured = {task: job.ap(task) for task in TASKS}
+    return {"values": values, "seed": job.seed, "AP": measured, "step_seconds": job.step_seconds()}
+
+
+def table(points: Sequence[Sequence[str]], runs: Sequence[Run]) -> str:
+    """A row a point of the grid: its values, AP over the seeds, time of an iteration."""
+    from tabulate import tabulate
+
+    rows = []
+    tasks = measured_tasks(runs)
+    for point in points:
+        jobs = [job for job in runs if job.name == ", ".join(point)]
+        times = [seconds for job in jobs if (seconds := job.step_seconds()) is not None]
+        values = [override.split("=", 1)[1] for override in point]
+        time = f"{sum(times) / len(times):.3f}" if times else "none"
+        rows.append([*values, *ap_cells(jobs, tasks), time])
+    keys = [override.split("=", 1)[0] for override in points[0]]
+    headers = (*keys, *ap_headers(tasks), "s an iteration")
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
