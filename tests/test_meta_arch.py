@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 
 from ms_detr.config import load
 from ms_detr.meta_arch import MSDETR
-from ms_detr.modeling import LearnedInitializer
 
 from .modeling.support import (
     BASELINE,
@@ -115,28 +114,6 @@ def test_training_is_forward_tensors_and_criterion(model):
     again = model.criterion(model.forward_tensors(images, mask, targets), targets)
     assert losses.keys() == again.keys()
     assert all(torch.equal(losses[name], again[name]) for name in losses)
-
-
-@pytest.mark.parametrize("kind", ["two_stage", "refined"])
-@pytest.mark.parametrize("pure", [True, False])
-def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
-    model = make_model(NO_DROPOUT)
-    if kind == "refined":
-        model.query_initializer = LearnedInitializer(num_queries=12, embed_dim=64)
-        del model.criterion.terms["encoder"]
-    batch = make_batch()
-    images, mask = model.preprocess(batch)
-    targets = model.targets(batch)
-    if pure:
-        model, images = model.bfloat16(), images.bfloat16()
-    with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
-        predictions = model.forward_tensors(images, mask, targets)
-    for made in predictions.values():
-        assert (made.logits.dtype, made.boxes.dtype) == (torch.bfloat16, torch.float32)
-    losses = model.criterion(predictions, targets)
-    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
-    sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_inference_is_forward_tensors_and_postprocess(model):
