@@ -32,6 +32,11 @@ class NonFiniteError(FloatingPointError):
     """A prediction, cost or loss is NaN or infinite; the message says which."""
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """In float32 where it has half precision, whose sums and logarithms are poor."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 @dataclass(frozen=True)
 class TokenGrid:
     """Where the tokens of a feature pyramid lie.
@@ -116,7 +121,7 @@ class Queries:
 
 
 class QueryMasks(ABC):
-    """Masks of one source's queries, computed for those that are asked for.
+    """Masks of one source's queries, computed for those that are asked for, float32 at least.
 
     Attributes:
         num_layers: how many of the source's last layers have masks.
@@ -162,13 +167,13 @@ class PredictionSet:
     masks: QueryMasks | None = None
 
     def at_least_single(self) -> PredictionSet:
-        """The same in float32 where it has half precision, whose sums and logarithms are poor."""
-
-        def single(x: Tensor) -> Tensor:
-            return x.to(torch.promote_types(x.dtype, torch.float32))
-
-        anchors = None if self.anchors is None else single(self.anchors)
-        return replace(self, logits=single(self.logits), boxes=single(self.boxes), anchors=anchors)
+        """The same with logits and boxes as :func:`at_least_single` has them."""
+        return replace(
+            self,
+            logits=at_least_single(self.logits),
+            boxes=at_least_single(self.boxes),
+            anchors=None if self.anchors is None else at_least_single(self.anchors),
+        )
 
 
 class Predictions(Mapping[str, PredictionSet]):

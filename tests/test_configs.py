@@ -6,17 +6,8 @@ from ms_detr.config import load
 from ms_detr.data import iterations_per_epoch
 from ms_detr.engine.train import run_length
 
-from .modeling.support import BASELINE, CONFIGS, MS_DETR, ROOT, make_input, make_model
+from .modeling.support import BASELINE, CONFIGS, MS_DETR, ROOT, SMALLER, make_input, make_model
 
-# What makes any of them small; backbone and composition stay.
-SMALLER = (
-    "model.embed_dim=64",
-    "model.num_heads=4",
-    "model.feedforward_dim=24",
-    "model.num_queries=12",
-    "model.encoder.num_layers=1",
-    "model.decoder.num_layers=2",
-)
 # Of the large backbones only the kind stays.
 SMALLER_SWIN = (
     "model.backbone.options.drop_path_rate=0",  # a block that is dropped has no gradient

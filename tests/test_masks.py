@@ -7,18 +7,10 @@ from detectron2.structures import BitMasks
 
 from ms_detr.config import load
 
-from .modeling.support import ROOT, make_batch, make_input, make_model
+from .modeling.support import ROOT, SMALLER, make_batch, make_input, make_model
 
 DOT = "configs/ms_detr/ms_detr_masks_r50_300q_12ep.py"
 ATTENTION = "configs/ms_detr/ms_detr_attention_masks_r50_300q_12ep.py"
-SMALLER = (
-    "model.embed_dim=64",
-    "model.num_heads=4",
-    "model.feedforward_dim=24",
-    "model.num_queries=12",
-    "model.encoder.num_layers=1",
-    "model.decoder.num_layers=2",
-)
 
 
 def small(config=DOT, *overrides):

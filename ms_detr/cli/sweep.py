@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._runs import (
-    TASKS,
     Run,
     add_run_arguments,
     ap_cells,
@@ -52,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
         for point, overrides, folder in zip(points, grid, folders, strict=True)
     ]
     train_missing(runs, args.jobs, args.threads)
-    rows = [row(point, job) for point, job in zip(points * len(args.seeds), runs, strict=True)]
+    tasks = measured_tasks(runs)
+    rows = [
+        row(point, job, tasks) for point, job in zip(points * len(args.seeds), runs, strict=True)
+    ]
     text = table(points, runs)
     print(text)
     fixed = [choice[0] for choice in choices if len(choice) == 1]
@@ -63,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def row(point: Sequence[str], job: Run) -> dict[str, Any]:
+def row(point: Sequence[str], job: Run, tasks: Sequence[str]) -> dict[str, Any]:
     """One run as JSON: values by key, seed, AP by task and time."""
     values = dict(override.split("=", 1) for override in point)
-    measured = {task: job.ap(task) for task in TASKS}
+    measured = {task: job.ap(task) for task in tasks}
     return {"values": values, "seed": job.seed, "AP": measured, "step_seconds": job.step_seconds()}
 
 

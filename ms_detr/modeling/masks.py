@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..layers.points import sample
 from ..layers.transformer import MLP
-from ..structures import Memory, Predictions, QueryMasks
+from ..structures import Memory, Predictions, QueryMasks, at_least_single
 
 # Attention masks pass convolutions one by one: so many at a time bound their memory.
 QUERIES_AT_A_TIME = 32
@@ -89,10 +89,10 @@ class DotProductMasks(QueryMasks):
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
         chosen = self.embeddings[layer, image, query]
-        return torch.einsum("nc,chw->nhw", chosen, self.pixels[image])
+        return at_least_single(torch.einsum("nc,chw->nhw", chosen, self.pixels[image]))
 
     def logits_at(self, layer: int, points: Tensor) -> Tensor:
-        return self.embeddings[layer] @ sample(self.pixels, points)
+        return at_least_single(self.embeddings[layer] @ sample(self.pixels, points))
 
 
 class DotProductBranch(MaskBranch):
@@ -130,7 +130,9 @@ class DotProductBranch(MaskBranch):
         return (self.output(fine + encoded),)
 
     def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
-        return DotProductMasks(self.embedding(states), *shared)
+        return DotProductMasks(
+            at_least_single(self.embedding(states)), *map(at_least_single, shared)
+        )
 
 
 class AttentionBranch(MaskBranch):
@@ -207,7 +209,7 @@ class AttentionBranch(MaskBranch):
         x = self.head(torch.cat((image.expand(len(states), -1, -1, -1), attention), 1))
         for block, extra in zip(self.blocks, maps, strict=True):
             x = block(F.interpolate(x, extra.shape[-2:], mode="nearest") + extra)
-        return self.output(x)[:, 0]
+        return at_least_single(self.output(x)[:, 0])
 
 
 @dataclass(frozen=True)

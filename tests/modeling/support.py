@@ -17,6 +17,15 @@ CONFIGS = sorted(
 MS_DETR = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
 BASELINE = "configs/deformable_detr/deformable_detr_r50_300q_12ep.py"
 SMALL = "tests/modeling/small_ms_detr.py"
+# What makes any config small; backbone and composition stay.
+SMALLER = (
+    "model.embed_dim=64",
+    "model.num_heads=4",
+    "model.feedforward_dim=24",
+    "model.num_queries=12",
+    "model.encoder.num_layers=1",
+    "model.decoder.num_layers=2",
+)
 
 
 def make_model(*overrides, config=SMALL, seed=0):

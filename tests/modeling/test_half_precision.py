@@ -5,7 +5,7 @@ import torch
 
 from ms_detr.modeling import LearnedInitializer
 
-from .support import make_batch, make_model
+from .support import SMALLER, make_batch, make_model
 
 
 @pytest.mark.parametrize("kind", ["two_stage", "refined"])
@@ -17,7 +17,7 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
         del model.criterion.terms["encoder"]
     batch = make_batch()
     images, mask = model.preprocess(batch)
-    targets = model.targets(batch)
+    targets = model.targets(batch, (80, 96))
     if pure:
         model, images = model.bfloat16(), images.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
@@ -28,3 +28,21 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", ["masks", "attention_masks"])
+@pytest.mark.parametrize("pure", [True, False])
+def test_masks_are_compared_in_single(kind, pure):
+    config = f"configs/ms_detr/ms_detr_{kind}_r50_300q_12ep.py"
+    model = make_model(*SMALLER, config=config)
+    images, mask = model.preprocess(make_batch())
+    targets = model.targets(make_batch(), (80, 96))
+    if pure:
+        model, images = model.bfloat16(), images.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+        predictions = model.forward_tensors(images, mask, targets)
+        losses = model.criterion(predictions, targets)
+        some = torch.zeros(2, dtype=torch.int64)
+        assert predictions["decoder"].masks.logits(0, some, some).dtype == torch.float32
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
