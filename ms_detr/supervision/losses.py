@@ -75,10 +75,14 @@ def query_labels(num_classes: int, assignment: Assignment, owners: Tensor) -> Te
     return labels.expand(len(owners), -1, -1).gather(2, owners)
 
 
+# Value and derivative: autograd would pass over all logits once more.
+PositiveCost = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
 def class_loss(
     logits: Tensor,
     labels: Tensor,
-    positive_cost: Callable[[Tensor], Tensor],
+    positive_cost: PositiveCost,
     background: float,
     gamma: float,
 ) -> Tensor:
@@ -87,8 +91,8 @@ def class_loss(
     Args:
         logits: (L, B, Q, K).
         labels: (L, B, Q), K for background.
-        positive_cost: of the logits (L, B, Q) of the queries' own classes; counts where there is
-            one.
+        positive_cost: of the logits (L, B, Q) of the queries' own classes, and its derivative;
+            counts where there is a class.
         background, gamma: every other logit costs ``background * p**gamma * -log(1 - p)``.
 
     Returns:
@@ -100,8 +104,9 @@ def class_loss(
 def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sigmoid focal loss (arXiv:1708.02002, Eq. 5), (L,); logits and labels as in `class_loss`."""
 
-    def positive_cost(own: Tensor) -> Tensor:
-        return alpha * (-own).sigmoid() ** gamma * F.softplus(-own)
+    def positive_cost(own: Tensor) -> tuple[Tensor, Tensor]:
+        slope = torch.empty_like(own)
+        return alpha * _background(-own, gamma, slope), -alpha * slope
 
     return class_loss(logits, labels, positive_cost, 1 - alpha, gamma)
 
@@ -118,7 +123,7 @@ class _ClassLoss(torch.autograd.Function):
         ctx: Any,
         logits: Tensor,
         labels: Tensor,
-        positive_cost: Callable[[Tensor], Tensor],
+        positive_cost: PositiveCost,
         background: float,
         gamma: float,
     ) -> Tensor:
@@ -129,17 +134,15 @@ class _ClassLoss(torch.autograd.Function):
         total = sum(_background(piece, gamma, slope).sum(1) for piece, slope in pieces)
 
         index = labels.clamp(max=logits.shape[-1] - 1)[..., None]
-        with torch.enable_grad():
-            own = logits.gather(-1, index)[..., 0].detach().requires_grad_()
-            positive = positive_cost(own)
-            (slope,) = torch.autograd.grad(positive.sum(), own)
+        own = logits.gather(-1, index)[..., 0]
+        positive, slope = positive_cost(own)
+        negative_slope = torch.empty_like(own)
+        negative = _background(own, gamma, negative_slope)
         has_class = labels < logits.shape[-1]
-        negative_slope = torch.empty_like(slope)
-        negative = _background(own.detach(), gamma, negative_slope)
-        ctx.background = background
         slope = (slope - background * negative_slope) * has_class
+        correction = (positive - background * negative) * has_class
+        ctx.background = background
         ctx.save_for_backward(slopes.view_as(logits), index, slope[..., None])
-        correction = (positive.detach() - background * negative) * has_class
         return background * total + correction.flatten(1).sum(1)
 
     @staticmethod

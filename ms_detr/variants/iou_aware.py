@@ -31,8 +31,9 @@ class VariFocalLoss(Loss):
     def __call__(self, matches: Matches) -> Tensor:
         target = of_owner(matches, pair_iou(matches))
 
-        def positive_cost(own: Tensor) -> Tensor:
-            return target * F.binary_cross_entropy_with_logits(own, target, reduction="none")
+        def positive_cost(own: Tensor) -> tuple[Tensor, Tensor]:
+            cost, slope = cross_entropy(own, target)
+            return target * cost, target * slope
 
         return class_loss(matches.logits, matches.labels, positive_cost, self.alpha, self.gamma)
 
@@ -58,10 +59,13 @@ class IABCELoss(Loss):
         quality = pair_quality(matches, self.alpha) * self.rank_weight(matches)
         target = of_owner(matches, quality)
 
-        def positive_cost(own: Tensor) -> Tensor:
-            return F.binary_cross_entropy_with_logits(own, target, reduction="none")
-
-        return class_loss(matches.logits, matches.labels, positive_cost, 1.0, self.gamma)
+        return class_loss(
+            matches.logits,
+            matches.labels,
+            lambda own: cross_entropy(own, target),
+            1.0,
+            self.gamma,
+        )
 
 
 class RankWeight:
@@ -87,6 +91,12 @@ class RankWeight:
         quality = pair_quality(matches, self.alpha).masked_fill(~matches.valid, -1.0)
         rank = quality.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         return torch.exp(-rank.to(quality.dtype) / self.tau)
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy, element by element, and its derivative by the logit."""
+    cost = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return cost, logits.sigmoid() - target
 
 
 @torch.no_grad()

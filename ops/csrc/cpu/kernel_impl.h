@@ -316,6 +316,16 @@ MS_DETR_INLINE void prefetch(const Head<T, IntOf<T>>& head, const Plan<T>* plans
   }
 }
 
+// Lane i of v in all lanes. From a register, where AVX has one instruction for it: gathering is bound
+// by loads.
+template <typename T>
+MS_DETR_INLINE V<T> lane(const T* p, [[maybe_unused]] V<T> v, [[maybe_unused]] I<T> i) {
+#if MS_DETR_VECTOR_BYTES >= 32 && !defined(__clang__)
+  if constexpr (sizeof(T) == 4) return __builtin_shuffle(v, i);
+#endif
+  return broadcast(*p);
+}
+
 // out[0 : kCount vectors] = weighted sum of the cells. Several sums side by side hide the latency
 // of the additions.
 template <int kCount, typename T>
@@ -324,13 +334,17 @@ MS_DETR_INLINE void gather(const Head<T, IntOf<T>>& head, const Plan<T>* plans, 
   constexpr int n = kLanes<T>;
   constexpr int kSums = kCount * 4 * MS_DETR_VECTOR_BYTES <= 8 * 64 ? 4 : 2;
   V<T> sum[kSums][kCount] = {};
-  for (int64_t g = 0; g * kGroup < head.count; ++g) {
-    const Plan<T>& plan = plans[g];
-    const int64_t size = group_size(head, g);
-    for (int64_t i = 0; i < size; ++i) {
+  for (int64_t first = 0; first < head.count; first += n) {
+    const Plan<T>& plan = plans[first / kGroup];
+    const int64_t start = first % kGroup;
+    const int64_t size = head.count - first < n ? head.count - first : n;
+    V<T> weights[4];
+    for (int s = 0; s < 4; ++s) weights[s] = load(plan.weight[s] + start);
+    I<T> at = {};
+    for (int64_t i = start; i < start + size; ++i, at += 1) {
       for (int s = 0; s < 4; ++s) {
         const T* p = value + plan.cell[s][i];
-        const T w = plan.weight[s][i];
+        const V<T> w = lane<T>(plan.weight[s] + i, weights[s], at);
         for (int k = 0; k < kCount; ++k) sum[s % kSums][k] += w * load(p + k * n);
       }
     }
