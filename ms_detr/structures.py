@@ -94,10 +94,14 @@ class FeaturePyramid:
 
 @dataclass(frozen=True)
 class Memory:
-    """The encoder's output: ``tokens`` (B, S, C) and their ``grid``."""
+    """The encoder's output: ``tokens`` (B, S, C), their ``grid``, their ``position`` (B, S, C).
+
+    Deformable attention finds tokens by their place on the grid, dense attention by ``position``.
+    """
 
     tokens: Tensor
     grid: TokenGrid
+    position: Tensor | None = None
 
 
 # Methods whose queries move with their boxes recompute the position in every layer:
@@ -112,12 +116,14 @@ class Queries:
     Attributes:
         content: (B, Q, C).
         position: (B, Q, C), or a function that the decoder calls in every layer.
-        reference: (B, Q, 4) boxes without gradient, or (B, Q, 2) points, which may be learned.
+        reference: (B, Q, 4) boxes or (B, Q, 2) points; either may be learned.
+        spatial: makes the spatial part (B, Q, C) of what conditional attention asks for, if any.
     """
 
     content: Tensor
     position: Tensor | PositionFunction
     reference: Tensor
+    spatial: PositionFunction | None = None
 
 
 class QueryMasks(ABC):

@@ -1,16 +1,21 @@
-"""AdamW as Deformable DETR's family uses it: weight decay on everything, three learning rates."""
+"""AdamW as the family uses it: weight decay on everything, the backbone at a lower rate."""
 
 import torch
 from detectron2.config import LazyCall as L
 
 from ms_detr.engine import parameter_groups
 
-optimizer = L(torch.optim.AdamW)(
-    params=L(parameter_groups)(
-        base_lr="${optimizer.lr}",
-        lr_factors={"backbone": 0.1, "sampling_offsets": 0.1, "reference_points": 0.1},
-    ),
-    lr=2e-4,
-    betas=(0.9, 0.999),
-    weight_decay=1e-4,
-)
+
+def adamw(lr, **lr_factors):
+    return L(torch.optim.AdamW)(
+        params=L(parameter_groups)(base_lr="${optimizer.lr}", lr_factors=lr_factors),
+        lr=lr,
+        betas=(0.9, 0.999),
+        weight_decay=1e-4,
+    )
+
+
+# Deformable DETR and what builds on its code.
+optimizer = adamw(2e-4, backbone=0.1, sampling_offsets=0.1, reference_points=0.1)
+# DETR, Conditional DETR, DAB-DETR, DINO.
+two_rates = adamw(1e-4, backbone=0.1)

@@ -9,6 +9,8 @@ from fvcore.common.param_scheduler import (
 
 # A tenth after 11 of 12 epochs.
 step_12ep = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[11], num_updates=12)
+# A tenth after 40 of 50 epochs.
+step_50ep = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[40], num_updates=50)
 
 warmup_cosine = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),

@@ -21,11 +21,13 @@ class LayerContext:
         position: (B, Q, C), added to queries and keys.
         reference: (B, Q, V, 2 or 4), the queries' references on every level.
         memory: the encoded image.
+        spatial: (B, Q, C) or None; see :class:`Queries`.
     """
 
     position: Tensor
     reference: Tensor
     memory: Memory
+    spatial: Tensor | None = None
 
 
 class Sublayer(nn.Module):
@@ -106,8 +108,13 @@ def init_transformer(module: nn.Module) -> None:
             child.reset_parameters()
 
 
-def stack(layer: nn.Module, num_layers: int) -> nn.ModuleList:
-    """``num_layers`` copies of ``layer``, each drawn anew by :func:`init_transformer`."""
-    layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+def stack(layer: nn.Module, num_layers: int, first: nn.Module | None = None) -> nn.ModuleList:
+    """``num_layers`` copies of ``layer``, each drawn anew by :func:`init_transformer`.
+
+    Args:
+        first: takes the place of the first copy.
+    """
+    originals = [layer if first is None else first] + [layer] * (num_layers - 1)
+    layers = nn.ModuleList(copy.deepcopy(original) for original in originals)
     init_transformer(layers)
     return layers

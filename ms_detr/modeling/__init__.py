@@ -7,7 +7,12 @@ from .heads import BoxHead, ClassHead, Heads, TapHeads
 from .masks import AttentionBranch, DotProductBranch, MaskBranch
 from .neck import Neck
 from .postprocess import Detections, Postprocess, paste_masks
-from .query_initializer import LearnedInitializer, QueryInitializer, TwoStageInitializer
+from .query_initializer import (
+    LearnedInitializer,
+    ProposalInitializer,
+    QueryInitializer,
+    TwoStageInitializer,
+)
 
 __all__ = [
     "AttentionBranch",
@@ -24,6 +29,7 @@ __all__ = [
     "MaskBranch",
     "Neck",
     "Postprocess",
+    "ProposalInitializer",
     "QueryInitializer",
     "Tap",
     "TapHeads",

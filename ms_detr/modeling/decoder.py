@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..layers.boxes import refine
 from ..layers.transformer import LayerContext, stack
-from ..structures import Memory, Predictions, PredictionSet, Queries
+from ..structures import Memory, PositionFunction, Predictions, PredictionSet, Queries
 from .decoder_layer import DecoderLayer
 from .heads import BoxHead, ClassHead, TapHeads
 
@@ -33,6 +33,10 @@ class Decoder(nn.Module):
         epsilon: clamp of the inverse sigmoid.
         look_forward_twice: let the box loss of a layer reach the layer before it
             (DINO, arXiv:2203.03605, section 3.5).
+        share_heads: one class and one box head for all layers, with box refinement too.
+        output_norm: between a layer's or a tap's states and the heads of their predictions. The
+            reference is refined by the same box head, from the states without it.
+        first_layer: the first layer where it has other parts than the rest, the taps excepted.
     """
 
     def __init__(
@@ -46,16 +50,24 @@ class Decoder(nn.Module):
         look_forward_twice: bool = False,
         epsilon: float = 1e-5,
         size_bias: float = 0.0,
+        share_heads: bool = False,
+        output_norm: nn.Module | None = None,
+        first_layer: DecoderLayer | None = None,
     ):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"model.decoder.num_layers must be at least 1, got {num_layers}")
-        self.layers = stack(layer, num_layers)
+        if first_layer is not None and set(first_layer.taps) != set(layer.taps):
+            raise ValueError(
+                f"model.decoder.first_layer has the taps {sorted(first_layer.taps)}, "
+                f"the other layers have {sorted(layer.taps)}"
+            )
+        self.layers = stack(layer, num_layers, first_layer)
         if look_forward_twice and not box_refinement:
             raise ValueError("model.decoder.look_forward_twice needs box_refinement")
 
         def copies(head: nn.Module) -> nn.ModuleList:
-            if not box_refinement:
+            if share_heads or not box_refinement:
                 return nn.ModuleList([head] * num_layers)
             return nn.ModuleList(copy.deepcopy(head) for _ in range(num_layers))
 
@@ -72,6 +84,7 @@ class Decoder(nn.Module):
                 self.tap_class_heads[name] = copies(heads.class_head)
             if heads.box_head is not None:
                 self.tap_box_heads[name] = copies(heads.box_head)
+        self.output_norm = output_norm if output_norm is not None else nn.Identity()
         self.box_refinement = box_refinement
         self.look_forward_twice = look_forward_twice
         self.epsilon = epsilon
@@ -110,20 +123,27 @@ class Decoder(nn.Module):
         corrected = reference
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            position = queries.position
-            if not isinstance(position, Tensor):
-                position = position(index, reference, content)
-            context = LayerContext(position, memory.grid.scale_to_levels(reference), memory)
+            context = LayerContext(
+                position=_in_layer(queries.position, index, reference, content),
+                reference=memory.grid.scale_to_levels(reference),
+                memory=memory,
+                spatial=_in_layer(queries.spatial, index, reference, content),
+            )
             content, tapped = layer(content, context, taps)
-            delta = self.box_heads[index](content)
-            if supervised or index == last:
+            shown = supervised or index == last
+            states = self.output_norm(content) if shown else content
+            delta = self.box_heads[index](states)
+            if shown:
                 boxes = refine(delta, corrected, self.epsilon)
-                made[OUTPUT].append((self.class_heads[index](content), boxes, content))
-            for name, states in tapped.items():
+                made[OUTPUT].append((self.class_heads[index](states), boxes, states))
+            for name, tap_states in tapped.items():
                 class_head, box_head = self._heads_of(name, index)
-                tap_boxes = refine(box_head(states), corrected, self.epsilon)
-                made[f"{OUTPUT}.{name}"].append((class_head(states), tap_boxes, states))
-            if self.box_refinement:
+                tap_states = self.output_norm(tap_states)
+                tap_boxes = refine(box_head(tap_states), corrected, self.epsilon)
+                made[f"{OUTPUT}.{name}"].append((class_head(tap_states), tap_boxes, tap_states))
+            if self.box_refinement and index < last:
+                if states is not content:
+                    delta = self.box_heads[index](content)
                 refined = refine(delta, reference, self.epsilon)
                 reference = refined.detach()
                 corrected = refined if self.look_forward_twice else reference
@@ -135,6 +155,13 @@ class Decoder(nn.Module):
             _own_or_shared(self.tap_class_heads, tap, self.class_heads)[index],
             _own_or_shared(self.tap_box_heads, tap, self.box_heads)[index],
         )
+
+
+def _in_layer(
+    position: Tensor | PositionFunction | None, index: int, reference: Tensor, content: Tensor
+) -> Tensor | None:
+    """A position as it is in one layer."""
+    return position(index, reference, content) if callable(position) else position
 
 
 def _own_or_shared(own: nn.ModuleDict, tap: str, shared: nn.ModuleList) -> nn.ModuleList:

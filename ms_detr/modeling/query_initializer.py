@@ -94,16 +94,12 @@ class LearnedInitializer(QueryInitializer):
         return Queries(content, position, reference), Predictions({})
 
 
-class TwoStageInitializer(QueryInitializer):
-    """Queries from the encoder's best proposals (Deformable DETR, arXiv:2010.04159, A.4).
-
-    Channel 0 of the class head is the objectness that ranks the proposals. Where an image has
-    fewer tokens than ``num_queries``, all tokens become queries.
+class ProposalInitializer(QueryInitializer):
+    """What initialisers share that look for queries among the encoder's tokens.
 
     Args:
+        class_head, box_head: of the proposals.
         anchor_size: see :func:`make_proposals`.
-        mixed_selection: learn the queries' content and take only their position from the
-            proposals (DINO, arXiv:2203.03605, section 3.4).
     """
 
     sources = frozenset({PROPOSALS})  # nothing else trains the proposals' heads
@@ -114,8 +110,7 @@ class TwoStageInitializer(QueryInitializer):
         embed_dim: int,
         class_head: ClassHead,
         box_head: BoxHead,
-        mixed_selection: bool = False,
-        anchor_size: float = 0.05,
+        anchor_size: float,
     ):
         super().__init__(num_queries, embed_dim)
         self.anchor_size = anchor_size
@@ -123,6 +118,35 @@ class TwoStageInitializer(QueryInitializer):
         self.token_norm = nn.LayerNorm(embed_dim)
         self.class_head = class_head
         self.box_head = box_head
+
+    def encode(self, memory: Memory) -> tuple[Tensor, Proposals]:
+        """What the heads look at, (B, S, C), zeros before the projection where invalid."""
+        proposals = make_proposals(memory.grid, self.anchor_size)
+        tokens = memory.tokens.masked_fill(~proposals.valid[..., None], 0.0)
+        return self.token_norm(self.token_projection(tokens)), proposals
+
+
+class TwoStageInitializer(ProposalInitializer):
+    """Queries from the encoder's best proposals (Deformable DETR, arXiv:2010.04159, A.4).
+
+    Channel 0 of the class head is the objectness that ranks the proposals. Where an image has
+    fewer tokens than ``num_queries``, all tokens become queries.
+
+    Args:
+        mixed_selection: learn the queries' content and take only their position from the
+            proposals (DINO, arXiv:2203.03605, section 3.4).
+    """
+
+    def __init__(
+        self,
+        num_queries: int,
+        embed_dim: int,
+        class_head: ClassHead,
+        box_head: BoxHead,
+        mixed_selection: bool = False,
+        anchor_size: float = 0.05,
+    ):
+        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size)
         self.query_projection = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.query_norm = nn.LayerNorm(2 * embed_dim)
         self.content = (
@@ -136,9 +160,7 @@ class TwoStageInitializer(QueryInitializer):
 
         The anchors of invalid tokens are (1, 1, 1, 1), as is what is predicted from them.
         """
-        proposals = make_proposals(memory.grid, self.anchor_size)
-        tokens = memory.tokens.masked_fill(~proposals.valid[..., None], 0.0)
-        tokens = self.token_norm(self.token_projection(tokens))
+        tokens, proposals = self.encode(memory)
         logits = self.class_head(tokens)
         count = min(self.num_queries, tokens.shape[1])
         chosen = logits[..., 0].topk(count, 1).indices[..., None]

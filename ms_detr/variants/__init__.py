@@ -1,1 +1,6 @@
-"""What methods of the family add, one small file each."""
+"""Methods of the family, one small file each: only what differs."""
+
+from .dab_deformable import AnchorInitializer, Anchors
+from .dino import DINOInitializer
+
+__all__ = ["AnchorInitializer", "Anchors", "DINOInitializer"]

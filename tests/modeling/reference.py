@@ -170,7 +170,8 @@ def queries(params, memory, paddings, num_queries, anchor_size=0.05):
 def decode(params, start, memory, paddings, order, taps, heads, points, epsilon=1e-5):
     """One image through the decoder: {source: (logits (L, Q, K), boxes (L, Q, 4))}.
 
-    `start` is content, position and reference; `taps` names the sublayers that are tapped.
+    `start` is content, position (or a function of layer, reference and content) and reference;
+    `taps` names the sublayers that are tapped. An output norm is used where there is one.
     """
     content, position, reference = start
     padding = np.concatenate([mask.ravel() for mask in paddings])
@@ -183,21 +184,24 @@ def decode(params, start, memory, paddings, order, taps, heads, points, epsilon=
         boxes = below(params, f"box_heads.{index}")
 
         def predict(x, class_head=class_head, boxes=boxes, reference=reference):
+            if "output_norm.weight" in params:
+                x = layer_norm(x, below(params, "output_norm"))
             return linear(x, class_head), refine_all(box_head(boxes, x), reference, epsilon)
 
         x = content
+        place = position(index, reference, content) if callable(position) else position
         for name in order:
             sublayer = below(layer, f"sublayers.{name}")
             attention = below(sublayer, "attention")
             if name == "ffn":
                 x = ffn(sublayer, x)
             elif name == "self_attention":
-                update = self_attention(attention, x + position, x, heads)
+                update = self_attention(attention, x + place, x, heads)
                 x = layer_norm(x + update, below(sublayer, "norm"))
             else:
                 update = deformable_module(
                     attention,
-                    x + position,
+                    x + place,
                     on_levels(reference, paddings),
                     memory,
                     padding,
@@ -210,8 +214,8 @@ def decode(params, start, memory, paddings, order, taps, heads, points, epsilon=
                 tap = below(layer, f"taps.{name}.ffn")
                 made[f"decoder.{name}"].append(predict(ffn(tap, x) if tap else x))
         content = x
-        logits, reference = predict(content)
-        made["decoder"].append((logits, reference))
+        made["decoder"].append(predict(content))
+        reference = refine_all(box_head(boxes, content), reference, epsilon)
         index += 1
     return {
         source: (np.stack([a for a, _ in layers]), np.stack([b for _, b in layers]))

@@ -26,6 +26,7 @@ from .support import ROOT
 from .test_decoder import CLASSES, CROSS_FIRST, DIM, HEADS, PADDINGS, POINTS, make_inputs
 
 # Trainable parameters with 91 classes, without stem and res2, as published or computed from it.
+REFINED = 40_627_260 + 12 * (2 * 256 + 1) * 1024  # an FFN of 2048 instead of 1024
 COUNTS = {
     "ms_detr/ms_detr_a_r50_300q_12ep.py": 47_403_195,
     "ms_detr/ms_detr_pp_r50_300q_12ep.py": 53_648_025,
@@ -34,6 +35,13 @@ COUNTS = {
     "ms_detr/ms_detr_b_r50_300q_12ep.py": 47_403_195,
     "ms_detr/ms_detr_d_r50_300q_12ep.py": 53_571_225,
     "deformable_detr/deformable_detr_pp_r50_300q_12ep.py": 47_262_873 + 300 * 256,
+    # Anchors, content, MLPs of position and scale instead of position, content and points.
+    "dab_detr/dab_deformable_detr_r50_300q_50ep.py": REFINED
+    + 300 * (4 + 256)
+    + (512 + 1 + 256 + 1 + 256 + 1 + 256 + 1) * 256
+    - (300 * 512 + 2 * 257),
+    # Published with the label embedding of contrastive denoising.
+    "dino/dino_r50_4scale_12ep.py": 46_670_782 - 92 * 256,
 }
 
 

@@ -1,0 +1,53 @@
+"""DINO's query selection (arXiv:2203.03605, section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.query_position import BoxPosition
+from ..modeling import BoxHead, ClassHead, ProposalInitializer
+from ..modeling.query_initializer import PROPOSALS
+from ..structures import Memory, Predictions, PredictionSet, Queries
+
+
+def _chosen(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x (B, S, n) at index (B, Q)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+class DINOInitializer(ProposalInitializer):
+    """Anchors from the tokens with the highest score of any class; the content is learned.
+
+    The predictions, classes included, are those of the chosen tokens alone.
+    """
+
+    def __init__(
+        self,
+        num_queries: int,
+        embed_dim: int,
+        class_head: ClassHead,
+        box_head: BoxHead,
+        anchor_size: float = 0.05,
+    ):
+        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size)
+        self.content = nn.Parameter(torch.empty(num_queries, embed_dim))
+        self.position = BoxPosition(embed_dim)
+        for matrix in (self.token_projection.weight, self.content):
+            nn.init.xavier_uniform_(matrix)
+
+    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
+        """Choose queries; with ``supervised`` also what their tokens predict, with gradient."""
+        tokens, proposals = self.encode(memory)
+        logits = self.class_head(tokens)
+        best = logits.amax(-1).topk(min(self.num_queries, tokens.shape[1]), 1).indices
+        anchors = _chosen(proposals.logits, best)
+        boxes = (self.box_head(_chosen(tokens, best)) + anchors).sigmoid()
+        predictions = {}
+        if supervised:
+            predictions[PROPOSALS] = PredictionSet(
+                _chosen(logits, best)[None], boxes[None], anchors.sigmoid(), layered=False
+            )
+        content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
+        position = self.position.on_first_level(memory.grid)
+        return Queries(content, position, boxes.detach()), Predictions(predictions)
