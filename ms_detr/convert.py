@@ -1,7 +1,7 @@
 """State dicts of published implementations, to ours and back.
 
 Strict both ways: every tensor of the source is used, is a known copy of one that is, or is named in
-an error. Names and shapes: the official repositories of Deformable DETR, H-DETR and MS-DETR.
+an error. Names and shapes: the official repositories of Deformable DETR, H-DETR, MS-DETR and DINO.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68
 COCO_ROWS = 91
 # Queries that only H-DETR's one-to-many branch uses, behind the others.
 H_DETR_EXTRA = 1500
+
+# Where contrastive denoising keeps its embedding of labels.
+DENOISING_LABELS = "query_groups.denoising.labels.weight"
+POSITION_MLP = "transformer.decoder.ref_point_head"
 
 # Parts of names that are the same on both sides.
 PARTS = {
@@ -131,6 +135,21 @@ def _ms_detr(num_layers: int) -> Rules:
     ]
 
 
+def _dino(num_layers: int) -> Rules:
+    start = "query_initializer."
+    return [
+        (DENOISING_LABELS, "label_enc.weight"),
+        ("decoder.output_norm.{end}", "transformer.decoder.norm.{end}"),
+        (f"{start}class_head.{{end}}", "transformer.enc_out_class_embed.{end}"),
+        *_box_head(f"{start}box_head", "transformer.enc_out_bbox_embed"),
+        *(
+            (f"{start}position.mlp.{2 * k}.{{end}}", f"{POSITION_MLP}.layers.{k}.{{end}}")
+            for k in range(2)
+        ),
+        *_deformable_detr(num_layers),
+    ]
+
+
 @dataclass(frozen=True)
 class Layout:
     """How an implementation names its tensors.
@@ -140,13 +159,17 @@ class Layout:
         copies: starts of names that repeat others; the start that those have; the start of the
             heads whose number a copy has to have, too.
         dropped: pattern of names that carry nothing for us.
+        queries: name of the learned queries.
         extra_queries: of the learned content, at its end, unused at inference.
+        objectness: whether row 0 of the proposals' class head is the objectness.
     """
 
     rules: Callable[[int], Rules]
     copies: tuple[tuple[str, str, str], ...] = ()
     dropped: str = r".*\.num_batches_tracked|.*total_(?:params|ops)"
+    queries: str = "query_embed.weight"
     extra_queries: int = 0
+    objectness: bool = True
 
 
 IN_DECODER = (
@@ -159,11 +182,11 @@ LAYOUTS = {
     "ms-detr": Layout(_ms_detr, (*IN_DECODER, FOR_ONE_TO_MANY)),
     "deformable-detr": Layout(_deformable_detr, IN_DECODER),
     "h-detr": Layout(_deformable_detr, IN_DECODER, extra_queries=H_DETR_EXTRA),
+    "dino": Layout(_dino, IN_DECODER, queries="transformer.tgt_embed.weight", objectness=False),
     "torchvision": Layout(lambda _: _backbone(""), dropped=r".*\.num_batches_tracked|fc\..*"),
     "swin": Layout(_swin, dropped=r".*\.(?:relative_position_index|attn_mask)|norm\..*|head\..*"),
 }
 CLASSES = ("coco91", "keep")
-QUERIES = "query_embed.weight"
 
 
 def convert_state_dict(state_dict: State, source: str, classes: str = "keep") -> dict[str, Tensor]:
@@ -172,8 +195,8 @@ def convert_state_dict(state_dict: State, source: str, classes: str = "keep") ->
     Args:
         source: one of `LAYOUTS`.
         classes: "keep" takes all rows of the class heads; "coco91" takes those of COCO's 80
-            categories from heads with a row an id, and of the proposals' head, whose row 0 is the
-            objectness, the first 80.
+            categories from heads with a row an id, and of a proposals' head whose row 0 is the
+            objectness the first 80.
 
     Returns:
         Tensors of the source, not copied where they stay whole.
@@ -190,7 +213,7 @@ def convert_state_dict(state_dict: State, source: str, classes: str = "keep") ->
     rules = _compile((theirs, ours) for ours, theirs in layout.rules(_count_layers(state)))
     result, unknown = {}, []
     for name, tensor in state.items():
-        if name == QUERIES:
+        if name == layout.queries:
             result.update(_queries(tensor, state, layout))
         elif original := _original(name, layout):
             if original not in state or not torch.equal(tensor, state[original]):
@@ -203,7 +226,7 @@ def convert_state_dict(state_dict: State, source: str, classes: str = "keep") ->
         raise ValueError(
             f"{len(unknown)} tensors are unknown in a checkpoint of {source}: {', '.join(unknown)}"
         )
-    return _coco_rows(result) if classes == "coco91" else result
+    return _coco_rows(result, layout.objectness) if classes == "coco91" else result
 
 
 def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, Tensor]:
@@ -215,7 +238,9 @@ def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, T
     """
     layout = _layout(target)
     if not layout.copies or layout.extra_queries:
-        raise ValueError(f"there is no way back to {target}, only to ms-detr and deformable-detr")
+        raise ValueError(
+            f"there is no way back to {target}, only to ms-detr, deformable-detr and dino"
+        )
     rows = {len(v) for k, v in state_dict.items() if re.match(r"decoder\.class_heads\.", k)}
     if rows == {len(COCO_IDS)}:
         raise ValueError(
@@ -227,7 +252,7 @@ def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, T
     position = state.pop("query_initializer.position", None)
     if content is not None:
         parts = (content,) if position is None else (position, content)
-        result[QUERIES] = torch.cat(parts, 1)
+        result[layout.queries] = torch.cat(parts, 1)
     rules = _compile(layout.rules(_count_layers(state, "decoder.layers.")))
     unknown = []
     for name, tensor in state.items():
@@ -297,8 +322,8 @@ def _queries(tensor: Tensor, state: State, layout: Layout) -> dict[str, Tensor]:
     return {"query_initializer.position": position, "query_initializer.content": content}
 
 
-def _coco_rows(state: State) -> dict[str, Tensor]:
-    """Class heads of 91 rows cut to 80."""
+def _coco_rows(state: State, objectness: bool) -> dict[str, Tensor]:
+    """Class heads of 91 rows cut to 80, and label embeddings, which have a row more."""
     heads = r"(decoder\.(?:tap_)?class_heads\..*|query_initializer\.class_head)\.(?:weight|bias)"
     result = dict(state)
     for name, tensor in state.items():
@@ -307,7 +332,8 @@ def _coco_rows(state: State) -> dict[str, Tensor]:
                 raise ValueError(
                     f"{name} has {len(tensor)} rows, not {COCO_ROWS}: convert with classes 'keep'"
                 )
-            decoder = name.startswith("decoder.")
-            rows = torch.tensor(COCO_IDS if decoder else range(len(COCO_IDS)))
-            result[name] = tensor[rows]
+            first = objectness and not name.startswith("decoder.")
+            result[name] = tensor[torch.tensor(range(len(COCO_IDS)) if first else COCO_IDS)]
+    if DENOISING_LABELS in state:
+        result[DENOISING_LABELS] = state[DENOISING_LABELS][torch.tensor(COCO_IDS)]
     return result

@@ -130,6 +130,33 @@ def two_stage(aux_ffn=False, mixed=0, separate=False, backbone=True, **sizes):
     return publisher.state
 
 
+def dino(queries=900, backbone=True, **sizes):
+    """DINO with one class and one box head for the decoder, saved for every layer and twice."""
+    publisher = Publisher(**sizes)
+    if backbone:
+        publisher.backbone()
+    publisher.neck()
+    publisher.transformer(aux_ffn=False)
+    state, dim = publisher.state, publisher.dim
+    publisher.norm("transformer.decoder.norm")
+    publisher.linear("transformer.decoder.ref_point_head.layers.0", dim, 2 * dim)
+    publisher.linear("transformer.decoder.ref_point_head.layers.1", dim, dim)
+    publisher.linear("transformer.enc_output", dim, dim)
+    publisher.norm("transformer.enc_output_norm")
+    publisher.add("transformer.tgt_embed.weight", queries, dim)
+    publisher.add("label_enc.weight", publisher.classes + 1, dim)
+    for name in ("class_embed.0", "transformer.enc_out_class_embed"):
+        publisher.linear(name, publisher.classes, dim)
+    for name in ("bbox_embed.0", "transformer.enc_out_bbox_embed"):
+        for k, out in enumerate((dim, dim, 4)):
+            publisher.linear(f"{name}.layers.{k}", out, dim)
+    heads = {k: v for k, v in state.items() if k.startswith(("class_embed", "bbox_embed"))}
+    for i in range(publisher.layers):
+        copies = {k.replace(".0.", f".{i}.", 1): v for k, v in heads.items()}
+        state.update(copies | {f"transformer.decoder.{k}": v for k, v in copies.items()})
+    return state
+
+
 def one_stage(queries=300, refined=True, aux_ffn=False, **sizes):
     """Learned queries; without refinement all heads are one, saved often."""
     publisher = Publisher(**sizes)

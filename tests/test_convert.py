@@ -10,7 +10,13 @@ from ms_detr.backbones import resnet
 from ms_detr.cli import convert as verb
 from ms_detr.cli import main
 from ms_detr.config import load
-from ms_detr.convert import COCO_IDS, LAYOUTS, convert_state_dict, revert_state_dict
+from ms_detr.convert import (
+    COCO_IDS,
+    DENOISING_LABELS,
+    LAYOUTS,
+    convert_state_dict,
+    revert_state_dict,
+)
 from ms_detr.engine import load_model
 from ms_detr.engine.state import load_strictly
 
@@ -60,6 +66,40 @@ def test_every_tensor_finds_its_place_and_the_way_back(name):
     back = revert_state_dict(converted, layout)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_dino():
+    """And the way back; the embedding of labels belongs to training."""
+    state = published.dino()
+    converted = convert_state_dict(state, "dino")
+    back = revert_state_dict(converted, "dino")
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+    assert torch.equal(converted.pop(DENOISING_LABELS), state["label_enc.weight"])
+    model = make_model("dino/dino_r50_4scale_12ep", 91)
+    load_strictly(model, converted, "dino")
+    start = model.query_initializer
+    for ours, theirs in (
+        (start.content, "transformer.tgt_embed.weight"),
+        (start.class_head.bias, "transformer.enc_out_class_embed.bias"),
+        (start.box_head[4].weight, "transformer.enc_out_bbox_embed.layers.2.weight"),
+        (start.position.mlp[2].bias, "transformer.decoder.ref_point_head.layers.1.bias"),
+        (model.decoder.output_norm.weight, "transformer.decoder.norm.weight"),
+        (model.decoder.box_heads[3][2].bias, "bbox_embed.3.layers.1.bias"),
+    ):
+        assert torch.equal(ours, state[theirs]), theirs
+
+
+def test_coco_rows_of_dino():
+    """Its proposals have classes, not an objectness."""
+    state = published.dino(queries=5, backbone=False, dim=8, ffn=8, layers=2)
+    converted = convert_state_dict(state, "dino", classes="coco91")
+    for ours, theirs in (
+        ("decoder.class_heads.1.weight", "class_embed.1.weight"),
+        ("query_initializer.class_head.weight", "transformer.enc_out_class_embed.weight"),
+        (DENOISING_LABELS, "label_enc.weight"),
+    ):
+        assert torch.equal(converted[ours], state[theirs][torch.tensor(COCO_IDS)])
 
 
 @pytest.mark.parametrize("refined", [True, False])

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-SOURCES = ("ms-detr", "deformable-detr", "h-detr", "torchvision", "swin")
+SOURCES = ("ms-detr", "deformable-detr", "h-detr", "dino", "torchvision", "swin")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

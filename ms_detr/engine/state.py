@@ -58,7 +58,8 @@ def load_strictly(
         required: only the model's names that start so must be in the state.
 
     Raises:
-        ValueError: names what is missing, unknown or of another shape, and the likely reason.
+        ValueError: names what is missing, unknown, of another shape or different where the model
+            has but one tensor, and the likely reason.
     """
     own = model.state_dict()
     # BatchNorm's step counter is absent from converted weights and changes no result.
@@ -76,6 +77,7 @@ def load_strictly(
             (misshapen, "of wrong shape"),
             (missing, "missing"),
             (unknown, "unknown"),
+            (_torn(own, state), "unlike what the model shares with them"),
         )
         if names
     ]
@@ -83,6 +85,18 @@ def load_strictly(
         hint = _hint(own, state)
         raise ValueError(f"{source} doesn't fit the model: {'; '.join(problems)}{hint}")
     model.load_state_dict(plain_state(state), strict=False)
+
+
+def _torn(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Names that stand for one tensor in a model (shared heads), and differ in a state."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    torn = []
+    for name, tensor in own.items():
+        if name in state and tensor.data_ptr():
+            original = first.setdefault((tensor.data_ptr(), tensor.shape), name)
+            if not torch.equal(state[name], state[original]):
+                torn.append(name)
+    return torn
 
 
 def _shape(tensor: Tensor) -> str:

@@ -164,3 +164,14 @@ def test_failed_download_says_what_to_do(server, name):
     cache.mkdir(parents=True, exist_ok=True)
     saved(cache, Model().state_dict(), name)
     assert load_weights(Model(), f"{url}/{name}")
+
+
+def test_shared_tensors_have_to_be_equal(tmp_path):
+    """Loaded one after the other, the last of different heads would win silently."""
+    model = Model()
+    model.same_head = model.class_head
+    state = dict(model.state_dict())
+    assert load_weights(model, saved(tmp_path, state)) is True
+    state["same_head.bias"] = state["same_head.bias"] + 1
+    with pytest.raises(ValueError, match=r"1 unlike what the model shares .*\(same_head\.bias\)"):
+        load_weights(model, saved(tmp_path, state))
