@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.modeling.backbone import Backbone, BasicStem, ResNet
-from detectron2.modeling.backbone.resnet import BasicBlock
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -23,16 +23,32 @@ def resnet(
     norm: str = "FrozenBN",
     freeze_at: int = 2,
     out_features: Sequence[str] = MAPS,
+    dilated: bool = False,
 ) -> ResNet:
     """A ResNet in torchvision's layout, with the stride in the 3x3.
 
     Args:
         freeze_at: 0 trains everything, 1 all but the stem, 2 freezes also what makes ``res2``, ...
+        dilated: res5 has stride 16, its 3x3 convolutions behind the first are dilated by 2 (DC5).
     """
     if depth not in RESNETS:
         raise ValueError(f"model.backbone.depth must be one of {list(RESNETS)}, got {depth}")
+    if dilated and depth < 50:
+        raise ValueError(f"model.backbone.dilated needs a depth of at least 50, got {depth}")
     options = {} if depth < 50 else {"stride_in_1x1": False}
     stages = ResNet.make_default_stages(depth, norm=norm, **options)
+    if dilated:
+        stages[-1] = ResNet.make_stage(
+            BottleneckBlock,
+            3,
+            in_channels=1024,
+            out_channels=2048,
+            bottleneck_channels=512,
+            stride_per_block=[1, 1, 1],
+            dilation_per_block=[1, 2, 2],
+            stride_in_1x1=False,
+            norm=norm,
+        )
     return ResNet(
         BasicStem(3, 64, norm), stages, out_features=list(out_features), freeze_at=freeze_at
     )

@@ -8,13 +8,15 @@ from typing import Any
 from torch import nn
 
 from .layers import FFN, DeformableAttention, SinePositionEncoding
+from .layers.dense_attention import SplitAttention
 from .layers.transformer import Sublayer
-from .modeling import BoxHead, ClassHead, Neck, QueryInitializer
+from .modeling import BoxHead, ClassHead, Neck, QueryInitializer, SingleScaleNeck
 
 LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
     (QueryInitializer, "num_queries", lambda part: part.num_queries),
     (QueryInitializer, "embed_dim", lambda part: part.embed_dim),
     (Neck, "embed_dim", lambda part: part.level_embedding.shape[1]),
+    (SingleScaleNeck, "embed_dim", lambda part: part.projection.out_channels),
     (SinePositionEncoding, "embed_dim", lambda part: 2 * part.channels),
     (Sublayer, "embed_dim", lambda part: part.norm.normalized_shape[0]),
     (DeformableAttention, "embed_dim", lambda part: part.value_proj.in_features),
@@ -22,6 +24,7 @@ LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
     (BoxHead, "embed_dim", lambda part: part[0].in_features),
     (ClassHead, "num_classes", lambda part: part.out_features),
     (nn.MultiheadAttention, "num_heads", lambda part: part.num_heads),
+    (SplitAttention, "num_heads", lambda part: part.num_heads),
     (DeformableAttention, "num_heads", lambda part: part.num_heads),
     (FFN, "feedforward_dim", lambda part: part.linear1.out_features),
     (nn.Dropout, "dropout", lambda part: part.p),

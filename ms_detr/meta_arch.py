@@ -22,6 +22,7 @@ from .modeling import (
     Neck,
     Postprocess,
     QueryInitializer,
+    SingleScaleNeck,
     paste_masks,
 )
 from .modeling.decoder import OUTPUT
@@ -46,7 +47,7 @@ class MSDETR(nn.Module):
         self,
         *,
         backbone: Backbone,
-        neck: Neck,
+        neck: Neck | SingleScaleNeck,
         encoder: Encoder,
         query_initializer: QueryInitializer,
         decoder: Decoder,

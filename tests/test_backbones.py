@@ -20,6 +20,8 @@ from configs.common.models.backbones import (
 )
 from ms_detr.backbones import TimmBackbone, resnet
 from ms_detr.config import load
+from ms_detr.convert import convert_state_dict
+from ms_detr.engine.state import load_strictly
 from ms_detr.engine.weights import load_weights
 
 from .modeling.support import MS_DETR, ROOT, make_batch, make_model
@@ -282,3 +284,27 @@ def test_five_levels_of_three_maps():
 def test_maps_out_of_order_are_refused():
     with pytest.raises(ValueError, match="from fine to coarse, got {'res4': 32, 'res3': 16}"):
         make_model("model.neck.in_channels=null", "model.neck.in_channels={res4: 32, res3: 24}")
+
+
+def test_dilated_resnet_equals_torchvision():
+    """DC5: stride 16 in the last stage; its first block keeps the dilation of the one before."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet50(
+        weights=None, replace_stride_with_dilation=[False, False, True]
+    ).eval()
+    holder = torch.nn.Module()
+    holder.backbone = resnet(out_features=["res5"], dilated=True)
+    load_strictly(holder, convert_state_dict(theirs.state_dict(), "torchvision"), "torchvision")
+    assert holder.backbone.output_shape()["res5"].stride == 16
+    theirs.avgpool, theirs.fc = torch.nn.Identity(), torch.nn.Identity()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = theirs(images)
+        found = holder.backbone.eval()(images)["res5"]
+    assert found.shape == (1, 2048, 4, 6)
+    torch.testing.assert_close(found.flatten(1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dilation_needs_bottlenecks():
+    with pytest.raises(ValueError, match="depth of at least 50, got 34"):
+        resnet(34, dilated=True)

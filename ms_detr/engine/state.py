@@ -94,7 +94,7 @@ def _torn(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     for name, tensor in own.items():
         if name in state and tensor.data_ptr():
             original = first.setdefault((tensor.data_ptr(), tensor.shape), name)
-            if not torch.equal(state[name], state[original]):
+            if name != original and not torch.equal(state[name], state[original]):
                 torn.append(name)
     return torn
 

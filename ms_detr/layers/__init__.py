@@ -1,14 +1,18 @@
 """Building blocks without knowledge of the model."""
 
 from .deformable_attention import DeformableAttention
+from .dense_attention import ConditionalAttention, ConditionalSelfAttention, DenseAttention
 from .position import SinePositionEncoding
 from .transformer import FFN, MLP, DeformableSublayer, SelfAttention
 
 __all__ = [
     "FFN",
     "MLP",
+    "ConditionalAttention",
+    "ConditionalSelfAttention",
     "DeformableAttention",
     "DeformableSublayer",
+    "DenseAttention",
     "SelfAttention",
     "SinePositionEncoding",
 ]

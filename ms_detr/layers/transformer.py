@@ -7,7 +7,6 @@ import itertools
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..structures import Memory
 from .deformable_attention import DeformableAttention, check_heads
@@ -73,18 +72,25 @@ class DeformableSublayer(Sublayer):
 
 
 class FFN(Sublayer):
-    """Two linear layers with ReLU; dropout also after the ReLU."""
+    """Two linear layers with an activation, ReLU unless told; dropout also behind that."""
 
-    def __init__(self, embed_dim: int, feedforward_dim: int, dropout: float = 0.0):
+    def __init__(
+        self,
+        embed_dim: int,
+        feedforward_dim: int,
+        dropout: float = 0.0,
+        activation: nn.Module | None = None,
+    ):
         super().__init__(embed_dim, dropout)
         if feedforward_dim < 1:
             raise ValueError(f"model.feedforward_dim must be at least 1, got {feedforward_dim}")
         self.linear1 = nn.Linear(embed_dim, feedforward_dim)
         self.linear2 = nn.Linear(feedforward_dim, embed_dim)
+        self.activation = activation if activation is not None else nn.ReLU()
 
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
-        return self.add(x, self.linear2(self.dropout(F.relu(self.linear1(x)))))
+        return self.add(x, self.linear2(self.dropout(self.activation(self.linear1(x)))))
 
 
 class MLP(nn.Sequential):

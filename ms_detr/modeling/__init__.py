@@ -5,7 +5,7 @@ from .decoder_layer import DecoderLayer, Tap, Taps
 from .encoder import Encoder, EncoderLayer
 from .heads import BoxHead, ClassHead, Heads, TapHeads
 from .masks import AttentionBranch, DotProductBranch, MaskBranch
-from .neck import Neck
+from .neck import Neck, SingleScaleNeck
 from .postprocess import Detections, Postprocess, paste_masks
 from .query_initializer import (
     LearnedInitializer,
@@ -31,6 +31,7 @@ __all__ = [
     "Postprocess",
     "ProposalInitializer",
     "QueryInitializer",
+    "SingleScaleNeck",
     "Tap",
     "TapHeads",
     "Taps",

@@ -1,17 +1,17 @@
-"""The deformable encoder."""
+"""The encoder."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..layers.transformer import FFN, DeformableSublayer, LayerContext, stack
+from ..layers.transformer import FFN, LayerContext, Sublayer, init_transformer, stack
 from ..structures import FeaturePyramid, Memory, TokenGrid
 
 
 class EncoderLayer(nn.Module):
-    """Deformable attention of the tokens to all levels, then an FFN."""
+    """Attention of the tokens to each other, deformable or dense, then an FFN."""
 
-    def __init__(self, attention: DeformableSublayer, ffn: FFN):
+    def __init__(self, attention: Sublayer, ffn: FFN):
         super().__init__()
         self.attention = attention
         self.ffn = ffn
@@ -20,16 +20,26 @@ class EncoderLayer(nn.Module):
         self, tokens: Tensor, position: Tensor, reference: Tensor, grid: TokenGrid
     ) -> Tensor:
         """One layer; tokens and position (B, S, C), reference (B, S, V, 2)."""
-        context = LayerContext(position, reference, Memory(tokens, grid))
+        context = LayerContext(position, reference, Memory(tokens, grid, position))
         return self.ffn(self.attention(tokens, context))
 
 
 class Encoder(nn.Module):
-    """``num_layers`` copies of ``layer`` over the feature pyramid (arXiv:2010.04159, 4.1)."""
+    """``num_layers`` copies of ``layer`` over the feature pyramid (arXiv:2010.04159, 4.1).
 
-    def __init__(self, layer: EncoderLayer, num_layers: int):
+    Args:
+        position_scale: from a layer's input to a factor for every channel of the positions, shared
+            by the layers (DAB-DETR, arXiv:2201.12329).
+    """
+
+    def __init__(
+        self, layer: EncoderLayer, num_layers: int, position_scale: nn.Module | None = None
+    ):
         super().__init__()
         self.layers = stack(layer, num_layers)
+        self.position_scale = position_scale
+        if position_scale is not None:
+            init_transformer(position_scale)
 
     def forward(self, pyramid: FeaturePyramid) -> Memory:
         """Every token looks from its own centre."""
@@ -37,5 +47,8 @@ class Encoder(nn.Module):
         reference = grid.scale_to_levels(grid.centers())
         tokens = pyramid.tokens
         for layer in self.layers:
-            tokens = layer(tokens, pyramid.position, reference, grid)
-        return Memory(tokens, grid)
+            position = pyramid.position
+            if self.position_scale is not None:
+                position = position * self.position_scale(tokens)
+            tokens = layer(tokens, position, reference, grid)
+        return Memory(tokens, grid, pyramid.position)

@@ -73,23 +73,58 @@ class Neck(nn.Module):
         for project in self.extra_levels:
             x = project(x)
             maps.append(x)
-        masks = [_resize_mask(padding_mask, x.shape[-2:]) for x in maps]
-        # Counts of cells and angles: half precision has too few digits for them.
-        dtype = torch.promote_types(maps[0].dtype, torch.float32)
-        encodings = [
-            self.position(mask, dtype).to(x.dtype) + level
-            for mask, x, level in zip(masks, maps, self.level_embedding, strict=True)
-        ]
-        grid = TokenGrid(
-            level_shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
-            padding_mask=torch.cat([mask.flatten(1) for mask in masks], 1),
-            valid_ratios=torch.stack([_valid_ratio(mask, dtype) for mask in masks], 1),
-        )
-        return FeaturePyramid(
-            tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
-            position=torch.cat([encoding.flatten(1, 2) for encoding in encodings], 1),
-            grid=grid,
-        )
+        return _pyramid(maps, padding_mask, self.position, self.level_embedding)
+
+
+class SingleScaleNeck(nn.Module):
+    """One backbone map, projected to ``embed_dim`` and flattened (DETR, arXiv:2005.12872, 3.2).
+
+    Args:
+        in_channels: channels of the map, by its name.
+    """
+
+    def __init__(
+        self, in_channels: Mapping[str, int], embed_dim: int, position: SinePositionEncoding
+    ):
+        super().__init__()
+        if len(in_channels) != 1:
+            raise ValueError(
+                f"model.neck.in_channels: one scale needs one backbone map, not {list(in_channels)}"
+            )
+        self.in_channels = dict(in_channels)
+        self.position = position
+        (channels,) = in_channels.values()
+        self.projection = nn.Conv2d(channels, embed_dim, kernel_size=1)
+
+    def forward(self, features: Mapping[str, Tensor], padding_mask: Tensor) -> FeaturePyramid:
+        """Tokens of the one level; arguments as those of `Neck`."""
+        (name,) = self.in_channels
+        return _pyramid([self.projection(features[name])], padding_mask, self.position)
+
+
+def _pyramid(
+    maps: Sequence[Tensor],
+    padding_mask: Tensor,
+    position: SinePositionEncoding,
+    level_embedding: Tensor | None = None,
+) -> FeaturePyramid:
+    """Flatten maps (B, C, h, w); a level's embedding (V, C) belongs to its tokens' positions."""
+    masks = [_resize_mask(padding_mask, x.shape[-2:]) for x in maps]
+    # Counts of cells and angles: half precision has too few digits for them.
+    dtype = torch.promote_types(maps[0].dtype, torch.float32)
+    encodings = [position(mask, dtype).to(x.dtype) for mask, x in zip(masks, maps, strict=True)]
+    if level_embedding is not None:
+        encodings = [x + level for x, level in zip(encodings, level_embedding, strict=True)]
+    grid = TokenGrid(
+        level_shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
+        padding_mask=torch.cat([mask.flatten(1) for mask in masks], 1),
+        valid_ratios=torch.stack([_valid_ratio(mask, dtype) for mask in masks], 1),
+    )
+    return FeaturePyramid(
+        tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
+        position=torch.cat([encoding.flatten(1, 2) for encoding in encodings], 1),
+        grid=grid,
+    )
 
 
 def _resize_mask(padding_mask: Tensor, size: Sequence[int]) -> Tensor:

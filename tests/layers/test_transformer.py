@@ -142,6 +142,15 @@ def test_dropout_is_everywhere_the_same():
     assert self_attention(dropout=0.3).attention.dropout == 0.3
 
 
+def test_ffn_takes_another_activation():
+    module = randomise(FFN(CHANNELS, 12, activation=nn.PReLU()))
+    module.activation.weight.data.fill_(0.3)
+    x = random(2, QUERIES, CHANNELS)
+    hidden = module.linear1(x)
+    hidden = torch.where(hidden > 0, hidden, 0.3 * hidden)
+    torch.testing.assert_close(module(x), module.norm(x + module.linear2(hidden)))
+
+
 def test_mlp_has_relu_between_its_layers():
     module = randomise(MLP(3, 5, 2, num_layers=3))
     x = random(4, 3)

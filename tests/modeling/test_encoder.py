@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from ms_detr.layers import FFN, DeformableAttention, DeformableSublayer
+from ms_detr.layers import FFN, MLP, DeformableAttention, DeformableSublayer
 from ms_detr.modeling import Encoder, EncoderLayer
 from ms_detr.structures import FeaturePyramid
 
@@ -38,6 +38,25 @@ def test_equals_the_loop():
                 points=3,
             )
         np.testing.assert_allclose(memory.tokens[b].detach(), x, atol=1e-9)
+
+
+def test_scaled_positions():
+    """One scale for all layers, of every layer's input; the decoder sees positions without it."""
+    attention = DeformableSublayer(8, DeformableAttention(8, 2, num_levels=2, num_points=3))
+    scale = MLP(8, 8, 8, 2)
+    encoder = Encoder(EncoderLayer(attention, FFN(8, 12)), num_layers=2, position_scale=scale)
+    randomise(encoder, scale=0.4)
+    grid = make_grid(PADDINGS)
+    tokens, position = random(2, 16, 8, seed=1), random(2, 16, 8, seed=2)
+    memory = encoder(FeaturePyramid(tokens, position, grid))
+    assert memory.position is position
+    reference_points = grid.scale_to_levels(grid.centers(torch.float64))
+    for layer in encoder.layers:
+        tokens = layer(tokens, position * scale(tokens), reference_points, grid)
+    torch.testing.assert_close(memory.tokens, tokens)
+    bound = (6 / 16) ** 0.5
+    fresh = Encoder(EncoderLayer(attention, FFN(8, 12)), 1, MLP(8, 8, 8, 2)).position_scale
+    assert 0.8 * bound < fresh[0].weight.abs().max() <= bound
 
 
 def test_gradients_reach_tokens_and_positions():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ms_detr.layers import SinePositionEncoding
-from ms_detr.modeling import Neck
+from ms_detr.modeling import Neck, SingleScaleNeck
 
 from ..layers.reference import below, parameters, sine_position
 from ..layers.support import padded, random, randomise
@@ -98,6 +98,27 @@ def test_half_precision_counts_and_places_in_single(dtype):
 
 def test_no_more_levels_than_maps():
     assert run(make_neck(2).double()).grid.level_shapes == ((7, 10), (4, 5))
+
+
+def test_a_single_scale_equals_the_loop():
+    """A bare convolution, and no embedding of the level."""
+    neck = randomise(SingleScaleNeck({"coarse": 5}, DIM, SinePositionEncoding(DIM, 20.0, 0.0)))
+    params = parameters(neck)
+    out = run(neck)
+    assert out.grid.level_shapes == ((4, 5),)
+    for b, mask in enumerate(masks()):
+        x = reference.convolve(features()["coarse"][b].numpy(), below(params, "projection"), 1)
+        np.testing.assert_allclose(out.tokens[b].detach(), x.reshape(DIM, -1).T, atol=1e-9)
+        level = reference.resize_mask(mask, 4, 5)
+        inside = ~level.ravel()
+        assert (out.grid.padding_mask[b].numpy() == ~inside).all()
+        position = sine_position(level, DIM, 20.0, 0.0).reshape(-1, DIM)
+        np.testing.assert_allclose(out.position[b][inside], position[inside], atol=1e-5)
+
+
+def test_a_single_scale_is_one_map():
+    with pytest.raises(ValueError, match=r"one scale needs one backbone map, not .*fine.*coarse"):
+        SingleScaleNeck(CHANNELS, DIM, SinePositionEncoding(DIM))
 
 
 def test_start():

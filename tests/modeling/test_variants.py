@@ -27,6 +27,7 @@ from .test_decoder import CLASSES, CROSS_FIRST, DIM, HEADS, PADDINGS, POINTS, ma
 
 # Trainable parameters with 91 classes, without stem and res2, as published or computed from it.
 REFINED = 40_627_260 + 12 * (2 * 256 + 1) * 1024  # an FFN of 2048 instead of 1024
+BACKBONE, LINEAR, NORM, MLP = 23_232_512, 257 * 256, 2 * 256, 2 * 2048 * 256 + 2048 + 256
 COUNTS = {
     "ms_detr/ms_detr_a_r50_300q_12ep.py": 47_403_195,
     "ms_detr/ms_detr_pp_r50_300q_12ep.py": 53_648_025,
@@ -42,7 +43,21 @@ COUNTS = {
     - (300 * 512 + 2 * 257),
     # Published with the label embedding of contrastive denoising.
     "dino/dino_r50_4scale_12ep.py": 46_670_782 - 92 * 256,
+    # The backbone without stem and res2, its projection, both transformers, 300 queries and heads.
+    "conditional_detr/conditional_detr_r50_300q_50ep.py": BACKBONE
+    + 2049 * 256
+    + 6 * (4 * LINEAR + MLP + 2 * NORM)
+    + 6 * (12 * LINEAR + MLP + 3 * NORM)
+    + LINEAR  # of the first layer
+    + NORM
+    + 300 * 256
+    + (LINEAR + 2 * 257)  # reference points
+    + 2 * LINEAR  # scale of the spatial query
+    + (91 * 257 + 2 * LINEAR + 4 * 257),
 }
+COUNTS["conditional_detr/conditional_detr_dc5_r50_300q_50ep.py"] = COUNTS[
+    "conditional_detr/conditional_detr_r50_300q_50ep.py"
+]
 
 
 @pytest.mark.parametrize("config", COUNTS)

@@ -1,0 +1,33 @@
+"""DAB-DETR (arXiv:2201.12329): Conditional DETR with anchors that are refined and modulate."""
+
+from detectron2.config import LazyCall as L
+from torch import nn
+
+from ms_detr.layers import MLP
+from ms_detr.variants import DABInitializer
+
+from .conditional import conditional
+
+
+def dab(model, dilated=False):
+    """Change a two-stage model in place, and return it; see `detr`."""
+    model = conditional(model, dilated)
+    model.dropout = 0.0
+    model.neck.position.temperature = 20.0
+    model.encoder.position_scale = L(MLP)(
+        in_dim="${model.embed_dim}",
+        hidden_dim="${model.embed_dim}",
+        out_dim="${model.embed_dim}",
+        num_layers=2,
+    )
+    for layer in (model.encoder.layer, model.decoder.layer):
+        layer.ffn.activation = L(nn.PReLU)()
+    model.query_initializer._target_ = DABInitializer
+    model.query_initializer.fixed_centers = True
+    model.decoder.box_refinement = True
+    model.decoder.look_forward_twice = True
+    model.decoder.share_heads = True
+    model.decoder.epsilon = 1e-3
+    model.criterion.terms.o2o.losses["class"].weight = 1.0
+    model.postprocess.top_k = 300
+    return model

@@ -1,0 +1,117 @@
+"""Sublayers that attend to every token of the memory, and conditional attention.
+
+Conditional DETR: arXiv:2108.06152, section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .deformable_attention import check_heads
+from .transformer import LayerContext, Sublayer
+
+
+class DenseAttention(Sublayer):
+    """Multi-head attention from the queries to the memory, or from the tokens to themselves.
+
+    DETR, arXiv:2005.12872, appendix A.3; dropout also on the attention weights.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
+        super().__init__(embed_dim, dropout)
+        check_heads(embed_dim, num_heads)
+        self.attention = nn.MultiheadAttention(
+            embed_dim, num_heads, dropout=dropout, batch_first=True
+        )
+
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """(B, Q, C) -> (B, Q, C)."""
+        memory = context.memory
+        update, _ = self.attention(
+            x + context.position,
+            memory.tokens + memory.position,
+            memory.tokens,
+            key_padding_mask=memory.grid.padding_mask,
+            need_weights=False,
+        )
+        return self.add(x, update)
+
+
+class SplitAttention(Sublayer):
+    """What both conditional sublayers share: projections of their own for content and position."""
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float):
+        super().__init__(embed_dim, dropout)
+        check_heads(embed_dim, num_heads)
+        self.num_heads = num_heads
+        for name in ("content_query", "position_query", "content_key", "position_key", "value"):
+            self.add_module(name, nn.Linear(embed_dim, embed_dim))
+        self.output = nn.Linear(embed_dim, embed_dim)
+        nn.init.zeros_(self.output.bias)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, n, C) -> (B, heads, n, C / heads)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention weights on the values of all heads, joined and projected, (B, Q, C).
+
+        Args:
+            mask: True where a key may be seen.
+        """
+        dropout = self.dropout.p if self.training else 0.0
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return self.output(read.transpose(1, 2).flatten(2))
+
+
+class ConditionalSelfAttention(SplitAttention):
+    """Attention among the queries; content and position are projected apart, then added."""
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
+        super().__init__(embed_dim, num_heads, dropout)
+
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """(B, Q, C) -> (B, Q, C)."""
+        query = self.content_query(x) + self.position_query(context.position)
+        key = self.content_key(x) + self.position_key(context.position)
+        query, key, value = (self.split(part) for part in (query, key, self.value(x)))
+        return self.add(x, self.attend(query, key, value, mask=None))
+
+
+class ConditionalAttention(SplitAttention):
+    """Attention to the memory that compares contents and places apart.
+
+    In every head the query is a content part beside the spatial query, the key the token's content
+    beside its position.
+
+    Args:
+        first_layer: add the positions to the contents too, as the first layer does, whose queries
+            have no content yet.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, first_layer: bool = False
+    ):
+        super().__init__(embed_dim, num_heads, dropout)
+        self.first_query = nn.Linear(embed_dim, embed_dim) if first_layer else None
+
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """(B, Q, C) -> (B, Q, C)."""
+        memory = context.memory
+        query, key = self.content_query(x), self.content_key(memory.tokens)
+        place = self.position_key(memory.position)
+        if self.first_query is not None:
+            query, key = query + self.first_query(context.position), key + place
+        update = self.attend(
+            self.beside(query, self.position_query(context.spatial)),
+            self.beside(key, place),
+            self.split(self.value(memory.tokens)),
+            mask=~memory.grid.padding_mask[:, None, None],
+        )
+        return self.add(x, update)
+
+    def beside(self, content: Tensor, place: Tensor) -> Tensor:
+        """Two (B, n, C) -> (B, heads, n, 2 C / heads)."""
+        return torch.cat((self.split(content), self.split(place)), -1)
