@@ -56,6 +56,22 @@ def test_runs_the_operators_of_its_baseline(baseline, config):
     baseline.eval()
 
 
+@pytest.mark.parametrize(
+    ("mixed", "plain"),
+    [
+        ("dino_r50_4scale_12ep", "dino/dino_r50_4scale_12ep"),
+        ("dab_deformable_r50_300q_12ep", "dab_detr/dab_deformable_detr_r50_300q_12ep"),
+        ("dab_r50_300q_50ep", "dab_detr/dab_detr_r50_300q_50ep"),
+        ("conditional_r50_300q_50ep", "conditional_detr/conditional_detr_r50_300q_50ep"),
+        ("detr_r50_100q_50ep", "detr/detr_r50_100q_50ep"),
+    ],
+)
+def test_a_combination_runs_the_operators_of_its_method(mixed, plain):
+    configs = f"configs/ms_detr/ms_detr_{mixed}.py", f"configs/{plain}.py"
+    found, expected = (operators(make_model(*SMALLER, config=x).eval()) for x in configs)
+    assert found == expected
+
+
 def operators_of_training(model):
     model.train()
     images = [make_input(96, 128, labels=(1, 2), seed=1)]

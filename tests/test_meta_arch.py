@@ -320,9 +320,9 @@ def test_variants_of_the_paper_are_overrides(variant):
         assert parameter.grad is not None, name
 
 
-def places(key):
+def places(key, config=SMALL):
     """Where below the model a config has `key`."""
-    cfg = load(ROOT / SMALL)
+    cfg = load(ROOT / config)
 
     def walk(node, prefix):
         for name, child in node.items_ex(resolve=False):

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from matplotlib import colormaps
 from omegaconf import DictConfig
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..layers import DeformableAttention, DeformableSublayer
 from ..meta_arch import MSDETR
@@ -32,7 +32,16 @@ def draw_sampling(
 
     Returns:
         The files.
+
+    Raises:
+        ValueError: for a model without deformable cross-attention, or a query that is not there.
     """
+    kinds = {type(module).__name__ for module in _cross_attentions(model)}
+    if kinds != {DeformableSublayer.__name__}:
+        raise ValueError(
+            "sampling points are of deformable cross-attention; this model has "
+            f"{' and '.join(sorted(kinds))}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     chosen, mapper = choose(loader, model.num_classes, count)
     metadata = MetadataCatalog.get(loader.dataset.name)
@@ -58,6 +67,11 @@ def draw_sampling(
     return files
 
 
+def _cross_attentions(model: MSDETR) -> list[nn.Module]:
+    layers = (cast(DecoderLayer, layer) for layer in model.decoder.layers)
+    return [layer.sublayers[CROSS_ATTENTION] for layer in layers]
+
+
 def _record_calls(model: MSDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, Tensor]:
     """Run the model on one image and watch its cross-attention.
 
@@ -72,11 +86,9 @@ def _record_calls(model: MSDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, 
         locations, weights = module.samples(*arguments)
         calls.append((arguments[1][0, :, 0], locations[0], weights[0]))
 
-    layers = (cast(DecoderLayer, layer) for layer in model.decoder.layers)
-    modules = [layer.sublayers[CROSS_ATTENTION] for layer in layers]
     handles = [
         cast(DeformableSublayer, module).attention.register_forward_pre_hook(watch)
-        for module in modules
+        for module in _cross_attentions(model)
     ]
     try:
         with evaluating(model):

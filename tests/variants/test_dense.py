@@ -9,12 +9,14 @@ from ms_detr.config import load
 from ms_detr.layers import MLP, ConditionalAttention, ConditionalSelfAttention
 from ms_detr.variants import ConditionalInitializer, DABInitializer, PositionInitializer
 from ms_detr.variants.dab import ModulatedQuery
+from ms_detr.visualization import draw_sampling
 
 from ..layers.reference import below, parameters, sigmoid, sine_embedding
 from ..layers.support import make_memory, padded, random, randomise
 from ..layers.test_query_position import mlp
 from ..modeling.support import ROOT, make_batch, make_model
 from ..test_configs import SMALLER
+from ..test_meta_arch import OTHER, places
 
 DIM, QUERIES = 8, 5
 PADDINGS = [[padded(3, 4, 3, 4)], [padded(3, 4, 2, 3)]]
@@ -119,6 +121,27 @@ def test_layers_share_what_they_share():
     assert len([name for name in names if name.startswith("decoder.box_heads")]) == 6
     activations = [name for name in names if name.endswith("ffn.activation.weight")]
     assert len(activations) == 12
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "path"),
+    [
+        (config, key, path)
+        for config in (DETR, DAB)
+        for key in OTHER
+        for path in places(key, config)
+    ],
+)
+def test_a_part_that_differs_from_the_models_key(config, key, path):
+    with pytest.raises(ValueError, match=rf"model\.{key}\b"), torch.device("meta"):
+        instantiate(load(ROOT / config, [f"{path}={OTHER[key]}"]).model)
+
+
+def test_sampling_points_need_deformable_attention(tmp_path):
+    with torch.device("meta"):
+        model = instantiate(load(ROOT / DAB).model)
+    with pytest.raises(ValueError, match=r"deformable cross-attention.* has ConditionalAttention"):
+        draw_sampling(model, None, tmp_path)
 
 
 @pytest.mark.parametrize("config", [DETR, CONDITIONAL, DAB])

@@ -10,10 +10,7 @@ from .deformable_detr import box_head, class_head, losses
 
 
 def dino(model):
-    """Change a two-stage model in place, and return it.
-
-    TODO(owner): contrastive denoising, a query group, is added here.
-    """
+    """Change a two-stage model in place, and return it."""
     model.dropout = 0.0
     model.num_queries = 900
     model.neck.position.temperature = 20.0
@@ -38,4 +35,5 @@ def dino(model):
         weight=1.0,
     )
     model.postprocess.top_k = 300
+    # Contrastive denoising, a query group and its term, belongs here.
     return model
