@@ -1,13 +1,12 @@
 """The demo's MS-DETR with instance masks."""
 
 from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, train
-from ..common.models.masks import dot_product, with_masks
+from ..common.demo import lr_multiplier, optimizer, shrink, small_masks, train
 from ..common.models.ms_detr import model
 
 model = shrink(model)
 model.criterion.terms.o2o.losses["class"].weight = 2.0
 model.criterion.terms.o2m.weight = 0.5
-model = with_masks(model, dot_product(stem=24), num_points=1024)
+model = small_masks(model)
 dataloader.masks = True
 train.output_dir = "output/demo/ms_detr_masks"

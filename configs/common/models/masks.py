@@ -23,21 +23,22 @@ def attention(stride=2, **in_channels):
     )
 
 
-def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, num_points=12544):
+def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, weight=5.0, num_points=12544):
     """Add masks to a model in place, and return it; weights and costs of Mask DINO.
 
     Args:
         branch: what predicts masks; by dot product if None.
         terms: names of the terms that supervise masks.
         mask_cost: match the one-to-one term on masks as well.
+        weight: of both losses and both costs.
         num_points: at which masks are compared.
     """
     model.masks = branch or dot_product()
     model.backbone.out_features = sorted({*model.masks.in_channels, *model.neck.in_channels})
     for name in terms:
         term = model.criterion.terms[name]
-        term.losses.mask = L(MaskLoss)(weight=5.0)
-        term.losses.dice = L(DiceLoss)(weight=5.0)
+        term.losses.mask = L(MaskLoss)(weight=weight)
+        term.losses.dice = L(DiceLoss)(weight=weight)
         term.mask_points = L(MaskPoints)(num_points=num_points, oversample=3.0, importance=0.75)
     if mask_cost:
         costs = model.criterion.terms.o2o.assigner
@@ -45,8 +46,8 @@ def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, num_points=12
             class_cost=costs.class_cost,
             l1_cost=costs.l1_cost,
             giou_cost=costs.giou_cost,
-            mask_cost=5.0,
-            dice_cost=5.0,
+            mask_cost=weight,
+            dice_cost=weight,
             num_points=num_points,
         )
     return model
