@@ -138,6 +138,53 @@ def test_one_override_makes_a_run_longer(config, override, epochs, drop):
     assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-5])
 
 
+@pytest.mark.parametrize(
+    ("config", "epochs", "drop"),
+    [
+        ("dino/dino_r50_4scale_12ep", 12, 11),
+        ("dab_detr/dab_deformable_detr_r50_300q_50ep", 50, 40),
+        ("dab_detr/dab_detr_r50_300q_50ep", 50, 40),
+        ("conditional_detr/conditional_detr_r50_300q_50ep", 50, 40),
+    ],
+)
+def test_recipe_of_two_rates(config, epochs, drop):
+    """Conditional DETR, DAB-DETR and DINO: half of Deformable DETR's rate, no third one."""
+    cfg = load(ROOT / "configs" / f"{config}.py")
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (1e-4, 1e-4)
+    assert dict(cfg.optimizer.params.lr_factors) == {"backbone": 0.1}
+    assert (cfg.train.epochs, cfg.train.clip_grad_norm) == (epochs, 0.1)
+    schedule = instantiate(cfg.lr_multiplier)
+    assert schedule((drop - 0.01) / epochs) == 1
+    assert schedule(drop / epochs) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("config", "values"),
+    [  # queries, top k, dropout, epsilon, temperature, offset, class weight
+        ("dino/dino_r50_4scale_12ep", (900, 300, 0.0, 1e-3, 20, 0, 1)),
+        ("dab_detr/dab_deformable_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 10000, -0.5, 1)),
+        ("dab_detr/dab_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 20, 0, 1)),
+        ("conditional_detr/conditional_detr_r50_300q_50ep", (300, 100, 0.1, 1e-5, 10000, 0, 2)),
+        ("detr/detr_r50_100q_50ep", (100, 100, 0.1, 1e-5, 10000, 0, 2)),
+    ],
+)
+def test_what_sets_the_methods_apart(config, values):
+    model = load(ROOT / "configs" / f"{config}.py").model
+    position = model.neck.position
+    assert values == (
+        model.num_queries,
+        model.postprocess.top_k,
+        model.dropout,
+        model.decoder.epsilon,
+        position.temperature,
+        position.offset,
+        model.criterion.terms.o2o.losses["class"].weight,
+    )
+    assert model.feedforward_dim == 2048
+    costs = [model.criterion.terms.o2o.assigner[f"{x}_cost"] for x in ("class", "l1", "giou")]
+    assert costs == [2, 5, 2]
+
+
 def test_the_baseline_is_the_one_of_the_design():
     model = load(ROOT / BASELINE).model
     assert list(model.decoder.layer.order) == ["self_attention", "cross_attention", "ffn"]
