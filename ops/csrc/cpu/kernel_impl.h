@@ -316,8 +316,8 @@ MS_DETR_INLINE void prefetch(const Head<T, IntOf<T>>& head, const Plan<T>* plans
   }
 }
 
-// Lane i of v in all lanes. From a register, where AVX has one instruction for it: gathering is bound
-// by loads.
+// Lane i of v in all lanes. From a register, where AVX has one instruction for it: gathering is
+// bound by loads.
 template <typename T>
 MS_DETR_INLINE V<T> lane(const T* p, [[maybe_unused]] V<T> v, [[maybe_unused]] I<T> i) {
 #if MS_DETR_VECTOR_BYTES >= 32 && !defined(__clang__)
