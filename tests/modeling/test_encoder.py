@@ -50,7 +50,7 @@ def test_scaled_positions():
     tokens, position = random(2, 16, 8, seed=1), random(2, 16, 8, seed=2)
     memory = encoder(FeaturePyramid(tokens, position, grid))
     assert memory.position is position
-    reference_points = grid.scale_to_levels(grid.centers(torch.float64))
+    reference_points = grid.scale_to_levels(grid.centers())
     for layer in encoder.layers:
         tokens = layer(tokens, position * scale(tokens), reference_points, grid)
     torch.testing.assert_close(memory.tokens, tokens)
