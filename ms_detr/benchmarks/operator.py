@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ops import deformable_attention, fused_deformable_attention, reference, status
-from . import im2col
+from . import im2col, usual_operator
 from .inputs import CASES, LEVEL_SHAPES, Inputs, make_inputs
 from .limits import interleaved, measure_limits, measure_peak, measure_retained
 
@@ -50,6 +50,7 @@ class Entry:
 GIVEN = ("value", "locations", "weights")
 OF_LAYER = ("value", "offsets", "logits")
 ENTRIES = {
+    "usual formulation": Entry(usual_operator.deformable_attention, deformable_attention, GIVEN),
     "operator": Entry(reference.deformable_attention, deformable_attention, GIVEN),
     "fused": Entry(reference.fused_deformable_attention, fused_deformable_attention, OF_LAYER),
     # What the fused front end is worth: against softmax and locations by torch in front.
