@@ -3,8 +3,11 @@
 from .assigners import (
     AnchorHungarianAssigner,
     Assigner,
+    GroupedHungarianAssigner,
     HungarianAssigner,
+    KnownAssigner,
     MaskHungarianAssigner,
+    RepeatedHungarianAssigner,
 )
 from .criterion import Criterion, Terms
 from .losses import DiceLoss, FocalLoss, GIoULoss, L1Loss, Loss, Losses, MaskLoss
@@ -19,7 +22,9 @@ __all__ = [
     "DiceLoss",
     "FocalLoss",
     "GIoULoss",
+    "GroupedHungarianAssigner",
     "HungarianAssigner",
+    "KnownAssigner",
     "L1Loss",
     "Loss",
     "Losses",
@@ -31,6 +36,7 @@ __all__ = [
     "OneToManyAssigner",
     "PaperTopK",
     "ReleasedTopK",
+    "RepeatedHungarianAssigner",
     "SupervisionTerm",
     "Terms",
 ]

@@ -51,7 +51,8 @@ class SupervisionTerm:
         """Weighted scalar losses, named ``loss_{name}/{layer}`` (without layer where unlayered).
 
         Args:
-            num_objects: scalar, objects of the whole batch per process; divides every loss.
+            num_objects: scalar, objects of the whole batch per process; times the assignment's
+                copies it divides every loss.
         """
         matches = match(predictions, targets, assignment)
         if self.mask_points is not None:
@@ -59,8 +60,9 @@ class SupervisionTerm:
             matches = replace(matches, masks=masks)
         result = {}
         layers = len(predictions.logits)
+        pairs = num_objects * assignment.copies
         for name, loss in self.losses.items():
-            values = self.weight * loss.weight * loss(matches) / num_objects
+            values = self.weight * loss.weight * loss(matches) / pairs
             for layer, value in enumerate(values.unbind(), start=layers - len(values)):
                 result[f"loss_{name}/{layer}" if predictions.layered else f"loss_{name}"] = value
         return result
