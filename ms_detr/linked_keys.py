@@ -9,7 +9,8 @@ from torch import nn
 
 from .layers import FFN, DeformableAttention, SinePositionEncoding
 from .layers.transformer import Sublayer
-from .modeling import BoxHead, ClassHead, Neck, QueryInitializer
+from .modeling import BoxHead, ClassHead, Groups, Neck, QueryInitializer
+from .variants.denoising import DenoisingGroup
 
 LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
     (QueryInitializer, "num_queries", lambda part: part.num_queries),
@@ -20,6 +21,8 @@ LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
     (DeformableAttention, "embed_dim", lambda part: part.value_proj.in_features),
     (ClassHead, "embed_dim", lambda part: part.in_features),
     (BoxHead, "embed_dim", lambda part: part[0].in_features),
+    (DenoisingGroup, "embed_dim", lambda part: part.embed_dim),
+    (DenoisingGroup, "num_classes", lambda part: part.embedding.num_embeddings),
     (ClassHead, "num_classes", lambda part: part.out_features),
     (nn.MultiheadAttention, "num_heads", lambda part: part.num_heads),
     (DeformableAttention, "num_heads", lambda part: part.num_heads),
@@ -46,4 +49,22 @@ def check_backbone(part: str, wanted: Mapping[str, int], offered: Mapping[str, i
             raise ValueError(
                 f"{part}.in_channels wants {channels} channels of '{name}', "
                 f"the backbone offers {dict(offered)}"
+            )
+
+
+def check_groups(groups: Groups, initializer: QueryInitializer) -> None:
+    """Raise ValueError if the query initialiser doesn't make what the groups take."""
+    wanted = sum(groups.rows.values())
+    if initializer.extra_queries != wanted:
+        raise ValueError(
+            "model.query_initializer.extra_queries adds up to "
+            f"{initializer.extra_queries}, but the groups in model.groups take {groups.rows}: "
+            f"let it add up to {wanted}"
+        )
+    for name, group in groups.items():
+        if group.needs_boxes and initializer.reference_size != 4:
+            raise ValueError(
+                f"model.groups.{name} makes queries from boxes, but the references of "
+                "model.query_initializer are points: take one whose references are boxes, such as "
+                "TwoStageInitializer"
             )
