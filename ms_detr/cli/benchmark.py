@@ -1,4 +1,4 @@
-"""Measure the speed of training steps, of the compiled operator, of matching and losses."""
+"""Measure training steps, the compiled operator, matching and losses, attention in groups."""
 
 import argparse
 import json
@@ -33,7 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     criterion.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
     criterion.add_argument("--threads", type=int, default=None, help="CPU threads")
     criterion.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    for parser_of, function in ((step, _step), (op, _operator), (criterion, _criterion)):
+    groups = what.add_parser("groups", help="self-attention by blocks against one dense mask")
+    groups.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    groups.add_argument("--batch", type=int, default=2)
+    groups.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
+    groups.add_argument("--threads", type=int, default=None, help="CPU threads")
+    groups.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    for parser_of, function in (
+        (step, _step),
+        (op, _operator),
+        (criterion, _criterion),
+        (groups, _groups),
+    ):
         parser_of.set_defaults(measure=function)
 
 
@@ -54,6 +65,20 @@ def _criterion(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     formats = ("", "", "", "", ".2f", ".2f", ".2f", ".0e", "")
+    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
+    return 0
+
+
+def _groups(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ms_detr.benchmarks.groups import compare_groups
+
+    rows = compare_groups(args.device, args.batch, args.rounds, args.threads)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    formats = ("", "", ".1f", ".1f", ".2f", ".0f", ".0f", ".0f", ".0f", ".0e")
     print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
     return 0
 
