@@ -22,7 +22,7 @@ COCO_ROWS = 91
 H_DETR_EXTRA = 1500
 
 # Where contrastive denoising keeps its embedding of labels.
-DENOISING_LABELS = "query_groups.denoising.labels.weight"
+DENOISING_LABELS = "groups.denoising.embedding.weight"
 POSITION_MLP = "transformer.decoder.ref_point_head"
 
 # Parts of names that are the same on both sides.
@@ -335,5 +335,6 @@ def _coco_rows(state: State, objectness: bool) -> dict[str, Tensor]:
             first = objectness and not name.startswith("decoder.")
             result[name] = tensor[torch.tensor(range(len(COCO_IDS)) if first else COCO_IDS)]
     if DENOISING_LABELS in state:
-        result[DENOISING_LABELS] = state[DENOISING_LABELS][torch.tensor(COCO_IDS)]
+        rows = torch.tensor([*COCO_IDS, COCO_ROWS])  # the last one stands for no class
+        result[DENOISING_LABELS] = state[DENOISING_LABELS][rows]
     return result

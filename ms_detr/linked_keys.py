@@ -10,7 +10,8 @@ from torch import nn
 from .layers import FFN, DeformableAttention, SinePositionEncoding
 from .layers.dense_attention import SplitAttention
 from .layers.transformer import Sublayer
-from .modeling import BoxHead, ClassHead, Neck, QueryInitializer, SingleScaleNeck
+from .modeling import BoxHead, ClassHead, Groups, Neck, QueryInitializer, SingleScaleNeck
+from .variants.denoising import DenoisingGroup
 
 LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
     (QueryInitializer, "num_queries", lambda part: part.num_queries),
@@ -22,6 +23,8 @@ LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
     (DeformableAttention, "embed_dim", lambda part: part.value_proj.in_features),
     (ClassHead, "embed_dim", lambda part: part.in_features),
     (BoxHead, "embed_dim", lambda part: part[0].in_features),
+    (DenoisingGroup, "embed_dim", lambda part: part.embed_dim),
+    (DenoisingGroup, "num_classes", lambda part: part.num_classes),
     (ClassHead, "num_classes", lambda part: part.out_features),
     (nn.MultiheadAttention, "num_heads", lambda part: part.num_heads),
     (SplitAttention, "num_heads", lambda part: part.num_heads),
@@ -63,3 +66,21 @@ def check_fine_to_coarse(strides: Mapping[str, int]) -> None:
         raise ValueError(
             f"model.neck.in_channels must name maps from fine to coarse, got {dict(strides)}"
         )
+
+
+def check_groups(groups: Groups, initializer: QueryInitializer) -> None:
+    """Raise ValueError if the query initialiser doesn't make what the groups take."""
+    wanted = sum(groups.rows.values())
+    if initializer.extra_queries != wanted:
+        raise ValueError(
+            "model.query_initializer.extra_queries adds up to "
+            f"{initializer.extra_queries}, but the groups in model.groups take {groups.rows}: "
+            f"let it add up to {wanted}"
+        )
+    for name, group in groups.items():
+        if group.needs_boxes and initializer.reference_size != 4:
+            raise ValueError(
+                f"model.groups.{name} makes queries from boxes, but the references of "
+                "model.query_initializer are points: take one whose references are boxes, such as "
+                "TwoStageInitializer"
+            )

@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers.boxes import xyxy_to_cxcywh
-from .linked_keys import check_backbone, check_fine_to_coarse, check_linked_keys
+from .linked_keys import (
+    check_backbone,
+    check_fine_to_coarse,
+    check_groups,
+    check_linked_keys,
+)
 from .modeling import (
     Decoder,
     Detections,
     Encoder,
+    Groups,
     MaskBranch,
     Neck,
     Postprocess,
@@ -54,6 +60,7 @@ class MSDETR(nn.Module):
         criterion: Criterion,
         postprocess: Postprocess,
         masks: MaskBranch | None = None,
+        groups: Groups | None = None,
         num_classes: int,
         num_queries: int,
         embed_dim: int,
@@ -72,12 +79,18 @@ class MSDETR(nn.Module):
         self.criterion = criterion
         self.postprocess = postprocess
         self.masks = masks
+        self.groups = groups if groups is not None else Groups()
         self.num_classes = num_classes
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             if len(values) != 3:
                 raise ValueError(f"model.{name} has a value a channel, got {list(values)}")
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
-        _check_sources(criterion, decoder.sources, query_initializer.sources | {OUTPUT})
+        check_groups(self.groups, query_initializer)
+        _check_sources(
+            criterion,
+            decoder.sources | {f"{group}.{x}" for group in self.groups for x in decoder.sources},
+            query_initializer.sources | {OUTPUT} | {f"{group}.{OUTPUT}" for group in self.groups},
+        )
         decoder.remove_unused_taps(criterion.sources)
         maps = backbone.output_shape()
         offered = {name: shape.channels for name, shape in maps.items()}
@@ -156,7 +169,13 @@ class MSDETR(nn.Module):
         features = self.backbone(images)
         memory = self.encoder(self.neck(features, padding_mask))
         queries, proposals = self.query_initializer(memory, supervised)
-        predictions = self.decoder(queries, memory, supervised)
+        if supervised:
+            count = self.query_initializer.num_queries
+            queries, groups = self.groups(queries, count, targets)
+            wanted = self.criterion.sources
+            predictions = self.decoder(queries, memory, supervised, groups, wanted)
+        else:
+            predictions = self.decoder(queries, memory, supervised)
         if self.masks is not None:
             predictions = self.masks(features, memory, predictions)
         return Predictions({**proposals, **predictions})
@@ -241,11 +260,12 @@ def _check_sources(criterion: Criterion, offered: frozenset[str], required: froz
         if term.source not in offered | required:
             raise ValueError(
                 f"model.criterion.terms.{name}.source is '{term.source}', but this model predicts "
-                f"{sorted(offered | required)}; a tap in model.decoder.layer.taps adds one"
+                f"{sorted(offered | required)}; a tap in model.decoder.layer.taps or a group in "
+                "model.groups adds one"
             )
     untrained = required - criterion.sources
     if untrained:
         raise ValueError(
             f"no term in model.criterion.terms has the source {sorted(untrained)}: what inference "
-            "needs there would not be trained"
+            "needs there, or a group's queries, would not be trained"
         )

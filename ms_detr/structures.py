@@ -23,6 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -117,13 +118,74 @@ class Queries:
         content: (B, Q, C).
         position: (B, Q, C), or a function that the decoder calls in every layer.
         reference: (B, Q, 4) boxes or (B, Q, 2) points; either may be learned.
+        position_of: the position (B, n, C) of any boxes (B, n, 4), where ``position`` is a tensor
+            and comes from the references; None where nothing can say it.
         spatial: makes the spatial part (B, Q, C) of what conditional attention asks for, if any.
     """
 
     content: Tensor
     position: Tensor | PositionFunction
     reference: Tensor
+    position_of: Callable[[Tensor], Tensor] | None = None
     spatial: PositionFunction | None = None
+
+    @property
+    def count(self) -> int:
+        """Q."""
+        return self.content.shape[1]
+
+    def part(self, start: int, stop: int) -> Queries:
+        """The queries from ``start`` to ``stop``, as many of them as there are."""
+        position = self.position
+        if isinstance(position, Tensor):
+            position = position[:, start:stop]
+        content, reference = self.content[:, start:stop], self.reference[:, start:stop]
+        return replace(self, content=content, position=position, reference=reference)
+
+    def at(self, content: Tensor, reference: Tensor) -> Queries:
+        """Other queries, content (B, n, C) at boxes (B, n, 4), positioned as these are.
+
+        Raises:
+            ValueError: if these can't tell the position of a box.
+        """
+        if not isinstance(self.position, Tensor):
+            return replace(self, content=content, reference=reference)
+        if self.position_of is None or self.reference.shape[-1] != 4:
+            raise ValueError(
+                "queries with learned positions or points as references can't tell the position "
+                "of a box: denoising needs a query initialiser whose references are boxes"
+            )
+        position = self.position_of(reference)
+        return replace(self, content=content, position=position, reference=reference)
+
+    def join(self, others: Sequence[Queries]) -> Queries:
+        """These queries and then the others, which are parts of the same or placed by `at`."""
+        every = (self, *others)
+        position = self.position
+        if isinstance(position, Tensor):
+            position = torch.cat([cast(Tensor, x.position) for x in every], 1)
+        content = torch.cat([x.content for x in every], 1)
+        reference = torch.cat([x.reference for x in every], 1)
+        return replace(self, content=content, position=position, reference=reference)
+
+
+@dataclass(frozen=True)
+class GroupQueries:
+    """Queries that a group adds in training; no other query sees them in self-attention.
+
+    Attributes:
+        queries: of the group.
+        blocks: sizes of the blocks of consecutive queries that do not see each other.
+        sees_primary: whether they see the primary queries.
+        assignment: the objects that they learn, if known, for one layer that stands for all.
+        padding: (B, Q) bool, True for queries that stand for nothing and cost nothing.
+    """
+
+    queries: Queries
+    blocks: tuple[int, ...]
+    sees_primary: bool = False
+    assignment: Assignment | None = None
+    padding: Tensor | None = None
 
 
 class QueryMasks(ABC):
@@ -163,6 +225,8 @@ class PredictionSet:
         layered: False where there is but one layer by nature, as for the encoder's proposals.
         states: (L, B, Q, C) or None; the decoder's queries that the predictions were made of.
         masks: None where the model has no mask branch.
+        blocks: sizes of the blocks of queries that are matched apart; None: all are one.
+        assignment: what the queries learn, where it is known, for one layer that stands for all.
     """
 
     logits: Tensor
@@ -171,6 +235,8 @@ class PredictionSet:
     layered: bool = True
     states: Tensor | None = None
     masks: QueryMasks | None = None
+    blocks: tuple[int, ...] | None = None
+    assignment: Assignment | None = None
 
     def at_least_single(self) -> PredictionSet:
         """The same with logits and boxes as :func:`at_least_single` has them."""
@@ -297,12 +363,14 @@ class Assignment:
         labels: (B, G) int64, the class that each object stands for.
         score: (L, B, G, T) or None. Where several objects hold one query, the object of the
             highest score gives the class (ties: the lower object); None means no query is shared.
+        copies: how many times every object is learnt; divides the losses.
     """
 
     query: Tensor
     valid: Tensor
     labels: Tensor
     score: Tensor | None = None
+    copies: int = 1
 
     def owners(self, num_queries: int) -> Tensor:
         """The object that has each query, (L, B, Q) int64; G for none."""

@@ -69,13 +69,12 @@ def test_every_tensor_finds_its_place_and_the_way_back(name):
 
 
 def test_dino():
-    """And the way back; the embedding of labels belongs to training."""
+    """And the way back."""
     state = published.dino()
     converted = convert_state_dict(state, "dino")
     back = revert_state_dict(converted, "dino")
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], state[key]) for key in state)
-    assert torch.equal(converted.pop(DENOISING_LABELS), state["label_enc.weight"])
     model = make_model("dino/dino_r50_4scale_12ep", 91)
     load_strictly(model, converted, "dino")
     start = model.query_initializer
@@ -86,6 +85,7 @@ def test_dino():
         (start.position.mlp[2].bias, "transformer.decoder.ref_point_head.layers.1.bias"),
         (model.decoder.output_norm.weight, "transformer.decoder.norm.weight"),
         (model.decoder.box_heads[3][2].bias, "bbox_embed.3.layers.1.bias"),
+        (model.groups["denoising"].embedding.weight, "label_enc.weight"),
     ):
         assert torch.equal(ours, state[theirs]), theirs
 
@@ -97,9 +97,10 @@ def test_coco_rows_of_dino():
     for ours, theirs in (
         ("decoder.class_heads.1.weight", "class_embed.1.weight"),
         ("query_initializer.class_head.weight", "transformer.enc_out_class_embed.weight"),
-        (DENOISING_LABELS, "label_enc.weight"),
     ):
         assert torch.equal(converted[ours], state[theirs][torch.tensor(COCO_IDS)])
+    rows = torch.tensor([*COCO_IDS, 91])  # the last one stands for no class
+    assert torch.equal(converted[DENOISING_LABELS], state["label_enc.weight"][rows])
 
 
 @pytest.mark.parametrize("refined", [True, False])

@@ -1,4 +1,4 @@
-"""Measure the speed of training steps, of the compiled operator, of matching and losses."""
+"""Measure training steps, the compiled operator, matching and losses, attention in groups."""
 
 import argparse
 import json
@@ -42,7 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     masks.add_argument("--size", type=int, default=1024, help="pixels of the image's side")
     masks.add_argument("--threads", type=int, default=None, help="CPU threads")
     masks.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    measures = {step: _step, op: _operator, criterion: _criterion, masks: _masks}
+    groups = what.add_parser(
+        "groups", parents=[shared, device], help="self-attention by blocks against one dense mask"
+    )
+    groups.add_argument("--batch", type=int, default=2)
+    measures = {
+        step: _step,
+        op: _operator,
+        criterion: _criterion,
+        masks: _masks,
+        groups: _groups,
+    }
     for parser_of, function in measures.items():
         parser_of.set_defaults(measure=function)
 
@@ -64,6 +74,20 @@ def _criterion(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     formats = ("", "", "", "", ".2f", ".2f", ".2f", ".0e", "", "")
+    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
+    return 0
+
+
+def _groups(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ms_detr.benchmarks.groups import compare_groups
+
+    rows = compare_groups(args.device, args.batch, args.rounds, args.threads)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    formats = ("", "", ".1f", ".1f", ".2f", ".0f", ".0f", ".0f", ".0f", ".0e")
     print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
     return 0
 

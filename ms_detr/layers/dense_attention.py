@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import attend
 from .deformable_attention import check_heads
 from .transformer import LayerContext, Sublayer
 
@@ -77,7 +78,9 @@ class ConditionalSelfAttention(SplitAttention):
         query = self.content_query(x) + self.position_query(context.position)
         key = self.content_key(x) + self.position_key(context.position)
         query, key, value = (self.split(part) for part in (query, key, self.value(x)))
-        return self.add(x, self.attend(query, key, value, mask=None))
+        dropout = self.dropout.p if self.training else 0.0
+        read = attend(query, key, value, context.visibility, dropout)
+        return self.add(x, self.output(read.transpose(1, 2).flatten(2)))
 
 
 class ConditionalAttention(SplitAttention):

@@ -7,8 +7,10 @@ import itertools
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..structures import Memory
+from .attention import Visibility, attend
 from .deformable_attention import DeformableAttention, check_heads
 
 
@@ -20,12 +22,14 @@ class LayerContext:
         position: (B, Q, C), added to queries and keys.
         reference: (B, Q, V, 2 or 4), the queries' references on every level.
         memory: the encoded image.
+        visibility: which queries see which; None: all see all.
         spatial: (B, Q, C) or None; see :class:`Queries`.
     """
 
     position: Tensor
     reference: Tensor
     memory: Memory
+    visibility: Visibility | None = None
     spatial: Tensor | None = None
 
 
@@ -43,7 +47,11 @@ class Sublayer(nn.Module):
 
 
 class SelfAttention(Sublayer):
-    """Multi-head attention among the queries; dropout also on the attention weights."""
+    """Multi-head attention among the queries; dropout also on the attention weights.
+
+    The parameters are those of ``nn.MultiheadAttention``; blocks of queries that do not see each
+    other attend apart.
+    """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
         super().__init__(embed_dim, dropout)
@@ -54,8 +62,17 @@ class SelfAttention(Sublayer):
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
-        query = x + context.position
-        return self.add(x, self.attention(query, query, x, need_weights=False)[0])
+        attention, dim = self.attention, x.shape[-1]
+        weight, bias = attention.in_proj_weight, attention.in_proj_bias
+        queries_and_keys = F.linear(x + context.position, weight[: 2 * dim], bias[: 2 * dim])
+        values = F.linear(x, weight[2 * dim :], bias[2 * dim :])
+        query, key, value = (
+            part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+            for part in (*queries_and_keys.chunk(2, 2), values)
+        )
+        dropout = attention.dropout if self.training else 0.0
+        update = attend(query, key, value, context.visibility, dropout).transpose(1, 2).flatten(2)
+        return self.add(x, attention.out_proj(update))
 
 
 class DeformableSublayer(Sublayer):

@@ -3,6 +3,7 @@
 from .decoder import Decoder
 from .decoder_layer import DecoderLayer, Tap, Taps
 from .encoder import Encoder, EncoderLayer
+from .groups import Groups, QueryGroup
 from .heads import BoxHead, ClassHead, Heads, TapHeads
 from .masks import AttentionBranch, DotProductBranch, MaskBranch
 from .neck import Neck, SingleScaleNeck
@@ -24,12 +25,14 @@ __all__ = [
     "DotProductBranch",
     "Encoder",
     "EncoderLayer",
+    "Groups",
     "Heads",
     "LearnedInitializer",
     "MaskBranch",
     "Neck",
     "Postprocess",
     "ProposalInitializer",
+    "QueryGroup",
     "QueryInitializer",
     "SingleScaleNeck",
     "Tap",

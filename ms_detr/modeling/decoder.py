@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -11,8 +12,16 @@ from torch import Tensor, nn
 
 from ..layers.boxes import refine
 from ..layers.transformer import LayerContext, stack
-from ..structures import Memory, PositionFunction, Predictions, PredictionSet, Queries
+from ..structures import (
+    GroupQueries,
+    Memory,
+    PositionFunction,
+    Predictions,
+    PredictionSet,
+    Queries,
+)
 from .decoder_layer import DecoderLayer
+from .groups import join, split
 from .heads import BoxHead, ClassHead, TapHeads
 
 OUTPUT = "decoder"
@@ -94,13 +103,17 @@ class Decoder(nn.Module):
         """Names of the predictions that this decoder can make."""
         return frozenset({OUTPUT} | {f"{OUTPUT}.{tap}" for tap in self.layers[0].taps})
 
-    def remove_unused_taps(self, wanted: Iterable[str]) -> None:
-        """Delete the taps whose predictions are not among the ``wanted`` sources.
+    def remove_unused_taps(self, wanted: Collection[str]) -> None:
+        """Delete the taps whose predictions, a group's included, are not ``wanted`` sources.
 
         Called once, when a model is put together: a parameter that no loss reaches would stop
         distributed training.
         """
-        unused = [name for name in self.layers[0].taps if f"{OUTPUT}.{name}" not in wanted]
+        unused = [
+            name
+            for name in self.layers[0].taps
+            if not any(f".{source}".endswith(f".{OUTPUT}.{name}") for source in wanted)
+        ]
         for name in unused:
             for layer in self.layers:
                 del layer.taps[name]
@@ -108,17 +121,35 @@ class Decoder(nn.Module):
                 if name in heads:
                     del heads[name]
 
-    def forward(self, queries: Queries, memory: Memory, supervised: bool) -> Predictions:
+    def forward(
+        self,
+        queries: Queries,
+        memory: Memory,
+        supervised: bool,
+        groups: Mapping[str, GroupQueries] = MappingProxyType({}),
+        wanted: Collection[str] = (),
+    ) -> Predictions:
         """Decode the queries.
 
         Args:
             supervised: predictions of all layers and taps are wanted; otherwise those of the last
                 layer's output alone, and only they are computed.
+            groups: more queries by the names of their groups, whose predictions are named
+                ``{group}.decoder``.
+            wanted: sources that terms need. Taps predict for the groups, as
+                ``{group}.decoder.{tap}``, where one of them is named.
         """
-        taps = frozenset(self.layers[0].taps) if supervised else frozenset()
+        primary = queries.count
+        queries, visibility = join(queries, groups)
+        taps = {}
+        if supervised:
+            for name in self.layers[0].taps:
+                tapped_groups = {f"{group}.{OUTPUT}.{name}" for group in groups}
+                taps[name] = primary if tapped_groups.isdisjoint(wanted) else queries.count
         made: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {OUTPUT: []}
         made.update({f"{OUTPUT}.{name}": [] for name in taps})
-        content, reference = queries.content, queries.reference
+        # Contiguous, so that every order of sublayers runs the same kernels.
+        content, reference = queries.content.contiguous(), queries.reference
         # What a layer's heads correct; it differs from `reference` in its gradient alone.
         corrected = reference
         last = len(self.layers) - 1
@@ -128,6 +159,7 @@ class Decoder(nn.Module):
                 reference=memory.grid.scale_to_levels(reference),
                 memory=memory,
                 spatial=_in_layer(queries.spatial, index, reference, content),
+                visibility=visibility,
             )
             content, tapped = layer(content, context, taps)
             shown = supervised or index == last
@@ -139,7 +171,7 @@ class Decoder(nn.Module):
             for name, tap_states in tapped.items():
                 class_head, box_head = self._heads_of(name, index)
                 tap_states = self.output_norm(tap_states)
-                tap_boxes = refine(box_head(tap_states), corrected, self.epsilon)
+                tap_boxes = refine(box_head(tap_states), corrected[:, : taps[name]], self.epsilon)
                 made[f"{OUTPUT}.{name}"].append((class_head(tap_states), tap_boxes, tap_states))
             if self.box_refinement and index < last:
                 if states is not content:
@@ -147,7 +179,8 @@ class Decoder(nn.Module):
                 refined = refine(delta, reference, self.epsilon)
                 reference = refined.detach()
                 corrected = refined if self.look_forward_twice else reference
-        return Predictions({source: _stack(layers) for source, layers in made.items()})
+        predictions = Predictions({source: _stack(layers) for source, layers in made.items()})
+        return split(predictions, primary, groups)
 
     def _heads_of(self, tap: str, index: int) -> tuple[nn.Module, nn.Module]:
         """Class and box head of a tap in a layer: its own, or those of the output."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -60,13 +61,13 @@ class DecoderLayer(nn.Module):
             )
 
     def forward(
-        self, x: Tensor, context: LayerContext, taps: frozenset[str] = frozenset()
+        self, x: Tensor, context: LayerContext, taps: Mapping[str, int] = MappingProxyType({})
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the layer.
 
         Args:
             x: (B, Q, C).
-            taps: names of the taps that are wanted.
+            taps: how many of the first queries are wanted of a tap, by its name.
 
         Returns:
             The layer's output (B, Q, C), and that of each wanted tap by its name.
@@ -75,5 +76,5 @@ class DecoderLayer(nn.Module):
         for name in self.order:
             x = self.sublayers[name](x, context)
             if name in taps:
-                tapped[name] = self.taps[name](x)
+                tapped[name] = self.taps[name](x[:, : taps[name]])
         return x, tapped

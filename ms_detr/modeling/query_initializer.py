@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,22 +52,41 @@ def make_proposals(grid: TokenGrid, anchor_size: float) -> Proposals:
 class QueryInitializer(nn.Module, ABC):
     """Makes the decoder's queries.
 
+    Args:
+        extra_queries: how many query groups take in training, added up; behind the others, and
+            at inference neither computed nor needed.
+
     Attributes:
         sources: predictions that it makes and that some term has to supervise.
+        reference_size: 4 where references are boxes, 2 for points.
     """
 
     sources: frozenset[str] = frozenset()
+    reference_size = 4
 
-    def __init__(self, num_queries: int, embed_dim: int):
+    def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
         super().__init__()
         if num_queries < 1:
             raise ValueError(f"model.num_queries must be at least 1, got {num_queries}")
+        if any(count < 0 for count in extra_queries):
+            raise ValueError(
+                "model.query_initializer.extra_queries can't be negative, "
+                f"got {list(extra_queries)}"
+            )
         self.num_queries = num_queries
         self.embed_dim = embed_dim
+        self.extra_queries = sum(extra_queries)
 
     @abstractmethod
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
-        """Queries for an encoded image; with ``supervised`` also the predictions behind them."""
+        """Queries for an encoded image; with ``supervised`` also the predictions behind them.
+
+        Supervised there are `extra_queries` more, at the end.
+        """
+
+    def rows(self, supervised: bool) -> int:
+        """How many queries to make."""
+        return self.num_queries + self.extra_queries if supervised else self.num_queries
 
 
 class LearnedInitializer(QueryInitializer):
@@ -76,20 +96,24 @@ class LearnedInitializer(QueryInitializer):
     attention and boxes.
     """
 
-    def __init__(self, num_queries: int, embed_dim: int):
-        super().__init__(num_queries, embed_dim)
-        self.position = nn.Parameter(torch.randn(num_queries, embed_dim))
-        self.content = nn.Parameter(torch.randn(num_queries, embed_dim))
+    reference_size = 2
+
+    def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
+        super().__init__(num_queries, embed_dim, extra_queries)
+        rows = self.rows(supervised=True)
+        self.position = nn.Parameter(torch.randn(rows, embed_dim))
+        self.content = nn.Parameter(torch.randn(rows, embed_dim))
         self.reference_points = nn.Linear(embed_dim, 2)
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Points (B, Q, 2) as references; nothing is predicted."""
-        batch = memory.tokens.shape[0]
-        reference = self.reference_points(self.position).to(memory.grid.valid_ratios).sigmoid()
+        batch, rows = memory.tokens.shape[0], self.rows(supervised)
+        content, position = self.content[:rows], self.position[:rows]
+        reference = self.reference_points(position).to(memory.grid.valid_ratios).sigmoid()
         content, position, reference = (
-            tensor.expand(batch, -1, -1) for tensor in (self.content, self.position, reference)
+            tensor.expand(batch, -1, -1) for tensor in (content, position, reference)
         )
         return Queries(content, position, reference), Predictions({})
 
@@ -111,8 +135,9 @@ class ProposalInitializer(QueryInitializer):
         class_head: ClassHead,
         box_head: BoxHead,
         anchor_size: float,
+        extra_queries: Sequence[int] = (),
     ):
-        super().__init__(num_queries, embed_dim)
+        super().__init__(num_queries, embed_dim, extra_queries)
         self.anchor_size = anchor_size
         self.token_projection = nn.Linear(embed_dim, embed_dim)
         self.token_norm = nn.LayerNorm(embed_dim)
@@ -130,7 +155,8 @@ class TwoStageInitializer(ProposalInitializer):
     """Queries from the encoder's best proposals (Deformable DETR, arXiv:2010.04159, A.4).
 
     Channel 0 of the class head is the objectness that ranks the proposals. Where an image has
-    fewer tokens than ``num_queries``, all tokens become queries.
+    fewer tokens than ``num_queries``, all tokens become queries. Extra queries come from the
+    proposals that follow.
 
     Args:
         mixed_selection: learn the queries' content and take only their position from the
@@ -145,12 +171,15 @@ class TwoStageInitializer(ProposalInitializer):
         box_head: BoxHead,
         mixed_selection: bool = False,
         anchor_size: float = 0.05,
+        extra_queries: Sequence[int] = (),
     ):
-        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size)
+        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size, extra_queries)
         self.query_projection = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.query_norm = nn.LayerNorm(2 * embed_dim)
         self.content = (
-            nn.Parameter(torch.randn(num_queries, embed_dim)) if mixed_selection else None
+            nn.Parameter(torch.randn(self.rows(supervised=True), embed_dim))
+            if mixed_selection
+            else None
         )
         for linear in (self.token_projection, self.query_projection):
             nn.init.xavier_uniform_(linear.weight)
@@ -162,7 +191,7 @@ class TwoStageInitializer(ProposalInitializer):
         """
         tokens, proposals = self.encode(memory)
         logits = self.class_head(tokens)
-        count = min(self.num_queries, tokens.shape[1])
+        count = min(self.rows(supervised), tokens.shape[1])
         chosen = logits[..., 0].topk(count, 1).indices[..., None]
         predictions = {}
         if supervised:
@@ -180,9 +209,16 @@ class TwoStageInitializer(ProposalInitializer):
         return self._queries(boxes.detach().sigmoid()), Predictions(predictions)
 
     def _queries(self, reference: Tensor) -> Queries:
-        # Boxes keep the grid's precision; what is learned here may have half of it.
-        encoded = sine_embedding(reference, self.embed_dim // 2).to(self.query_norm.weight.dtype)
-        position, content = self.query_norm(self.query_projection(encoded)).chunk(2, -1)
+        position, content = self._encode(reference)
         if self.content is not None:
             content = self.content[: reference.shape[1]].expand_as(position)
-        return Queries(content, position, reference)
+        return Queries(
+            content, position, reference, position_of=lambda boxes: self._encode(boxes)[0]
+        )
+
+    def _encode(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Position and content (B, n, C) of boxes (B, n, 4)."""
+        # Boxes keep the grid's precision; what is learned here may have half of it.
+        encoded = sine_embedding(boxes, self.embed_dim // 2).to(self.query_norm.weight.dtype)
+        position, content = self.query_norm(self.query_projection(encoded)).chunk(2, -1)
+        return position, content

@@ -3,8 +3,11 @@
 from .assigners import (
     AnchorHungarianAssigner,
     Assigner,
+    GroupedHungarianAssigner,
     HungarianAssigner,
+    KnownAssigner,
     MaskHungarianAssigner,
+    RepeatedHungarianAssigner,
 )
 from .criterion import Criterion, Terms
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
@@ -19,7 +22,9 @@ __all__ = [
     "DiceLoss",
     "FocalLoss",
     "GIoULoss",
+    "GroupedHungarianAssigner",
     "HungarianAssigner",
+    "KnownAssigner",
     "L1Loss",
     "Loss",
     "Losses",
@@ -32,6 +37,7 @@ __all__ = [
     "PaperTopK",
     "PointLoss",
     "ReleasedTopK",
+    "RepeatedHungarianAssigner",
     "SupervisionTerm",
     "Terms",
 ]

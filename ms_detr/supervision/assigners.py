@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,12 @@ class HungarianAssigner(Assigner):
     Args:
         class_cost, l1_cost, giou_cost: weights of the focal, L1 and negative GIoU cost.
         class_agnostic: see every object as class 0, the objectness of the encoder's proposals.
+
+    Attributes:
+        repeats: how many queries an object gets in every block of queries.
     """
+
+    repeats = 1
 
     def __init__(
         self,
@@ -84,6 +90,11 @@ class HungarianAssigner(Assigner):
         """The classes that are matched, (B, G)."""
         return torch.zeros_like(targets.labels) if self.class_agnostic else targets.labels
 
+    def blocks(self, predictions: PredictionSet) -> tuple[int, ...]:
+        """Sizes of the blocks of queries that are matched apart, none of them empty."""
+        queries = predictions.boxes.shape[2]
+        return (queries,) if queries else ()
+
     def host_costs(self, predictions: PredictionSet, targets: Targets) -> Tensor:
         """Costs (L, B, G, Q)."""
         boxes, objects = self.boxes(predictions), targets.boxes
@@ -99,17 +110,74 @@ class HungarianAssigner(Assigner):
         self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None
     ) -> Assignment:
         assert host_costs is not None
-        shape = host_costs.shape[:3]
-        query, valid = np.zeros(shape, np.int64), np.zeros(shape, bool)
-        for layer, image in np.ndindex(*shape[:2]):
-            rows, columns = linear_sum_assignment(host_costs[layer, image, : targets.counts[image]])
-            query[layer, image, rows] = columns
-            valid[layer, image, rows] = True
+        layers, images, objects, _ = host_costs.shape
+        blocks = self.blocks(predictions)
+        copies = len(blocks) * self.repeats
+        query = np.zeros((layers, images, objects, copies), np.int64)
+        valid = np.zeros(query.shape, bool)
+        for layer, image, slot in np.ndindex(layers, images, len(blocks)):
+            count, start = targets.counts[image], sum(blocks[:slot])
+            costs = host_costs[layer, image, :count, start : start + blocks[slot]]
+            rows, columns = linear_sum_assignment(np.tile(costs, (self.repeats, 1)))
+            repeat, row = np.divmod(rows, max(count, 1))
+            query[layer, image, row, slot * self.repeats + repeat] = start + columns
+            valid[layer, image, row, slot * self.repeats + repeat] = True
         device = predictions.boxes.device
         return Assignment(
-            torch.from_numpy(query)[..., None].to(device, non_blocking=True),
-            torch.from_numpy(valid)[..., None].to(device, non_blocking=True),
+            torch.from_numpy(query).to(device, non_blocking=True),
+            torch.from_numpy(valid).to(device, non_blocking=True),
             self.labels(targets),
+            copies=max(copies, 1),
+        )
+
+
+class RepeatedHungarianAssigner(HungarianAssigner):
+    """``k`` queries an object: Hungarian matching with every object ``k`` times.
+
+    Hybrid DETR (arXiv:2207.13080, section 3.2): the normaliser counts the repeated objects.
+
+    Args:
+        options: as `HungarianAssigner` has them.
+    """
+
+    def __init__(self, k: int = 6, **options: Any):
+        super().__init__(**options)
+        if k < 1:
+            raise ValueError(f"k is how often an object is matched, at least 1; got {k}")
+        self.repeats = k
+
+
+class GroupedHungarianAssigner(HungarianAssigner):
+    """One query an object in every block of queries (Group DETR, arXiv:2207.13085, section 3.2).
+
+    The losses are averaged over the blocks.
+    """
+
+    def blocks(self, predictions: PredictionSet) -> tuple[int, ...]:
+        if predictions.blocks is None:
+            raise ValueError(
+                "this source has no blocks of queries; give its term a HungarianAssigner instead"
+            )
+        return tuple(size for size in predictions.blocks if size)
+
+
+class KnownAssigner(Assigner):
+    """What a query group says that its queries learn, in every layer alike: denoising."""
+
+    def assign(
+        self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None
+    ) -> Assignment:
+        known = predictions.assignment
+        if known is None:
+            raise ValueError(
+                "it isn't known what this source's queries learn; give its term a "
+                "HungarianAssigner instead"
+            )
+        layers = len(predictions.logits)
+        return replace(
+            known,
+            query=known.query.expand(layers, -1, -1, -1),
+            valid=known.valid.expand(layers, -1, -1, -1),
         )
 
 

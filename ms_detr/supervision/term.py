@@ -49,7 +49,8 @@ class SupervisionTerm:
         """Weighted scalar losses, named ``loss_{name}/{layer}`` (without layer where unlayered).
 
         Args:
-            num_objects: scalar, objects of the whole batch per process; divides every loss.
+            num_objects: scalar, objects of the whole batch per process; times the assignment's
+                copies it divides every loss.
         """
         matches = match(predictions, targets, assignment)
         sums = {name: loss(matches) for name, loss in self.losses.items() if isinstance(loss, Loss)}
@@ -60,8 +61,9 @@ class SupervisionTerm:
             )
             sums |= dict(zip(of_masks, values, strict=True))
         result = {}
+        pairs = num_objects * assignment.copies
         for name, loss in self.losses.items():
-            values = self.weight * loss.weight * sums[name] / num_objects
+            values = self.weight * loss.weight * sums[name] / pairs
             # Of masks there may be fewer layers, the last ones.
             first = len(predictions.logits) - len(values)
             for layer, value in enumerate(values.unbind(), first):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -42,14 +44,20 @@ class DABInitializer(QueryInitializer):
         fixed_centers: see :class:`Anchors`.
     """
 
-    def __init__(self, num_queries: int, embed_dim: int, fixed_centers: bool = False):
-        super().__init__(num_queries, embed_dim)
-        self.anchors = Anchors(num_queries, fixed_centers)
+    def __init__(
+        self,
+        num_queries: int,
+        embed_dim: int,
+        fixed_centers: bool = False,
+        extra_queries: Sequence[int] = (),
+    ):
+        super().__init__(num_queries, embed_dim, extra_queries)
+        self.anchors = Anchors(self.rows(supervised=True), fixed_centers)
         self.position = BoxPosition(embed_dim)
         self.spatial = ModulatedQuery(embed_dim)
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Anchors (B, Q, 4) as references, which learn; nothing is predicted."""
-        reference = self.anchors(len(memory.tokens))
+        reference = self.anchors(len(memory.tokens), self.rows(supervised))
         content = memory.tokens.new_zeros(*reference.shape[:2], self.embed_dim)
-        return Queries(content, self.position, reference, self.spatial), Predictions({})
+        return Queries(content, self.position, reference, spatial=self.spatial), Predictions({})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -26,23 +28,26 @@ class Anchors(nn.Module):
         else:
             self.centers = nn.Parameter(torch.randn(num_anchors, 2))
 
-    def forward(self, batch: int) -> Tensor:
-        """(B, Q, 4)."""
-        return torch.cat((self.centers, self.sizes), -1).sigmoid().expand(batch, -1, -1)
+    def forward(self, batch: int, count: int | None = None) -> Tensor:
+        """The first ``count`` or all, (B, count, 4)."""
+        logits = torch.cat((self.centers[:count], self.sizes[:count]), -1)
+        return logits.sigmoid().expand(batch, -1, -1)
 
 
 class AnchorInitializer(QueryInitializer):
     """Learned content and anchors; the position follows the boxes through the layers."""
 
-    def __init__(self, num_queries: int, embed_dim: int):
-        super().__init__(num_queries, embed_dim)
-        self.anchors = Anchors(num_queries)
-        self.content = nn.Parameter(torch.randn(num_queries, embed_dim))
+    def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
+        super().__init__(num_queries, embed_dim, extra_queries)
+        rows = self.rows(supervised=True)
+        self.anchors = Anchors(rows)
+        self.content = nn.Parameter(torch.randn(rows, embed_dim))
         self.position = BoxPosition(embed_dim, scaled=True)
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Anchors (B, Q, 4) as references, which learn; nothing is predicted."""
-        reference = self.anchors(len(memory.tokens))
-        content = self.content.expand(len(reference), -1, -1)
+        rows = self.rows(supervised)
+        reference = self.anchors(len(memory.tokens), rows)
+        content = self.content[:rows].expand(len(reference), -1, -1)
         position = self.position.on_first_level(memory.grid)
         return Queries(content, position, reference), Predictions({})

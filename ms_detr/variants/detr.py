@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -16,12 +18,14 @@ class PositionInitializer(QueryInitializer):
     logits are zero.
     """
 
-    def __init__(self, num_queries: int, embed_dim: int):
-        super().__init__(num_queries, embed_dim)
-        self.position = nn.Parameter(torch.randn(num_queries, embed_dim))
+    reference_size = 2
+
+    def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
+        super().__init__(num_queries, embed_dim, extra_queries)
+        self.position = nn.Parameter(torch.randn(self.rows(supervised=True), embed_dim))
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """The same queries for every image; nothing is predicted."""
-        position = self.position.expand(len(memory.tokens), -1, -1)
+        position = self.position[: self.rows(supervised)].expand(len(memory.tokens), -1, -1)
         middle = torch.full_like(position[..., :2], 0.5)
         return Queries(torch.zeros_like(position), position, middle), Predictions({})

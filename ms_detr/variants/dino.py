@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +31,10 @@ class DINOInitializer(ProposalInitializer):
         class_head: ClassHead,
         box_head: BoxHead,
         anchor_size: float = 0.05,
+        extra_queries: Sequence[int] = (),
     ):
-        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size)
-        self.content = nn.Parameter(torch.empty(num_queries, embed_dim))
+        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size, extra_queries)
+        self.content = nn.Parameter(torch.empty(self.rows(supervised=True), embed_dim))
         self.position = BoxPosition(embed_dim)
         for matrix in (self.token_projection.weight, self.content):
             nn.init.xavier_uniform_(matrix)
@@ -40,13 +43,17 @@ class DINOInitializer(ProposalInitializer):
         """Choose queries; with ``supervised`` also what their tokens predict, with gradient."""
         tokens, proposals = self.encode(memory)
         logits = self.class_head(tokens)
-        best = logits.amax(-1).topk(min(self.num_queries, tokens.shape[1]), 1).indices
+        best = logits.amax(-1).topk(min(self.rows(supervised), tokens.shape[1]), 1).indices
         anchors = _chosen(proposals.logits, best)
         boxes = (self.box_head(_chosen(tokens, best)) + anchors).sigmoid()
         predictions = {}
         if supervised:
+            own = slice(self.num_queries)
             predictions[PROPOSALS] = PredictionSet(
-                _chosen(logits, best)[None], boxes[None], anchors.sigmoid(), layered=False
+                _chosen(logits, best[:, own])[None],
+                boxes[None, :, own],
+                anchors[:, own].sigmoid(),
+                layered=False,
             )
         content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
         position = self.position.on_first_level(memory.grid)

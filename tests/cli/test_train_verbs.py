@@ -8,6 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
+from ms_detr.benchmarks import groups
 from ms_detr.cli import main
 from ms_detr.cli.compare import Run, table
 from ms_detr.ops import status
@@ -264,6 +265,17 @@ def test_benchmark_criterion_gives_the_losses_of_the_loop(capsys):
     assert all(row["largest difference"] < 1e-5 and row["ratio"] > 0 for row in rows)
     assert main([*words, "--rounds", "1", "--threads", "1"]) == 0
     assert "| released | 2 | 60 | 1 |" in " ".join(capsys.readouterr().out.split())
+
+
+def test_benchmark_groups_gives_the_output_of_the_dense_mask(capsys, monkeypatch):
+    monkeypatch.setattr(groups, "SCHEMES", {"DN": (8, [(3, True)] * 2)})
+    words = ["benchmark", "groups", "--batch", "1", "--rounds", "1", "--threads", "1"]
+    assert main([*words, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["scheme"], row["queries"]) == ("DN", 14)
+    assert row["largest difference"] < 1e-5 and row["ratio"] > 0
+    assert main(words) == 0
+    assert "| DN | 14 |" in " ".join(capsys.readouterr().out.split())
 
 
 def test_benchmark_op_names_what_it_does_not_know(capsys):

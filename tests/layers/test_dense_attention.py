@@ -143,7 +143,7 @@ def test_gradients(kind):
 
     def run(x, position, tokens, place, spatial):
         memory = Memory(tokens, around.memory.grid, place)
-        return module(x, LayerContext(position, around.reference, memory, spatial))
+        return module(x, LayerContext(position, around.reference, memory, spatial=spatial))
 
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
 

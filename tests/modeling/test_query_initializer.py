@@ -20,9 +20,10 @@ PADDINGS = [
 ]
 
 
-def make(num_queries=5, mixed_selection=False, anchor_size=0.05):
+def make(num_queries=5, mixed_selection=False, anchor_size=0.05, extra_queries=()):
+    heads = ClassHead(DIM, CLASSES), BoxHead(DIM)
     initializer = TwoStageInitializer(
-        num_queries, DIM, ClassHead(DIM, CLASSES), BoxHead(DIM), mixed_selection, anchor_size
+        num_queries, DIM, *heads, mixed_selection, anchor_size, extra_queries
     )
     return randomise(initializer)
 

@@ -41,8 +41,7 @@ COUNTS = {
     + 300 * (4 + 256)
     + (512 + 1 + 256 + 1 + 256 + 1 + 256 + 1) * 256
     - (300 * 512 + 2 * 257),
-    # Published with the label embedding of contrastive denoising.
-    "dino/dino_r50_4scale_12ep.py": 46_670_782 - 92 * 256,
+    "dino/dino_r50_4scale_12ep.py": 46_670_782,
     # The backbone without stem and res2, its projection, both transformers, 300 queries and heads.
     "conditional_detr/conditional_detr_r50_300q_50ep.py": BACKBONE
     + 2049 * 256

@@ -9,7 +9,7 @@ def dab_deformable(model):
     """Change a two-stage model in place, and return it."""
     model.dropout = 0.0
     model.query_initializer = L(AnchorInitializer)(
-        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}"
+        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}", extra_queries=[]
     )
     model.decoder.epsilon = 1e-3
     model.decoder.size_bias = -2.0

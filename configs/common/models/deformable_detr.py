@@ -18,6 +18,7 @@ from ms_detr.modeling import (
     DecoderLayer,
     Encoder,
     EncoderLayer,
+    Groups,
     Neck,
     Postprocess,
     Taps,
@@ -101,7 +102,9 @@ model = L(MSDETR)(
         box_head=box_head(),
         mixed_selection=False,
         anchor_size=0.05,
+        extra_queries=[],
     ),
+    groups=L(Groups)(),
     decoder=L(Decoder)(
         layer=L(DecoderLayer)(
             order=("self_attention", "cross_attention", "ffn"),

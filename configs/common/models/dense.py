@@ -37,7 +37,7 @@ def detr(model, dilated=False):
     )
     model.encoder.layer.attention = attention()
     model.query_initializer = L(PositionInitializer)(
-        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}"
+        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}", extra_queries=[]
     )
     model.decoder.layer.cross_attention = attention()
     model.decoder.box_refinement = False

@@ -7,6 +7,7 @@ from ms_detr.supervision import HungarianAssigner, SupervisionTerm
 from ms_detr.variants import DINOInitializer
 
 from .deformable_detr import box_head, class_head, losses
+from .groups import contrastive_denoising
 
 
 def dino(model):
@@ -21,6 +22,7 @@ def dino(model):
         class_head=class_head(),
         box_head=box_head(),
         anchor_size=0.05,
+        extra_queries=[],
     )
     model.decoder.epsilon = 1e-3
     model.decoder.look_forward_twice = True
@@ -35,5 +37,4 @@ def dino(model):
         weight=1.0,
     )
     model.postprocess.top_k = 300
-    # Contrastive denoising, a query group and its term, belongs here.
-    return model
+    return contrastive_denoising(model)

@@ -8,7 +8,7 @@ from ms_detr.modeling import LearnedInitializer
 def one_stage(model, box_refinement):
     """Change a two-stage model in place, and return it."""
     model.query_initializer = L(LearnedInitializer)(
-        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}"
+        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}", extra_queries=[]
     )
     model.decoder.box_refinement = box_refinement
     model.decoder.size_bias = -2.0

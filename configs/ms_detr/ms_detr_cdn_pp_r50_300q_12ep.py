@@ -1,0 +1,16 @@
+"""MS-DETR with contrastive denoising on Deformable DETR++, ResNet-50, 300 queries, 12 epochs.
+
+No figure is published for this composition.
+"""
+
+from ..common.data.coco import dataloader
+from ..common.models.groups import contrastive_denoising
+from ..common.models.ms_detr import model
+from ..common.models.plus_plus import plus_plus
+from ..common.optim import optimizer
+from ..common.schedules import step_12ep as lr_multiplier
+from ..common.train import train
+
+model = contrastive_denoising(plus_plus(model))
+model.postprocess.top_k = 300
+train.output_dir = "output/ms_detr_cdn_pp_r50_300q_12ep"

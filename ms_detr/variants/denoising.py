@@ -1,0 +1,148 @@
+"""Denoising: queries made of noised objects reconstruct them (DN-DETR, arXiv:2203.01305)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..modeling import QueryGroup, QueryInitializer
+from ..structures import Assignment, GroupQueries, Memory, Predictions, Queries, Targets
+
+
+class DenoisingGroup(QueryGroup):
+    """Noised copies of all objects, each copy a block that sees the primary queries.
+
+    Noise is drawn by the CPU's generator, whose state a checkpoint keeps: a resumed run draws the
+    same, on every device. All images have the queries of the fullest; those that stand for no
+    object have no content and lie in the middle.
+
+    Args:
+        label_dim: channels of the content that encode the label.
+        label_noise: share of the labels that become a random one, perhaps the same.
+        box_noise: how far boxes are moved, in shares of their size.
+
+    Attributes:
+        negatives: each copy has its positive queries and then as many negative ones; what isn't
+            positive, empty queries included, learns the background. Otherwise those cost nothing.
+    """
+
+    needs_boxes = True
+    negatives = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dim: int,
+        label_dim: int,
+        label_noise: float,
+        box_noise: float,
+    ):
+        super().__init__()
+        if not (0 <= label_noise <= 1 and box_noise >= 0):
+            raise ValueError(
+                "denoising needs label_noise from 0 to 1 and box_noise of at least 0, "
+                f"got {label_noise} and {box_noise}"
+            )
+        self.embed_dim = embed_dim
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+        self.num_classes = num_classes
+        # As published, with one row more, which stands for no class and is never drawn.
+        self.embedding = nn.Embedding(num_classes + 1, label_dim)
+
+    @abstractmethod
+    def num_copies(self, objects: int) -> int:
+        """How many copies, if the fullest image has so many objects."""
+
+    @abstractmethod
+    def move(self, boxes: Tensor) -> Tensor:
+        """Boxes (..., parts, G, 4) with noise; they are clamped to the image afterwards."""
+
+    def content(self, labels: Tensor) -> Tensor:
+        """Labels (...) -> (..., C)."""
+        return self.embedding(labels)
+
+    def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
+        batch, objects = targets.labels.shape
+        copies, parts = self.num_copies(objects), 1 + self.negatives
+        shape = (batch, copies, parts, objects)
+        empty = ~targets.valid[:, None, None].expand(shape)
+        labels = self.flip(targets.labels[:, None, None].expand(shape))
+        content = self.content(labels).masked_fill(empty[..., None], 0.0)
+        boxes = self.move(targets.boxes[:, None, None].expand(*shape, 4)).clamp(0, 1)
+        boxes = boxes.masked_fill(empty[..., None], 0.5)
+        device = labels.device
+        first = torch.arange(copies, device=device) * parts * objects
+        query = torch.arange(objects, device=device)[:, None] + first
+        return GroupQueries(
+            primary.at(content.flatten(1, 3), boxes.flatten(1, 3)),
+            blocks=(parts * objects,) * copies,
+            sees_primary=True,
+            assignment=Assignment(
+                query.expand(1, batch, -1, -1),
+                targets.valid[None, :, :, None].expand(1, -1, -1, copies),
+                targets.labels,
+                copies=copies,
+            ),
+            padding=None if self.negatives else empty.flatten(1),
+        )
+
+    def flip(self, labels: Tensor) -> Tensor:
+        """Labels with noise."""
+        noise = torch.randint(self.num_classes, labels.shape)
+        kept = torch.rand(labels.shape) >= self.label_noise
+        return labels.where(kept.to(labels.device), noise.to(labels.device))
+
+
+def signed_noise(boxes: Tensor) -> Tensor:
+    """Uniform from -1 to 1, of the boxes' shape."""
+    return (2 * torch.rand(boxes.shape) - 1).to(boxes)
+
+
+class Denoising(DenoisingGroup):
+    """Centres move by up to half of ``box_noise``, sizes by up to all of it; arXiv:2203.01305, 4.3.
+
+    The content's last channel is 1, to tell denoising from other queries: see `Indicated`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dim: int,
+        num_groups: int = 5,
+        label_noise: float = 0.2,
+        box_noise: float = 0.4,
+    ):
+        super().__init__(num_classes, embed_dim, embed_dim - 1, label_noise, box_noise)
+        if num_groups < 1:
+            raise ValueError(f"denoising needs at least 1 group, got {num_groups}")
+        self.num_groups = num_groups
+
+    def num_copies(self, objects: int) -> int:
+        return self.num_groups
+
+    def content(self, labels: Tensor) -> Tensor:
+        return F.pad(self.embedding(labels), (0, 1), value=1.0)
+
+    def move(self, boxes: Tensor) -> Tensor:
+        size = boxes[..., 2:]
+        return boxes + signed_noise(boxes) * self.box_noise * torch.cat((0.5 * size, size), -1)
+
+
+class Indicated(QueryInitializer):
+    """Another initialiser, whose content has 0 in its last channel, where `Denoising` has 1."""
+
+    def __init__(self, initializer: QueryInitializer):
+        extra_queries = (initializer.extra_queries,)
+        super().__init__(initializer.num_queries, initializer.embed_dim, extra_queries)
+        self.sources = initializer.sources
+        self.reference_size = initializer.reference_size
+        self.initializer = initializer
+
+    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
+        queries, predictions = self.initializer(memory, supervised)
+        return replace(queries, content=F.pad(queries.content[..., :-1], (0, 1))), predictions

@@ -1,0 +1,22 @@
+"""Hybrid DETR: more queries in training, learnt one-to-many (arXiv:2207.13080)."""
+
+from __future__ import annotations
+
+from ..modeling import QueryGroup
+from ..structures import GroupQueries, Queries, Targets
+
+
+class HybridQueries(QueryGroup):
+    """The initialiser's next ``rows`` queries as one block, apart from the primary ones.
+
+    Its term repeats the objects: `RepeatedHungarianAssigner`.
+    """
+
+    def __init__(self, rows: int = 1500):
+        super().__init__()
+        if rows < 1:
+            raise ValueError(f"the hybrid group needs at least 1 row, got {rows}")
+        self.rows = rows
+
+    def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
+        return GroupQueries(spare, (spare.count,))
