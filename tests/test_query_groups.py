@@ -7,13 +7,19 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
+from configs.common.models.conditional import conditional
+from configs.common.models.dab import dab
+from configs.common.models.dab_deformable import dab_deformable
+from configs.common.models.dense import detr
+from configs.common.models.dino import dino
 from configs.common.models.groups import contrastive_denoising, denoising, group, hybrid
+from configs.common.models.masks import with_masks
 from configs.common.models.one_stage import one_stage
 from configs.common.models.plus_plus import plus_plus
 from ms_detr.config import load
 from ms_detr.supervision import ReleasedTopK, SupervisionTerm
 
-from .modeling.support import ROOT, SMALL, make_batch, make_input
+from .modeling.support import MS_DETR, ROOT, SMALL, SMALLER, make_batch, make_input
 from .test_inference_cost import operators
 
 KINDS = {
@@ -255,3 +261,37 @@ def test_training_without_targets():
     model = make(KINDS["hybrid"](config()))
     with pytest.raises(ValueError, match="made from targets"):
         model.forward_tensors(*model.preprocess(make_batch()))
+
+
+FAMILY = {
+    "group, conditional": lambda model: group(conditional(model), num_groups=3),
+    "hybrid, dab": lambda model: hybrid(dab(model), rows=20, k=3),
+    "hybrid, detr": lambda model: hybrid(detr(model), rows=20, k=3),
+    "hybrid and cdn, dab deformable": lambda model: contrastive_denoising(
+        hybrid(dab_deformable(model), rows=20, k=3)
+    ),
+    "hybrid, dino": lambda model: hybrid(dino(model), rows=20, k=3),
+    "group, masks": lambda model: group(with_masks(model, num_points=50), num_groups=3),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_groups_join_the_whole_family(kind):
+    """The primary queries predict as if there were no groups, and every parameter is trained."""
+    cfg = FAMILY[kind](load(ROOT / MS_DETR, SMALLER).model)
+    cfg.num_queries, cfg.dropout = 12, 0.0
+    model = make(cfg)
+    untrained = {n for n, p in model.named_parameters() if not p.requires_grad}
+    losses = model(make_batch())
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert name in untrained or parameter.grad is not None, name
+    model.eval()
+    images, mask = model.preprocess(make_batch())
+    targets = model.targets(make_batch(), (80, 96))
+    with torch.no_grad():
+        joined = model.forward_tensors(images, mask, targets)["decoder"]
+        alone = model.forward_tensors(images, mask)["decoder"]
+    assert joined.logits.shape[2] == 12
+    torch.testing.assert_close(joined.logits[-1], alone.logits[-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(joined.boxes[-1], alone.boxes[-1], rtol=1e-4, atol=1e-5)

@@ -78,12 +78,15 @@ def _denoise(model):
 
 
 def _like_o2o(model, name, assigner, **options):
-    """A term for a group with the one-to-one term's losses and costs."""
+    """A term for a group with the one-to-one term's losses, matched on class and box."""
     o2o = model.criterion.terms.o2o
-    costs = {key: value for key, value in o2o.assigner.items() if key.endswith("_cost")}
-    return L(SupervisionTerm)(
+    costs = {key: o2o.assigner[key] for key in ("class_cost", "l1_cost", "giou_cost")}
+    term = L(SupervisionTerm)(
         source=f"{name}.decoder",
         assigner=L(assigner)(**costs, **options),
         losses=copy.deepcopy(o2o.losses),
         weight=1.0,
     )
+    if "mask_points" in o2o:
+        term.mask_points = copy.deepcopy(o2o.mask_points)
+    return term
