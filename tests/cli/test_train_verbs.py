@@ -246,10 +246,20 @@ def test_benchmark_op_gives_ratios_to_pure_torch(capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["machine"]["kernel"] == status().instruction_set
     assert all(result["machine"][key] > 0 for key in ("GFLOP/s", "memory GB/s", "cache GB/s"))
-    assert len(result["rows"]) == 6
+    assert len(result["rows"]) == 8
     assert all(row["ms"] > 0 and row["ratio"] > 0 and row["MB"] >= 0 for row in result["rows"])
     assert main([*words, "--entry", "operator"]) == 0
     assert "| decoder 300 | operator | forward" in " ".join(capsys.readouterr().out.split())
+
+
+def test_benchmark_masks_tells_time_and_memory(capsys):
+    words = ["benchmark", "masks", "--queries", "9", "--objects", "2", "--size", "64"]
+    assert main([*words, "--threads", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["masks"] for row in rows] == [54, 12, 54, 72]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert main([*words, "--threads", "1"]) == 0
+    assert "| costs of matching | 54 |" in " ".join(capsys.readouterr().out.split())
 
 
 def test_benchmark_criterion_gives_the_losses_of_the_loop(capsys):
