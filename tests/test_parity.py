@@ -5,7 +5,7 @@ every parameter have to be the same.
 """
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from types import SimpleNamespace
 
 import pytest
@@ -163,7 +163,7 @@ def make_options(name):
     return published_model.Options(queries=QUERIES, heads=HEADS, **CASES[name].options)
 
 
-@cache
+@lru_cache(maxsize=1)  # one holds hundreds of megabytes
 def run_reference(name):
     """What goes into both; predictions, losses, and the gradients by the project's names."""
     case, options = CASES[name], make_options(name)
