@@ -21,7 +21,7 @@ class AllMasks(QueryMasks):
 
     def __init__(self, masks: DotProductMasks):
         self.num_layers = masks.num_layers
-        self.maps = torch.einsum("lbqc,bchw->lbqhw", masks.embeddings, masks.pixels)
+        self.maps = torch.einsum("lbqc,bchw->lbqhw", masks.states, masks.pixels)
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
         return self.maps[layer, image, query]
@@ -51,6 +51,7 @@ def measure_masks(
         torch.set_num_threads(threads)
     torch.manual_seed(0)
     masks = DotProductMasks(
+        torch.nn.Identity(),
         torch.randn(LAYERS, 1, queries, WIDTH, device=device, requires_grad=True),
         torch.randn(1, WIDTH, size // 4, size // 4, device=device, requires_grad=True),
     )
@@ -77,7 +78,7 @@ def measure_masks(
             given = _with(predictions, of())
             losses = [MaskLoss(5.0), DiceLoss(5.0)]
             MaskPoints().losses(given, targets, assignment, losses).sum().backward()
-            masks.embeddings.grad = masks.pixels.grad = None
+            masks.states.grad = masks.pixels.grad = None
 
         return run
 

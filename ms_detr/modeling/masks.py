@@ -78,21 +78,25 @@ def _conv(
 
 @dataclass(frozen=True)
 class DotProductMasks(QueryMasks):
-    """Products of mask embeddings (L, B, Q, E) with pixel embeddings (B, E, h, w)."""
+    """Products of embedded states (L, B, Q, C) with the pixels' embeddings (B, E, h, w)."""
 
-    embeddings: Tensor
+    embedding: nn.Module
+    states: Tensor
     pixels: Tensor
 
     @property
     def num_layers(self) -> int:  # type: ignore[override]
-        return len(self.embeddings)
+        return len(self.states)
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
-        chosen = self.embeddings[layer, image, query]
+        chosen = self._embed(self.states[layer, image, query])
         return at_least_single(torch.einsum("nc,chw->nhw", chosen, self.pixels[image]))
 
     def logits_at(self, layer: int, points: Tensor) -> Tensor:
-        return at_least_single(self.embeddings[layer] @ sample(self.pixels, points))
+        return at_least_single(self._embed(self.states[layer]) @ sample(self.pixels, points))
+
+    def _embed(self, states: Tensor) -> Tensor:
+        return at_least_single(self.embedding(states))
 
 
 class DotProductBranch(MaskBranch):
@@ -130,9 +134,8 @@ class DotProductBranch(MaskBranch):
         return (self.output(fine + encoded),)
 
     def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
-        return DotProductMasks(
-            at_least_single(self.embedding(states)), *map(at_least_single, shared)
-        )
+        (pixels,) = shared
+        return DotProductMasks(self.embedding, states, at_least_single(pixels))
 
 
 class AttentionBranch(MaskBranch):

@@ -79,8 +79,8 @@ class MaskPoints:
         masks = masks_of(predictions)
         # Image by image, so that an image's features need not be copied for every pair.
         valid = assignment.valid[-masks.num_layers :].transpose(0, 1)
-        query = assignment.query[-masks.num_layers :].transpose(0, 1)[valid]
-        image, layer, item, _ = valid.nonzero().unbind(1)
+        image, layer, item, slot = valid.nonzero().unbind(1)
+        query = assignment.query[-masks.num_layers :][layer, image, item, slot]
         counts = image.bincount(minlength=len(targets.counts)).tolist()
         values = []
         for index, pairs in enumerate(
