@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,17 @@ ROOT = Path(__file__).resolve().parent.parent
 def logs_reach_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that an earlier test started in this process keeps its log from pytest's root."""
     monkeypatch.setattr(logging.getLogger("ms_detr"), "propagate", True)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Tensors are float64 unless a test says otherwise, and drawn from seed 0."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

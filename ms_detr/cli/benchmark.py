@@ -8,42 +8,47 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
     shared.add_argument("--threads", type=int, default=None, help="CPU threads")
     shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    rounds = argparse.ArgumentParser(add_help=False)
+    rounds.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     step = what.add_parser(
-        "step", parents=[shared], help="a training step and a prediction, data loading left out"
+        "step",
+        parents=[rounds, shared],
+        help="a training step and a prediction, data loading left out",
     )
     step.add_argument("--config-file", nargs="+", required=True, dest="configs")
     step.add_argument("--steps", type=int, default=5, help="steps a round (default: 5)")
     step.add_argument("--opts", nargs="*", default=[], help="overrides, key=value, for all configs")
     op = what.add_parser(
         "op",
-        parents=[shared, device],
+        parents=[rounds, shared, device],
         help="the compiled operator against pure torch and the original scheme",
     )
     op.add_argument("--case", nargs="+", dest="cases", help="such as encoder, 'decoder 900'")
     op.add_argument("--entry", nargs="+", dest="entries", help="such as operator, fused")
     criterion = what.add_parser(
-        "criterion", parents=[shared, device], help="matching and losses against the usual loop"
+        "criterion",
+        parents=[rounds, shared, device],
+        help="matching and losses against the usual loop",
     )
     criterion.add_argument("--batch", type=int, nargs="+", default=[2, 8])
     criterion.add_argument("--queries", type=int, nargs="+", default=[300, 900])
     criterion.add_argument("--objects", type=int, nargs="+", default=[7, 30], help="an image")
     criterion.add_argument("--tokens", type=int, help="of the encoder term (default: as queries)")
     masks = what.add_parser(
-        "masks", parents=[device], help="supervision of masks, and the memory it takes"
+        "masks", parents=[shared, device], help="supervision of masks, and the memory it takes"
     )
     masks.add_argument("--queries", type=int, default=900)
     masks.add_argument("--objects", type=int, default=100)
     masks.add_argument("--size", type=int, default=1024, help="pixels of the image's side")
-    masks.add_argument("--threads", type=int, default=None, help="CPU threads")
-    masks.add_argument("--json", action="store_true", help="print JSON instead of a table")
     groups = what.add_parser(
-        "groups", parents=[shared, device], help="self-attention by blocks against one dense mask"
+        "groups",
+        parents=[rounds, shared, device],
+        help="self-attention by blocks against one dense mask",
     )
     groups.add_argument("--batch", type=int, default=2)
     measures = {

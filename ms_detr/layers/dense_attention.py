@@ -43,7 +43,7 @@ class DenseAttention(Sublayer):
 class SplitAttention(Sublayer):
     """What both conditional sublayers share: projections of their own for content and position."""
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float):
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
         super().__init__(embed_dim, dropout)
         check_heads(embed_dim, num_heads)
         self.num_heads = num_heads
@@ -56,31 +56,25 @@ class SplitAttention(Sublayer):
         """(B, n, C) -> (B, heads, n, C / heads)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention weights on the values of all heads, joined and projected, (B, Q, C).
+    @property
+    def weights_dropout(self) -> float:
+        """Dropout of the attention weights, as it is now."""
+        return self.dropout.p if self.training else 0.0
 
-        Args:
-            mask: True where a key may be seen.
-        """
-        dropout = self.dropout.p if self.training else 0.0
-        read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        return self.output(read.transpose(1, 2).flatten(2))
+    def close(self, x: Tensor, read: Tensor) -> Tensor:
+        """Join the heads of what was read (B, heads, Q, d), project it, add it to x (B, Q, C)."""
+        return self.add(x, self.output(read.transpose(1, 2).flatten(2)))
 
 
 class ConditionalSelfAttention(SplitAttention):
     """Attention among the queries; content and position are projected apart, then added."""
-
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
-        super().__init__(embed_dim, num_heads, dropout)
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
         query = self.content_query(x) + self.position_query(context.position)
         key = self.content_key(x) + self.position_key(context.position)
         query, key, value = (self.split(part) for part in (query, key, self.value(x)))
-        dropout = self.dropout.p if self.training else 0.0
-        read = attend(query, key, value, context.visibility, dropout)
-        return self.add(x, self.output(read.transpose(1, 2).flatten(2)))
+        return self.close(x, attend(query, key, value, context.visibility, self.weights_dropout))
 
 
 class ConditionalAttention(SplitAttention):
@@ -107,13 +101,14 @@ class ConditionalAttention(SplitAttention):
         place = self.position_key(memory.position)
         if self.first_query is not None:
             query, key = query + self.first_query(context.position), key + place
-        update = self.attend(
+        read = F.scaled_dot_product_attention(
             self.beside(query, self.position_query(context.spatial)),
             self.beside(key, place),
             self.split(self.value(memory.tokens)),
-            mask=~memory.grid.padding_mask[:, None, None],
+            attn_mask=~memory.grid.padding_mask[:, None, None],
+            dropout_p=self.weights_dropout,
         )
-        return self.add(x, update)
+        return self.close(x, read)
 
     def beside(self, content: Tensor, place: Tensor) -> Tensor:
         """Two (B, n, C) -> (B, heads, n, 2 C / heads)."""

@@ -71,12 +71,12 @@ def paste_masks(
         output_size: (H, W).
     """
     largest = max(padded_size[0] * padded_size[1], output_size[0] * output_size[1])
-    last = torch.full_like(queries, masks.num_layers - 1)
     step = max(1, min(64, MAX_PASTED // largest))
 
     def pasted(device: torch.device) -> Iterator[Tensor]:
-        for part, layer in zip(queries.split(step), last.split(step), strict=True):
-            logits = masks.logits(image, layer, part).to(device)[:, None]
+        for part in queries.split(step):
+            last = torch.full_like(part, masks.num_layers - 1)
+            logits = masks.logits(image, last, part).to(device)[:, None]
             whole = F.interpolate(logits, padded_size, mode="bilinear", align_corners=False)
             whole = whole[..., : image_size[0], : image_size[1]]
             if image_size != output_size:
@@ -85,7 +85,7 @@ def paste_masks(
 
     def paste(device: torch.device) -> Tensor:
         result = torch.empty((len(queries), *output_size), dtype=torch.bool, device=device)
-        for rows, part in zip(result.split(step), pasted(device), strict=False):
+        for rows, part in zip(result.split(step), pasted(device), strict=True):
             rows.copy_(part)
         return result
 

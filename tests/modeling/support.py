@@ -34,6 +34,13 @@ def make_model(*overrides, config=SMALL, seed=0):
     return instantiate(load(ROOT / config, overrides).model)
 
 
+def trained_parameters(config):
+    """How many a config of `configs/` trains, with 91 classes."""
+    with torch.device("meta"):
+        model = instantiate(load(ROOT / "configs" / config, ["model.num_classes=91"]).model)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def make_input(height, width, labels=(), boxes=None, seed=0):
     """One of Detectron2's input dicts; `boxes` are (x1, y1, x2, y2) in pixels, masks fill them."""
     generator = torch.Generator().manual_seed(seed)

@@ -16,12 +16,7 @@ C, QUERIES, BATCH, LAYERS = 32, 5, 2, 3
 CHANNELS = {"fine": 6, "middle": 8, "coarse": 10}
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def make_inputs():

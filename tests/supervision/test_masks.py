@@ -26,13 +26,7 @@ from ms_detr.supervision.one_to_many import box_overlap
 
 from . import support
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @dataclass
