@@ -177,7 +177,7 @@ class MSDETR(nn.Module):
         else:
             predictions = self.decoder(queries, memory, supervised)
         if self.masks is not None:
-            predictions = self.masks(features, memory, predictions)
+            predictions = self.masks(features, memory, padding_mask, predictions)
         return Predictions({**proposals, **predictions})
 
     def preprocess(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:

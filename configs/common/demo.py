@@ -4,7 +4,7 @@ from detectron2.config import LazyCall as L
 
 from ms_detr.backbones import small_resnet
 
-from .models.masks import dot_product, with_masks
+from .models.masks import dot_product, with_masks, with_prior
 from .optim import optimizer
 from .schedules import warmup_cosine as lr_multiplier
 from .train import train
@@ -32,8 +32,11 @@ def shrink(model):
 
 
 def small_masks(model, branch=None, **options):
-    """Masks at the demo's size; at a weight of 5 their losses drown the boxes' in so few steps."""
-    branch = branch or dot_product(stem=24)
+    """Masks at the demo's size; at a weight of 5 their losses drown the boxes' in so few steps.
+
+    They have stride 2, since objects are small, and start from the boxes.
+    """
+    branch = branch or with_prior(dot_product(scale=2, stem=24))
     return with_masks(model, branch, weight=1.0, num_points=1024, **options)
 
 

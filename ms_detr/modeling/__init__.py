@@ -1,5 +1,6 @@
 """The detector's rooms, from backbone maps to detections."""
 
+from .box_prior import BoxPrior
 from .decoder import Decoder
 from .decoder_layer import DecoderLayer, Tap, Taps
 from .encoder import Encoder, EncoderLayer
@@ -18,6 +19,7 @@ from .query_initializer import (
 __all__ = [
     "AttentionBranch",
     "BoxHead",
+    "BoxPrior",
     "ClassHead",
     "Decoder",
     "DecoderLayer",

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from ..layers.points import sample
 from ..layers.transformer import MLP
 from ..structures import Memory, Predictions, QueryMasks, at_least_single
+from .box_prior import BoxPrior, PriorMasks
+from .neck import valid_ratio
 
 # Attention masks pass convolutions one by one: so many at a time bound their memory.
 QUERIES_AT_A_TIME = 32
@@ -30,23 +32,34 @@ class MaskBranch(nn.Module, ABC):
 
     in_channels: dict[str, int]  # of the backbone maps that are read, by name
 
+    def __init__(self, prior: BoxPrior | None = None):
+        super().__init__()
+        self.prior = prior
+
     def forward(
-        self, features: Mapping[str, Tensor], memory: Memory, predictions: Predictions
+        self,
+        features: Mapping[str, Tensor],
+        memory: Memory,
+        padding_mask: Tensor,
+        predictions: Predictions,
     ) -> Predictions:
         """The same predictions; those with decoder states have masks.
 
         Args:
             features: the backbone's maps, (B, channels, H, W).
+            padding_mask: (B, H, W) of the images, True in padding.
         """
         shared = self.prepare(features, memory)
-        return Predictions(
-            {
-                source: made
-                if made.states is None
-                else replace(made, masks=self.masks(made.states, shared))
-                for source, made in predictions.items()
-            }
-        )
+        made = dict(predictions)
+        for source, its in predictions.items():
+            if its.states is None:
+                continue
+            masks = self.masks(its.states, shared)
+            if self.prior is not None:
+                share = valid_ratio(padding_mask, its.boxes.dtype).repeat(1, 2)
+                masks = PriorMasks(masks, self.prior, its.states, its.boxes * share[:, None])
+            made[source] = replace(its, masks=masks)
+        return Predictions(made)
 
     @abstractmethod
     def prepare(self, features: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, ...]:
@@ -78,11 +91,11 @@ def _conv(
 
 @dataclass(frozen=True)
 class DotProductMasks(QueryMasks):
-    """Products of embedded states (L, B, Q, C) with the pixels' embeddings (B, E, h, w)."""
+    """Products of embedded states (L, B, Q, C) with the pixels' embeddings, (E, h, w) an image."""
 
     embedding: nn.Module
     states: Tensor
-    pixels: Tensor
+    pixels: Sequence[Tensor]
 
     @property
     def num_layers(self) -> int:  # type: ignore[override]
@@ -93,7 +106,11 @@ class DotProductMasks(QueryMasks):
         return at_least_single(torch.einsum("nc,chw->nhw", chosen, self.pixels[image]))
 
     def logits_at(self, layer: int, points: Tensor) -> Tensor:
-        return at_least_single(self._embed(self.states[layer]) @ sample(self.pixels, points))
+        queries = self._embed(self.states[layer])
+        rows = zip(queries, self.pixels, points, strict=True)
+        return torch.stack(
+            [at_least_single(query @ sample(x[None], at[None])[0]) for query, x, at in rows]
+        )
 
     def _embed(self, states: Tensor) -> Tensor:
         return at_least_single(self.embedding(states))
@@ -107,10 +124,19 @@ class DotProductBranch(MaskBranch):
 
     Args:
         in_channels: one backbone map and its channels, e.g. ``{"res2": 256}``.
+        scale: how much finer than that map the masks are.
+        prior: what the queries' boxes add; nothing if None.
     """
 
-    def __init__(self, embed_dim: int, in_channels: Mapping[str, int], num_groups: int = 32):
-        super().__init__()
+    def __init__(
+        self,
+        embed_dim: int,
+        in_channels: Mapping[str, int],
+        num_groups: int = 32,
+        scale: int = 1,
+        prior: BoxPrior | None = None,
+    ):
+        super().__init__(prior)
         if len(in_channels) != 1:
             raise ValueError(
                 f"model.masks.in_channels must name one backbone map, got {dict(in_channels)}"
@@ -121,7 +147,8 @@ class DotProductBranch(MaskBranch):
         self.output = nn.Sequential(
             _conv(embed_dim, embed_dim, 3, num_groups),
             nn.ReLU(),
-            nn.Conv2d(embed_dim, embed_dim, 1),
+            nn.Conv2d(embed_dim, embed_dim * scale**2, 1),
+            nn.PixelShuffle(scale),
         )
         self.embedding = nn.Sequential(
             nn.LayerNorm(embed_dim), MLP(embed_dim, embed_dim, embed_dim, 3)
@@ -135,7 +162,8 @@ class DotProductBranch(MaskBranch):
 
     def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
         (pixels,) = shared
-        return DotProductMasks(self.embedding, states, at_least_single(pixels))
+        # One by one, or the gradient of each image's masks would be as large as the batch.
+        return DotProductMasks(self.embedding, states, at_least_single(pixels).unbind())
 
 
 class AttentionBranch(MaskBranch):
@@ -150,6 +178,7 @@ class AttentionBranch(MaskBranch):
         in_channels: backbone maps and their channels, coarse to fine.
         stride: by which the backbone maps are reduced first, to half their channels; 1 takes them
             as they are.
+        prior: what the queries' boxes add; nothing if None.
     """
 
     def __init__(
@@ -159,8 +188,9 @@ class AttentionBranch(MaskBranch):
         in_channels: Mapping[str, int],
         stride: int = 2,
         num_groups: int = 8,
+        prior: BoxPrior | None = None,
     ):
-        super().__init__()
+        super().__init__(prior)
         self.in_channels = dict(in_channels)
         self.num_heads = num_heads
         self.query = nn.Linear(embed_dim, embed_dim)

@@ -118,7 +118,7 @@ def _pyramid(
     grid = TokenGrid(
         level_shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
         padding_mask=torch.cat([mask.flatten(1) for mask in masks], 1),
-        valid_ratios=torch.stack([_valid_ratio(mask, dtype) for mask in masks], 1),
+        valid_ratios=torch.stack([valid_ratio(mask, dtype) for mask in masks], 1),
     )
     return FeaturePyramid(
         tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
@@ -131,7 +131,7 @@ def _resize_mask(padding_mask: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(padding_mask[:, None].float(), size=tuple(size))[:, 0].bool()
 
 
-def _valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, h, w) padding mask -> (B, 2), unpadded share of the (width, height)."""
     inside = (~mask).to(dtype)
     return torch.stack((inside[:, 0].mean(-1), inside[:, :, 0].mean(-1)), -1)

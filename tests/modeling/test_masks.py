@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from ms_detr.layers.points import sample
-from ms_detr.modeling import AttentionBranch, DotProductBranch, paste_masks
+from ms_detr.modeling import AttentionBranch, BoxPrior, DotProductBranch, paste_masks
 from ms_detr.structures import Memory, Predictions, PredictionSet, QueryMasks, TokenGrid
 
 LEVELS = ((8, 12), (4, 6), (2, 3))
@@ -32,20 +32,34 @@ def make_inputs():
     return features, memory, states
 
 
+def prior():
+    made = BoxPrior(C, slope=7.0)
+    torch.nn.init.normal_(made.coefficients.weight)
+    torch.nn.init.normal_(made.coefficients.bias)
+    return made
+
+
 def branches():
+    last_level = {"coarse": 10, "middle": 8}
     return {
         "dot": DotProductBranch(C, {"fine": 6}),
+        "dot, finer": DotProductBranch(C, {"fine": 6}, scale=3),
+        "dot, boxes": DotProductBranch(C, {"fine": 6}, prior=prior()),
+        "attention, boxes": AttentionBranch(C, 4, last_level, stride=2, prior=prior()),
         "attention": AttentionBranch(C, 4, {"coarse": 10, "middle": 8, "fine": 6}, stride=2),
         "attention, whole maps": AttentionBranch(C, 4, {"middle": 8, "fine": 6}, stride=1),
     }
 
 
-def predict(branch, features, memory, states):
+def predict(branch, features, memory, states, boxes=None):
+    """The second image is padded to the right, by a quarter of its width."""
     bare = PredictionSet(torch.zeros(1), torch.zeros(1))
-    made = Predictions(
-        {"decoder": PredictionSet(bare.logits, bare.boxes, states=states), "e": bare}
-    )
-    out = branch(features, memory, made)
+    if boxes is None:
+        boxes = torch.rand(*states.shape[:3], 4)
+    made = Predictions({"decoder": PredictionSet(bare.logits, boxes, states=states), "e": bare})
+    padding_mask = torch.zeros(BATCH, 68, 96, dtype=torch.bool)
+    padding_mask[1, :, 72:] = True
+    out = branch(features, memory, padding_mask, made)
     assert out["e"].masks is None
     return out["decoder"].masks
 
@@ -53,8 +67,15 @@ def predict(branch, features, memory, states):
 @pytest.mark.parametrize("name", branches())
 def test_all_queries_or_chosen_ones_are_the_same(name):
     features, memory, states = make_inputs()
-    masks = predict(branches()[name], features, memory, states)
+    branch = branches()[name]
+    masks = predict(branch, features, memory, states)
     points = torch.rand(BATCH, 7, 2)
+    if branch.prior is not None:  # which is exact between the cells' centres as well
+        first = torch.zeros(1, dtype=torch.int64)
+        height, width = masks.logits(0, first, first).shape[1:]
+        points = ((points * torch.tensor([width, height])).floor() + 0.5) / torch.tensor(
+            [width, height]
+        )
     for layer in range(masks.num_layers):
         at = masks.logits_at(layer, points)
         assert at.shape == (BATCH, QUERIES, 7)
@@ -79,7 +100,7 @@ def test_dot_products():
     fine = F.group_norm(
         F.conv2d(features["fine"], conv.weight, conv.bias), 32, norm.weight, norm.bias
     )
-    (conv, norm), _, last = branch.output
+    (conv, norm), _, last, _ = branch.output
     pixels = F.conv2d(fine + encoded, conv.weight, conv.bias, padding=1)
     pixels = F.group_norm(pixels, 32, norm.weight, norm.bias).clamp(min=0)
     pixels = F.conv2d(pixels, last.weight, last.bias)
@@ -94,6 +115,94 @@ def test_dot_products():
         for row, column in ((0, 0), (16, 23), (5, 9)):
             expected = sum(x[c] * pixels[image, c, row, column] for c in range(C))
             torch.testing.assert_close(found[row, column], expected)
+
+
+def test_finer_masks():
+    """Each pixel's embedding is unfolded into a square of embeddings."""
+    features, memory, states = make_inputs()
+    branch = branches()["dot, finer"]
+    masks = predict(branch, features, memory, states)
+    query = branch.embedding(states[1, 0, 2])
+    found = masks.logits(0, torch.tensor([1]), torch.tensor([2]))[0]
+    assert found.shape == (51, 72)
+    flat = []
+    branch.output[-1].register_forward_pre_hook(lambda _, x: flat.append(x[0]))
+    branch.prepare(features, memory)
+    for row, column in ((0, 0), (50, 71), (20, 13)):
+        part = (row % 3) * 3 + column % 3
+        pixel = flat[0][0, part::9, row // 3, column // 3]
+        torch.testing.assert_close(found[row, column], query @ pixel)
+
+
+def slow_prior(prior, state, box, x, y):
+    weight, bias = prior.coefficients.weight, prior.coefficients.bias
+    a, b, c, d = (weight @ state + bias).tolist()
+    u, v = 2 * (x - box[0]) / box[2], 2 * (y - box[1]) / box[3]
+    u, v = max(-2, min(2, u)), max(-2, min(2, v))
+    outside = max(abs(u) - 1, 0) + max(abs(v) - 1, 0)
+    return a * u + b * u * u + c * v + d * v * v - prior.slope * outside
+
+
+@pytest.mark.parametrize("name", ["dot, boxes", "attention, boxes"])
+def test_boxes_add_to_masks(name):
+    """Boxes lie in the image, masks in the padded batch."""
+    features, memory, states = make_inputs()
+    branch = branches()[name]
+    boxes = torch.rand(LAYERS, BATCH, QUERIES, 4) * 0.5 + 0.1
+    masks = predict(branch, features, memory, states, boxes)
+    prior, branch.prior = branch.prior, None
+    plain = predict(branch, features, memory, states, boxes)
+    last = torch.tensor([masks.num_layers - 1])
+    for image, query in ((0, 3), (1, 1)):
+        chosen = (image, last, torch.tensor([query]))
+        added = (masks.logits(*chosen) - plain.logits(*chosen))[0]
+        height, width = added.shape
+        box = boxes[-1, image, query].tolist()
+        if image == 1:
+            box = [0.75 * box[0], box[1], 0.75 * box[2], box[3]]
+        for row, column in ((0, 0), (height // 2, width // 2), (height - 1, 4)):
+            at = ((column + 0.5) / width, (row + 0.5) / height)
+            expected = slow_prior(prior, states[-1, image, query], box, *at)
+            assert added[row, column].item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_mask_starts_in_its_box_and_moves_it_not():
+    branch = DotProductBranch(C, {"fine": 6}, prior=BoxPrior(C))
+    for parameter in branch.embedding[1].parameters():
+        torch.nn.init.zeros_(parameter)  # no pixel says anything
+    features, memory, states = make_inputs()
+    box = torch.tensor([0.5, 0.5, 0.5, 0.25]).expand(LAYERS, BATCH, QUERIES, 4)
+    box = box.clone().requires_grad_()
+    masks = predict(branch, features, memory, states, box)
+    first = torch.zeros(1, dtype=torch.int64)
+    logits = masks.logits(0, first, first)[0]  # 17 rows and 24 columns
+    values = logits.tolist()
+    assert torch.equal((logits == 0).nonzero().amin(0), torch.tensor([6, 6]))
+    assert torch.equal((logits == 0).nonzero().amax(0), torch.tensor([10, 17]))
+    assert logits.max() == 0
+    assert values[8][5] == pytest.approx(-10 / 12)
+    assert values[0][0] == pytest.approx(-10 * 11 / 12 - 10)
+    logits.sum().backward()
+    assert box.grad is None
+    assert branch.prior.coefficients.weight.grad.abs().sum() > 0
+
+
+def test_boxes_without_extent_have_finite_masks():
+    features, memory, states = make_inputs()
+    states.requires_grad_()
+    masks = predict(
+        branches()["dot, boxes"], features, memory, states, torch.zeros(*states.shape[:3], 4)
+    )
+    every = torch.arange(QUERIES)
+    logits = masks.logits(0, torch.zeros_like(every), every)
+    assert logits.isfinite().all()
+    logits.sum().backward()
+    assert states.grad.isfinite().all()
+
+
+def test_wrong_slope():
+    with pytest.raises(ValueError, match=r"model\.masks\.prior\.slope"):
+        BoxPrior(C, slope=-1.0)
 
 
 def test_attention_maps_leave_padding_out_and_sum_to_one():

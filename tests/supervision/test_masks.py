@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ms_detr.layers.points import uncertain_points
 from ms_detr.structures import Assignment, PredictionSet, QueryMasks, Targets
@@ -169,10 +170,30 @@ def test_gradients_do_not_hang_on_the_pieces(monkeypatch):
         maps = predictions.masks.maps
         return torch.autograd.grad(sum(v for k, v in losses.items() if "bbox" not in k), maps)[0]
 
+    monkeypatch.setattr(masks, "MAX_VALUES", 1)
     recomputed = gradient()
     monkeypatch.setattr(masks, "checkpoint", lambda f, *x, use_reentrant: f(*x))
     assert torch.equal(gradient(), recomputed)
     assert recomputed.abs().max() > 0
+
+
+def test_few_pairs_are_not_recomputed(monkeypatch):
+    """Six pairs of one layer: masks of 12 x 20 pixels, and 8 values for the only point."""
+    predictions, targets = scene(counts=(5, 1))
+    query = torch.arange(5).expand(2, 2, 5)[..., None]
+    assignment = Assignment(query, targets.valid.expand(2, 2, 5)[..., None], targets.labels)
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(args)
+        return checkpoint(*args, **options)
+
+    monkeypatch.setattr(masks, "checkpoint", counted)
+    for bound, expected in ((2 * 6 * 248, 0), (2 * 6 * 248 - 1, 2)):
+        monkeypatch.setattr(masks, "MAX_VALUES", bound)
+        points = MaskPoints(1, oversample=1)
+        points.losses(predictions, targets, assignment, [MaskLoss(1.0)])
+        assert len(calls) == expected
 
 
 def test_pieces_are_bounded(monkeypatch):

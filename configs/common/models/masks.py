@@ -2,14 +2,17 @@
 
 from detectron2.config import LazyCall as L
 
-from ms_detr.modeling import AttentionBranch, DotProductBranch
+from ms_detr.modeling import AttentionBranch, BoxPrior, DotProductBranch
 from ms_detr.supervision import DiceLoss, MaskHungarianAssigner, MaskLoss, MaskPoints
 
 
-def dot_product(**in_channels):
-    """Masks at the resolution of one backbone map; without argument ResNet-50's at stride 4."""
+def dot_product(scale=1, **in_channels):
+    """Masks at `scale` times the resolution of one backbone map; else ResNet-50's at stride 4."""
     return L(DotProductBranch)(
-        embed_dim="${model.embed_dim}", in_channels=in_channels or dict(res2=256)
+        embed_dim="${model.embed_dim}",
+        in_channels=in_channels or dict(res2=256),
+        scale=scale,
+        prior=None,
     )
 
 
@@ -20,7 +23,14 @@ def attention(stride=2, **in_channels):
         num_heads="${model.num_heads}",
         in_channels=in_channels or dict(res5=2048, res4=1024, res3=512),
         stride=stride,
+        prior=None,
     )
+
+
+def with_prior(branch, slope=10.0):
+    """Let masks start from their queries' boxes, in place; returns the branch."""
+    branch.prior = L(BoxPrior)(embed_dim="${model.embed_dim}", slope=slope)
+    return branch
 
 
 def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, weight=5.0, num_points=12544):
