@@ -1,6 +1,7 @@
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from omegaconf import OmegaConf
 
 from ms_detr.config import load
 from ms_detr.data import iterations_per_epoch
@@ -28,6 +29,15 @@ PUBLISHED = [
     "configs/ms_detr/ms_detr_pp_r50_300q_12ep.py",
     "configs/ms_detr/ms_detr_pp_r50_900q_12ep.py",
 ]
+FAMILY = "configs/demo/family"
+PLAIN = [c for c in CONFIGS if c.startswith(FAMILY) and "ms_detr" not in c]
+# What mixed supervision is: a term and its tap, the order, how proposals are matched.
+MIXED = (
+    "decoder.layer.order",
+    "decoder.layer.taps",
+    "criterion.terms.o2m",
+    "criterion.terms.encoder.assigner",
+)
 DROP_AT_20 = ["lr_multiplier.milestones=[20]", "lr_multiplier.num_updates=24"]
 
 
@@ -183,6 +193,38 @@ def test_what_sets_the_methods_apart(config, values):
     assert model.feedforward_dim == 2048
     costs = [model.criterion.terms.o2o.assigner[f"{x}_cost"] for x in ("class", "l1", "giou")]
     assert costs == [2, 5, 2]
+
+
+def flatten(node, prefix=""):
+    """Every value of a config by its key."""
+    if not isinstance(node, (dict, list)):
+        return {prefix: node}
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    parts = [flatten(value, f"{prefix}.{key}" if prefix else f"{key}") for key, value in items]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+@pytest.mark.parametrize("config", PLAIN)
+def test_a_row_of_the_family_differs_by_mixed_supervision_alone(config):
+    plain, mixed = (
+        OmegaConf.to_container(load(ROOT / name), resolve=False)
+        for name in (config, config.replace(f"{FAMILY}/", f"{FAMILY}/ms_detr_"))
+    )
+    plain, mixed = flatten(plain), flatten(mixed)
+    none = object()
+    differing = {k for k in plain | mixed if plain.get(k, none) != mixed.get(k, none)}
+    allowed = tuple(f"model.{key}" for key in MIXED)
+    unexpected = {key for key in differing if not key.startswith(allowed)}
+    assert unexpected == {"train.output_dir"}
+    assert any(key.startswith("model.criterion.terms.o2m.") for key in differing)
+    assert plain["model.num_queries"] == 48
+    assert mixed["model.criterion.terms.o2m.weight"] == 0.5
+
+
+def test_the_family_has_both_files_of_every_method():
+    rows = {c for c in CONFIGS if c.startswith(FAMILY)} - set(PLAIN)
+    assert rows == {c.replace(f"{FAMILY}/", f"{FAMILY}/ms_detr_") for c in PLAIN}
+    assert len(PLAIN) == 15
 
 
 def test_the_baseline_is_the_one_of_the_design():

@@ -5,10 +5,8 @@ backbone: one-to-one classification 2 instead of 1, one-to-many supervision at h
 """
 
 from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, train
+from ..common.demo import lr_multiplier, optimizer, shrink, soften, train
 from ..common.models.ms_detr import model
 
-model = shrink(model)
-model.criterion.terms.o2o.losses["class"].weight = 2.0
-model.criterion.terms.o2m.weight = 0.5
+model = soften(shrink(model))
 train.output_dir = "output/demo/ms_detr"

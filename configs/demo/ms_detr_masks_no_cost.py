@@ -1,12 +1,9 @@
 """The demo's MS-DETR with masks that take no part in matching."""
 
 from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, small_masks, train
+from ..common.demo import lr_multiplier, optimizer, shrink, small_masks, soften, train
 from ..common.models.ms_detr import model
 
-model = shrink(model)
-model.criterion.terms.o2o.losses["class"].weight = 2.0
-model.criterion.terms.o2m.weight = 0.5
-model = small_masks(model, mask_cost=False)
+model = small_masks(soften(shrink(model)), mask_cost=False)
 dataloader.masks = True
 train.output_dir = "output/demo/ms_detr_masks_no_cost"

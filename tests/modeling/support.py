@@ -10,9 +10,9 @@ from ms_detr.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
-    str(file.relative_to(ROOT))
-    for file in (ROOT / "configs").glob("*/*.py")
-    if file.parent.name != "common"
+    f"configs/{file}"
+    for file in (path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.py"))
+    if file.parts[0] != "common"
 )
 MS_DETR = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
 BASELINE = "configs/deformable_detr/deformable_detr_r50_300q_12ep.py"

@@ -1,0 +1,58 @@
+"""Methods of the family at the demo's size: what differs from COCO there, in one place.
+
+As `shrink`, each function changes a COCO model in place and returns it. What adds queries adds them
+to Deformable DETR++. Focal one-to-one classification counts 2 everywhere, as in `soften`.
+"""
+
+from .demo import resize, shrink
+from .models.dab_deformable import dab_deformable
+from .models.dino import dino
+from .models.groups import contrastive_denoising, denoising, group, hybrid
+
+
+def small_hybrid(model):
+    return hybrid(shrink(model), rows=150)
+
+
+def small_group(model):
+    return group(shrink(model), num_groups=4)
+
+
+def small_denoising(model):
+    model = denoising(shrink(model))
+    model.groups.denoising.num_groups = 4  # of some ten objects
+    return model
+
+
+def small_contrastive(model):
+    return _fewer(contrastive_denoising(shrink(model)))
+
+
+def small_dino(model):
+    model = dino(resize(model))
+    model.num_queries = 48
+    model.query_initializer.anchor_size = 0.2
+    return _fewer(_reweighted(model))
+
+
+def small_dab_deformable(model):
+    return _reweighted(dab_deformable(resize(model)))
+
+
+def small_dense(model, method):
+    """A method that reads one map, at stride 16: at stride 32 these images have 16 cells."""
+    model = method(resize(model))
+    del model.backbone.dilated
+    model.backbone.out_features = ["res3"]
+    model.neck.in_channels = dict(res3=96)
+    return _reweighted(model)
+
+
+def _fewer(model):
+    model.groups.denoising.num_queries = 40
+    return model
+
+
+def _reweighted(model):
+    model.criterion.terms.o2o.losses["class"].weight = 2.0
+    return model

@@ -1,0 +1,10 @@
+"""Small: Conditional DETR."""
+
+from ...common.data.demo import dataloader
+from ...common.demo import lr_multiplier, optimizer, train
+from ...common.demo_family import small_dense
+from ...common.models.conditional import conditional
+from ...common.models.deformable_detr import model
+
+model = small_dense(model, conditional)
+train.output_dir = "output/demo/family/conditional"

@@ -1,0 +1,9 @@
+"""Small: Hybrid DETR on Deformable DETR++."""
+
+from ...common.data.demo import dataloader
+from ...common.demo import lr_multiplier, optimizer, train
+from ...common.demo_family import small_hybrid
+from ...common.models.deformable_detr import model
+
+model = small_hybrid(model)
+train.output_dir = "output/demo/family/hybrid"

@@ -1,0 +1,10 @@
+"""Small: MS-DETR on DAB-DETR."""
+
+from ...common.data.demo import dataloader
+from ...common.demo import lr_multiplier, optimizer, soften, train
+from ...common.demo_family import small_dense
+from ...common.models.dab import dab
+from ...common.models.ms_detr import model
+
+model = small_dense(soften(model), dab)
+train.output_dir = "output/demo/family/ms_detr_dab"

@@ -1,0 +1,10 @@
+"""Small: MS-DETR on DETR with focal loss."""
+
+from ...common.data.demo import dataloader
+from ...common.demo import lr_multiplier, optimizer, soften, train
+from ...common.demo_family import small_dense
+from ...common.models.dense import detr
+from ...common.models.ms_detr import model
+
+model = small_dense(soften(model), detr)
+train.output_dir = "output/demo/family/ms_detr_detr"
