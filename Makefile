@@ -10,12 +10,17 @@ DETECTRON2_SRC ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
 SLOW_ARGS ?=
+ITERATIONS ?= 1600
+COMPARE_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 # What the compiled operator is built from.
 OPERATOR := ops/build_extensions.py ms_detr/cuda_toolkit.py $(wildcard ops/csrc/*.* ops/csrc/*/*.*)
 CXX_SOURCES := $(wildcard ops/csrc/*.* ops/csrc/*/*.* tests/ops/emulation/* ms_detr/benchmarks/*.cu*)
+# The methods that `make compare` trains, alone and with mixed supervision.
+FAMILY := $(filter-out ms_detr_%,$(basename $(notdir $(sort $(wildcard configs/demo/family/*.py)))))
+ROW = --run $(1) demo/family/$(1).py train.max_iter=$(ITERATIONS)
 # The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
 PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
 
@@ -33,6 +38,12 @@ endif
 .PHONY: demo
 demo: setup ## train, evaluate and draw the demo from scratch, on the CPU
 	$(RUN) $(BIN)/python -m ms_detr demo $(DEMO_ARGS)
+
+.PHONY: compare
+compare: setup ## train all methods on the demo's data: a table (ITERATIONS=1600, COMPARE_ARGS="--jobs 2")
+	$(RUN) $(BIN)/python -m ms_detr demo --data-only
+	$(RUN) $(BIN)/python -m ms_detr compare --output output/family/$(ITERATIONS) --seeds 0 \
+	  $(COMPARE_ARGS) $(foreach method,$(FAMILY),$(call ROW,$(method)) $(call ROW,ms_detr_$(method)))
 
 .PHONY: doctor
 doctor: setup ## say what is installed, what is wrong and how to mend it

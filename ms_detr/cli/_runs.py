@@ -19,6 +19,7 @@ TASKS = {
     "segm": "mask AP",
     "segm_nms": "mask AP after NMS",
 }
+STEP = "s an iteration"  # title of the column that `step_cell` fills
 # Keys that each run gets from these arguments.
 OURS = {"train.seed": "--seeds", "train.threads": "--threads", "train.output_dir": "--output"}
 
@@ -152,6 +153,12 @@ def measured_tasks(runs: Sequence[Run]) -> list[str]:
         for task in TASKS
         if task.startswith("bbox") or any(run.ap(task) is not None for run in runs)
     ]
+
+
+def step_cell(runs: Sequence[Run]) -> str:
+    """Seconds of an iteration: the mean of the runs' medians."""
+    times = [seconds for run in runs if (seconds := run.step_seconds()) is not None]
+    return f"{statistics.mean(times):.3f}" if times else "none"
 
 
 def ap_headers(tasks: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Train several configs with several seeds and tabulate their APs.
+"""Train several configs with several seeds; tabulate their APs and the time of an iteration.
 
 A run is finished once: called again, the command goes on where it was interrupted.
 """
@@ -6,7 +6,16 @@ A run is finished once: called again, the command goes on where it was interrupt
 import argparse
 from collections.abc import Sequence
 
-from ._runs import Run, add_run_arguments, ap_cells, ap_headers, measured_tasks, train_missing
+from ._runs import (
+    STEP,
+    Run,
+    add_run_arguments,
+    ap_cells,
+    ap_headers,
+    measured_tasks,
+    step_cell,
+    train_missing,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,13 +51,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """A row a name: mean and single values of AP over the seeds, with and without NMS.
+    """A row a name: mean and single values of AP over the seeds, time of an iteration.
 
-    Mask AP where a run has it.
+    AP with and without NMS, and of masks where a run has it.
     """
     from tabulate import tabulate
 
-    names = dict.fromkeys(job.name for job in runs)
+    rows = []
     tasks = measured_tasks(runs)
-    rows = [[name, *ap_cells([job for job in runs if job.name == name], tasks)] for name in names]
-    return tabulate(rows, ("run", *ap_headers(tasks)), tablefmt="pipe", disable_numparse=True)
+    for name in dict.fromkeys(job.name for job in runs):
+        jobs = [job for job in runs if job.name == name]
+        rows.append([name, *ap_cells(jobs, tasks), step_cell(jobs)])
+    headers = ("run", *ap_headers(tasks), STEP)
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

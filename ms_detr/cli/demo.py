@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file", default=CONFIG, help=f"a config of the demo's dataset (default: {CONFIG})"
     )
+    parser.add_argument(
+        "--data-only", action="store_true", help="make the dataset if it is missing, and stop"
+    )
     parser.add_argument("opts", nargs="*", help="config overrides, key=value")
 
 
@@ -36,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.config_file} isn't a config of the demo dataset: see configs/demo")
 
     generate_demo(Path(annotations).parents[1])
+    if args.data_only:
+        return 0
     start = time.perf_counter()
     command = [sys.executable, str(script), "--config-file", config, "--resume", *args.opts]
     status = subprocess.run(command, check=False).returncode

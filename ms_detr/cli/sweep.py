@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._runs import (
+    STEP,
     Run,
     add_run_arguments,
     ap_cells,
     ap_headers,
     measured_tasks,
+    step_cell,
     train_missing,
 )
 
@@ -80,10 +82,8 @@ def table(points: Sequence[Sequence[str]], runs: Sequence[Run]) -> str:
     tasks = measured_tasks(runs)
     for point in points:
         jobs = [job for job in runs if job.name == ", ".join(point)]
-        times = [seconds for job in jobs if (seconds := job.step_seconds()) is not None]
         values = [override.split("=", 1)[1] for override in point]
-        time = f"{sum(times) / len(times):.3f}" if times else "none"
-        rows.append([*values, *ap_cells(jobs, tasks), time])
+        rows.append([*values, *ap_cells(jobs, tasks), step_cell(jobs)])
     keys = [override.split("=", 1)[0] for override in points[0]]
-    headers = (*keys, *ap_headers(tasks), "s an iteration")
+    headers = (*keys, *ap_headers(tasks), STEP)
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

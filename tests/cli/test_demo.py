@@ -14,6 +14,9 @@ def test_a_third_of_the_demo_learns(tmp_path, monkeypatch, capfd):
     budget = load("demo/ms_detr.py").train.max_iter // 3
     output = tmp_path / "run"
     words = ["demo", f"train.max_iter={budget}", f"train.output_dir={output}", "train.device=cpu"]
+    assert main([*words, "--data-only"]) == 0
+    assert (tmp_path / "datasets" / "ms_detr_demo" / "annotations" / "val.json").is_file()
+    assert not output.exists()
     assert main(words) == 0
     printed = capfd.readouterr().out
     assert "bbox_nms" in printed

@@ -1,6 +1,9 @@
 """The verbs that need a model: visualize, compare, benchmark, on a few generated images."""
 
+import gc
 import json
+import weakref
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,8 +12,10 @@ import yaml
 from PIL import Image
 
 from ms_detr.benchmarks import groups
+from ms_detr.benchmarks.step import compare_steps
 from ms_detr.cli import main
 from ms_detr.cli.compare import Run, table
+from ms_detr.meta_arch import MSDETR
 from ms_detr.ops import status
 from ms_detr.visualization.losses import read_losses
 from tests.ops.inputs import needs_compiled
@@ -71,7 +76,7 @@ def test_compare_trains_every_run_and_tabulates(compared, capsys):
     assert [cell.strip() for cell in row.split("|")[2:6]] == ["12.3", "12.3", "56.8", "56.8"]
 
 
-def test_compare_shows_mask_ap_where_a_run_has_it(tmp_path):
+def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
     made = {
         "boxes": {"bbox": {"AP": 10.0}},
         "masks": {"bbox": {"AP": 20.0}, "segm": {"AP": 15.06}},
@@ -83,13 +88,17 @@ def test_compare_shows_mask_ap_where_a_run_has_it(tmp_path):
             folder = run.folder / "evaluation"
             folder.mkdir(parents=True)
             (folder / "results.json").write_text(json.dumps(results))
+            times = [0.25 + seed, 0.25 + seed, 9.0] if name == "masks" else []
+            lines = [json.dumps({"iteration": 1}), *(json.dumps({"time": t}) for t in times)]
+            (run.folder / "metrics.json").write_text("\n".join(lines))
             runs.append(run)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(runs).splitlines()]
     titles = ["run", "AP", "by seed", "AP after NMS", "by seed"]
-    assert rows[0] == [*titles, "mask AP", "by seed"]
-    assert rows[2] == ["boxes", "10.0", "10.0 / 10.0", "none", "", "none", ""]
-    assert rows[3] == ["masks", "20.0", "20.0 / 20.0", "none", "", "15.1", "15.1 / 15.1"]
-    assert table(runs[:2]).splitlines()[0].count("|") == len(titles) + 1
+    assert rows[0] == [*titles, "mask AP", "by seed", "s an iteration"]
+    assert rows[2] == ["boxes", "10.0", "10.0 / 10.0", "none", "", "none", "", "none"]
+    # The mean over seeds of medians.
+    assert rows[3] == ["masks", "20.0", "20.0 / 20.0", "none", "", "15.1", "15.1 / 15.1", "0.750"]
+    assert table(runs[:2]).splitlines()[0].count("|") == len(titles) + 2
 
 
 def test_compare_names_the_run_that_failed(overrides, tmp_path, capsys):
@@ -170,6 +179,27 @@ def test_benchmark_step_gives_ratios_to_the_first_and_memory(overrides, capsys):
     assert rows[0][f"ratio to {CONFIG}"] == rows[2][f"ratio to {CONFIG}"] == 1
     assert all(row["seconds"] > 0 for row in rows)
     assert rows[0]["peak MB"] > 0
+
+
+class Counted(MSDETR):
+    """Knows how many of its kind are there when another is made."""
+
+    alive: ClassVar[weakref.WeakSet] = weakref.WeakSet()
+    counts: ClassVar[list] = []
+
+    def __init__(self, **options):
+        gc.collect()
+        self.counts.append(len(self.alive))
+        super().__init__(**options)
+        self.alive.add(self)
+
+
+def test_benchmark_step_holds_one_model_at_a_time(overrides):
+    Counted.counts.clear()
+    target = f"model._target_={__name__}.Counted"
+    rows = compare_steps([CONFIG] * 3, [*overrides, target], rounds=1, steps=1)
+    assert len(rows) == 6
+    assert Counted.counts == [0] * 6  # two rounds, the first to warm up
 
 
 @pytest.mark.parametrize(("view", "panels", "rows"), [("assignments", 1, 2), ("sampling", 1, 1)])
