@@ -152,6 +152,7 @@ def test_one_override_makes_a_run_longer(config, override, epochs, drop):
     ("config", "epochs", "drop"),
     [
         ("dino/dino_r50_4scale_12ep", 12, 11),
+        ("dino/dino_r50_5scale_12ep", 12, 11),
         ("dab_detr/dab_deformable_detr_r50_300q_50ep", 50, 40),
         ("dab_detr/dab_detr_r50_300q_50ep", 50, 40),
         ("conditional_detr/conditional_detr_r50_300q_50ep", 50, 40),
@@ -172,6 +173,7 @@ def test_recipe_of_two_rates(config, epochs, drop):
     ("config", "values"),
     [  # queries, top k, dropout, epsilon, temperature, offset, class weight
         ("dino/dino_r50_4scale_12ep", (900, 300, 0.0, 1e-3, 20, 0, 1)),
+        ("dino/dino_r50_5scale_12ep", (900, 300, 0.0, 1e-3, 20, 0, 1)),
         ("dab_detr/dab_deformable_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 10000, -0.5, 1)),
         ("dab_detr/dab_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 20, 0, 1)),
         ("conditional_detr/conditional_detr_r50_300q_50ep", (300, 100, 0.1, 1e-5, 10000, 0, 2)),
@@ -265,6 +267,22 @@ def test_the_backbone_strides_in_the_3x3():
         "res4": 16,
         "res5": 32,
     }
+
+
+@pytest.mark.parametrize("config", ["dino/dino_", "ms_detr/ms_detr_dino_"])
+def test_five_scales_add_the_map_of_stride_4(config):
+    four, five = (
+        load(ROOT / "configs" / f"{config}r50_{scales}scale_12ep.py") for scales in (4, 5)
+    )
+    assert dict(five.model.neck.in_channels) == dict(res2=256, res3=512, res4=1024, res5=2048)
+    assert list(five.model.backbone.out_features) == ["res2", "res3", "res4", "res5"]
+    assert (four.model.neck.num_levels, five.model.neck.num_levels) == (4, 5)
+    attention = five.model.decoder.layer.cross_attention.attention
+    assert (attention.num_levels, attention.num_points) == (5, 4)
+    for key in ("backbone", "neck"):
+        five.model[key] = four.model[key]
+    five.train.output_dir = four.train.output_dir
+    assert five == four
 
 
 def test_one_key_switches_masks_on():

@@ -1,4 +1,4 @@
-"""DINO (arXiv:2203.03605) with four feature levels, as its authors released it."""
+"""DINO (arXiv:2203.03605) as its authors released it; for five scales see `backbones`."""
 
 from detectron2.config import LazyCall as L
 from torch import nn
