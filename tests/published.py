@@ -1,5 +1,7 @@
 """State dicts as the published implementations save them: names and shapes of their checkpoints."""
 
+import re
+
 import torch
 
 ATTENTION = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
@@ -61,7 +63,7 @@ class Publisher:
     def neck(self, channels=(512, 1024, 2048)):
         self.add("transformer.level_embed", self.levels, self.dim)
         for level, into in enumerate((*channels, channels[-1])):
-            size = 1 if level < 3 else 3
+            size = 1 if level < len(channels) else 3
             self.add(f"input_proj.{level}.0.weight", self.dim, into, size, size)
             self.add(f"input_proj.{level}.0.bias", self.dim)
             self.norm(f"input_proj.{level}.1")
@@ -130,12 +132,12 @@ def two_stage(aux_ffn=False, mixed=0, separate=False, backbone=True, **sizes):
     return publisher.state
 
 
-def dino(queries=900, backbone=True, **sizes):
+def dino(queries=900, backbone=True, channels=(512, 1024, 2048), **sizes):
     """DINO with one class and one box head for the decoder, saved for every layer and twice."""
-    publisher = Publisher(**sizes)
+    publisher = Publisher(levels=len(channels) + 1, **sizes)
     if backbone:
         publisher.backbone()
-    publisher.neck()
+    publisher.neck(channels)
     publisher.transformer(aux_ffn=False)
     state, dim = publisher.state, publisher.dim
     publisher.norm("transformer.decoder.norm")
@@ -175,3 +177,61 @@ def one_stage(queries=300, refined=True, aux_ffn=False, **sizes):
             first = ".".join([name.split(".")[0], "0", *name.split(".")[2:]])
             state[name] = state[first]
     return state
+
+
+# Names of the official repositories as detrex has them, in the order of replacing.
+IN_DETREX = (
+    (r"backbone\.0\.body\.(?=conv1|bn1)", "backbone.stem."),
+    (r"backbone\.0\.body\.layer1", "backbone.res2"),
+    (r"backbone\.0\.body\.layer2", "backbone.res3"),
+    (r"backbone\.0\.body\.layer3", "backbone.res4"),
+    (r"backbone\.0\.body\.layer4", "backbone.res5"),
+    (r"(?<=\.)bn(\d)", r"conv\1.norm"),
+    (r"downsample\.0", "shortcut"),
+    (r"downsample\.1", "shortcut.norm"),
+    (r"input_proj\.3\.0", "neck.extra_convs.0.conv"),
+    (r"input_proj\.3\.1", "neck.extra_convs.0.norm"),
+    (r"input_proj\.(\d)\.0", r"neck.convs.\1.conv"),
+    (r"input_proj\.(\d)\.1", r"neck.convs.\1.norm"),
+    (r"level_embed$", "level_embeds"),
+    (r"query_embed", "query_embedding"),
+    (r"linear1", "ffns.0.layers.0.0"),
+    (r"linear2", "ffns.0.layers.1"),
+    (r"(encoder\.layers\.\d\.)self_attn", r"\1attentions.0"),
+    (r"(encoder\.layers\.\d\.)norm1", r"\1norms.0"),
+    (r"(encoder\.layers\.\d\.)norm2", r"\1norms.1"),
+    (r"(decoder\.layers\.\d\.)self_attn", r"\1attentions.0.attn"),
+    (r"(decoder\.layers\.\d\.)cross_attn", r"\1attentions.1"),
+    (r"(decoder\.layers\.\d\.)norm2", r"\1norms.0"),  # norms in the order of computing
+    (r"(decoder\.layers\.\d\.)norm1", r"\1norms.1"),
+    (r"(decoder\.layers\.\d\.)norm3", r"\1norms.2"),
+)
+
+
+def detrex(state):
+    """A checkpoint of Deformable DETR under detrex's names."""
+    return {in_detrex(name): tensor for name, tensor in state.items()}
+
+
+def in_detrex(name):
+    for pattern, replacement in IN_DETREX:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def detrex_dino(queries=900, **sizes):
+    """DINO in detrex: heads for every layer and the proposals, no label that stands for none."""
+    publisher = Publisher(**sizes)
+    publisher.backbone()
+    publisher.neck()
+    publisher.transformer(aux_ffn=False)
+    dim = publisher.dim
+    publisher.norm("transformer.decoder.norm")
+    publisher.linear("transformer.decoder.ref_point_head.layers.0", dim, 2 * dim)
+    publisher.linear("transformer.decoder.ref_point_head.layers.1", dim, dim)
+    publisher.linear("transformer.enc_output", dim, dim)
+    publisher.norm("transformer.enc_output_norm")
+    publisher.add("transformer.tgt_embed.weight", queries, dim)
+    publisher.add("label_enc.weight", publisher.classes, dim)
+    publisher.heads(publisher.layers + 1)
+    return detrex(publisher.state)

@@ -1,4 +1,5 @@
 import argparse
+import re
 
 import pytest
 import torch
@@ -49,11 +50,15 @@ CHECKPOINTS = {
 }
 
 
-def make_model(config, classes):
+def make_model(config, classes, *overrides):
     torch.manual_seed(0)
-    return instantiate(
-        load(ROOT / "configs" / f"{config}.py", [f"model.num_classes={classes}"]).model
-    )
+    overrides = [f"model.num_classes={classes}", *overrides]
+    return instantiate(load(ROOT / "configs" / f"{config}.py", overrides).model)
+
+
+def assert_same(tensors, expected):
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -63,18 +68,14 @@ def test_every_tensor_finds_its_place_and_the_way_back(name):
     assert len(state) == count
     converted = convert_state_dict(state, layout)
     load_strictly(make_model(config, 91), converted, name)  # names and shapes, none left over
-    back = revert_state_dict(converted, layout)
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[key], state[key]) for key in state)
+    assert_same(revert_state_dict(converted, layout), state)
 
 
 def test_dino():
     """And the way back."""
     state = published.dino()
     converted = convert_state_dict(state, "dino")
-    back = revert_state_dict(converted, "dino")
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[key], state[key]) for key in state)
+    assert_same(revert_state_dict(converted, "dino"), state)
     model = make_model("dino/dino_r50_4scale_12ep", 91)
     load_strictly(model, converted, "dino")
     start = model.query_initializer
@@ -88,6 +89,90 @@ def test_dino():
         (model.groups["denoising"].embedding.weight, "label_enc.weight"),
     ):
         assert torch.equal(ours, state[theirs]), theirs
+
+
+def test_dino_with_five_scales():
+    """The fourth level is the backbone's there, the fifth made from it."""
+    state = published.dino(channels=(256, 512, 1024, 2048))
+    converted = convert_state_dict(state, "dino")
+    assert_same(revert_state_dict(converted, "dino"), state)
+    model = make_model("dino/dino_r50_5scale_12ep", 91)
+    load_strictly(model, converted, "dino")
+    for ours, theirs in (
+        (model.neck.projections[3][0].weight, "input_proj.3.0.weight"),
+        (model.neck.extra_levels[0][0].weight, "input_proj.4.0.weight"),
+        (model.neck.extra_levels[0][1].bias, "input_proj.4.1.bias"),
+    ):
+        assert torch.equal(ours, state[theirs]), theirs
+
+
+@pytest.mark.parametrize("name", ["two_stage", "one_stage", "refined"])
+def test_detrex(name):
+    """And the way back; its heads have no other rows than COCO's 80 classes."""
+    if name == "two_stage":
+        official = published.two_stage(classes=80, ffn=1024)
+        config = "deformable_detr_r50_300q_12ep"
+    else:
+        official = published.one_stage(refined=name == "refined", classes=80, ffn=1024)
+        config = f"deformable_detr_{name}_r50_300q_12ep"
+    state = published.detrex(official)
+    assert len(state) == len(official) and not state.keys() & {"input_proj.0.0.weight"}
+    converted = convert_state_dict(state, "detrex")
+    assert_same(converted, convert_state_dict(official, "deformable-detr"))
+    model = make_model(f"deformable_detr/{config}", 80, "model.feedforward_dim=1024")
+    load_strictly(model, converted, name)
+    back = revert_state_dict(converted, "detrex")
+    assert state.keys() <= back.keys()
+    assert_same({k: back[k] for k in state}, state)
+
+
+def test_detrex_dino():
+    state = published.detrex_dino(classes=80)
+    converted = convert_state_dict(state, "detrex-dino")
+    assert_same(revert_state_dict(converted, "detrex-dino"), state)
+    model = make_model("dino/dino_r50_4scale_12ep", 80, "model.decoder.share_heads=false")
+    load_strictly(model, converted, "detrex-dino")
+    labels = model.groups["denoising"].embedding.weight
+    assert torch.equal(labels[:80], state["label_enc.weight"]) and not labels[80].any()
+    for ours, theirs in (
+        (model.query_initializer.class_head.bias, "class_embed.6.bias"),
+        (model.decoder.class_heads[5].bias, "class_embed.5.bias"),
+        (model.decoder.layers[2].sublayers["self_attention"].norm.bias, "norms.0.bias"),
+        (model.decoder.layers[2].sublayers["cross_attention"].norm.bias, "norms.1.bias"),
+    ):
+        where = "transformer.decoder.layers.2." if theirs.startswith("norms") else ""
+        assert torch.equal(ours, state[f"{where}{theirs}"]), theirs
+    with pytest.raises(ValueError, match="has 80 rows, not 91: convert with classes 'keep'"):
+        convert_state_dict(state, "detrex-dino", classes="coco91")
+    # One head for all layers: the model refuses heads that differ.
+    with pytest.raises(ValueError, match="class_heads"):
+        load_strictly(make_model("dino/dino_r50_4scale_12ep", 80), converted, "detrex-dino")
+
+
+@pytest.mark.parametrize(
+    ("layout", "prefix"), [("h-detr", "backbone.0.body."), ("dino", "backbone.0.")]
+)
+def test_a_swin_in_a_detector(layout, prefix):
+    """Its body is the published Swin's; of each map that is read there is a norm."""
+    pytest.importorskip("timm")
+    with torch.device("meta"):
+        model = make_model("deformable_detr/deformable_detr_pp_swin_t_300q_12ep", 91)
+    expected = {k: v for k, v in model.state_dict().items() if k.startswith("backbone.")}
+    state = {}
+    for name, tensor in expected.items():
+        theirs = name.removeprefix("backbone.").removeprefix("body.")
+        theirs = re.sub(r"norms\.res(\d)", lambda m: f"norm{int(m[1]) - 2}", theirs)
+        theirs = re.sub(r"layers_(\d)\.down", lambda m: f"layers.{int(m[1]) - 1}.down", theirs)
+        state[prefix + theirs.replace("layers_", "layers.")] = tensor
+    sizes = {"backbone": False, "dim": 8, "ffn": 8, "layers": 2}
+    rest = published.dino(5, **sizes) if layout == "dino" else published.two_stage(**sizes)
+    buffer = {f"{prefix}layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49)}
+    converted = convert_state_dict(state | rest | buffer, layout)
+    found = {k: v for k, v in converted.items() if k.startswith("backbone.")}
+    assert found.keys() == expected.keys()
+    assert all(found[name] is expected[name] for name in expected)
+    if layout == "dino":  # all but the buffer comes back
+        assert revert_state_dict(converted, layout).keys() == (state | rest).keys()
 
 
 def test_coco_rows_of_dino():
@@ -201,8 +286,8 @@ def test_copies_have_to_be_copies():
 
 
 def test_wrong_choices():
-    with pytest.raises(ValueError, match="no layout 'detrex'; there are ms-detr, deformable-detr"):
-        convert_state_dict({}, "detrex")
+    with pytest.raises(ValueError, match="no layout 'mmdet'; there are ms-detr, deformable-detr"):
+        convert_state_dict({}, "mmdet")
     with pytest.raises(ValueError, match="classes must be one of"):
         convert_state_dict(small(), "ms-detr", classes="coco80")
     with pytest.raises(ValueError, match="has 5 rows, not 91: convert with classes 'keep'"):

@@ -3,7 +3,16 @@
 import argparse
 from pathlib import Path
 
-SOURCES = ("ms-detr", "deformable-detr", "h-detr", "dino", "torchvision", "swin")
+SOURCES = (
+    "ms-detr",
+    "deformable-detr",
+    "h-detr",
+    "dino",
+    "detrex",
+    "detrex-dino",
+    "torchvision",
+    "swin",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes",
         choices=("coco91", "keep"),
         default=None,
-        help="coco91: heads with a row a COCO id become 80 classes (default); keep: all rows",
+        help="coco91: heads with a row a COCO id become 80 classes (default for the official "
+        "repositories); keep: all rows",
     )
 
 
@@ -23,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     import torch
 
-    from ms_detr.convert import convert_state_dict
+    from ms_detr.convert import LAYOUTS, convert_state_dict
     from ms_detr.engine.state import read_checkpoint
     from ms_detr.engine.weights import state_of
     from ms_detr.files import atomic_path
@@ -31,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.target.exists():
         raise FileExistsError(f"{args.target} exists; choose another file or remove it")
     state = state_of(read_checkpoint(args.source), str(args.source))
-    classes = args.classes or ("keep" if args.layout == "torchvision" else "coco91")
+    classes = args.classes or LAYOUTS[args.layout].classes
     converted = convert_state_dict(state, args.layout, classes)
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}
