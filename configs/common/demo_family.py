@@ -20,7 +20,7 @@ def small_group(model):
 
 def small_denoising(model):
     model = denoising(shrink(model))
-    model.groups.denoising.num_groups = 4  # of some ten objects
+    model.groups.denoising.num_groups = 4  # of some nine objects
     return model
 
 
