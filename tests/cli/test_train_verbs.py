@@ -12,15 +12,17 @@ import yaml
 from PIL import Image
 
 from ms_detr.benchmarks import groups
-from ms_detr.benchmarks.step import compare_steps
+from ms_detr.benchmarks.step import _first_batches, compare_steps
 from ms_detr.cli import main
 from ms_detr.cli.compare import Run, table
+from ms_detr.config import load
 from ms_detr.meta_arch import MSDETR
 from ms_detr.ops import status
 from ms_detr.visualization.losses import read_losses
 from tests.ops.inputs import needs_compiled
 
 CONFIG = "demo/ms_detr.py"
+BASELINE = "demo/deformable_detr.py"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def compared(overrides, tmp_path_factory):
     """Two configs trained for two iterations; the folder and what was printed."""
     folder = tmp_path_factory.mktemp("compare")
     words = ["compare", "--output", str(folder), "--seeds", "3", "--jobs", "2"]
-    for name, config in (("baseline", "demo/deformable_detr.py"), ("mixed", CONFIG)):
+    for name, config in (("baseline", BASELINE), ("mixed", CONFIG)):
         words += ["--run", name, config, *overrides]
     assert main(words) == 0
     return folder, words
@@ -168,13 +170,11 @@ def test_visualize_refuses_weights_of_another_model(compared, overrides, tmp_pat
 
 def test_benchmark_step_gives_ratios_to_the_first_and_memory(overrides, capsys):
     words = ["benchmark", "step", "--rounds", "2", "--steps", "1", "--json"]
-    words += ["--config-file", CONFIG, "demo/deformable_detr.py", "--opts", *overrides]
+    words += ["--config-file", CONFIG, BASELINE, "--opts", *overrides]
     assert main(words) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["config"], row["what"]) for row in rows] == [
-        (config, what)
-        for what in ("train", "predict")
-        for config in (CONFIG, "demo/deformable_detr.py")
+        (config, what) for what in ("train", "predict") for config in (CONFIG, BASELINE)
     ]
     assert rows[0][f"ratio to {CONFIG}"] == rows[2][f"ratio to {CONFIG}"] == 1
     assert all(row["seconds"] > 0 for row in rows)
@@ -197,9 +197,20 @@ class Counted(MSDETR):
 def test_benchmark_step_holds_one_model_at_a_time(overrides):
     Counted.counts.clear()
     target = f"model._target_={__name__}.Counted"
-    rows = compare_steps([CONFIG] * 3, [*overrides, target], rounds=1, steps=1)
-    assert len(rows) == 6
-    assert Counted.counts == [0] * 6  # two rounds, the first to warm up
+    rows = compare_steps([CONFIG] * 2, [*overrides, target], rounds=1, steps=1)
+    assert len(rows) == 4
+    assert Counted.counts == [0] * 4  # two rounds, the first to warm up
+
+
+def test_benchmark_step_reads_the_same_data_once(overrides):
+    other = [*overrides, "train.seed=7"]
+    cfgs = [load(c, o) for c, o in ((CONFIG, overrides), (BASELINE, overrides), (CONFIG, other))]
+    first, same, seeded = _first_batches(cfgs)
+    assert len(first["train"]) == len(first["predict"]) + 2 == 4  # of 12 images in eights two
+    assert all(same[what] is first[what] for what in ("train", "predict"))
+    assert seeded["predict"] is first["predict"]
+    names = [[x["file_name"] for batch in made["train"] for x in batch] for made in (first, seeded)]
+    assert names[0] != names[1]
 
 
 @pytest.mark.parametrize(("view", "panels", "rows"), [("assignments", 1, 2), ("sampling", 1, 1)])
@@ -226,7 +237,7 @@ def test_visualize_a_query_that_is_not_there(compared, overrides, tmp_path, caps
 def test_visualize_candidates_side_by_side(compared, overrides, tmp_path, capsys):
     folder, _ = compared
     words = ["visualize", "candidates", "--output", str(tmp_path), "--count", "2"]
-    for name, config in (("baseline", "demo/deformable_detr.py"), ("mixed", CONFIG)):
+    for name, config in (("baseline", BASELINE), ("mixed", CONFIG)):
         words += ["--run", name, config, weights_of(folder, name)]
     assert main([*words, *overrides]) == 0
     assert "2 images drawn" in capsys.readouterr().out
