@@ -221,6 +221,15 @@ def test_a_row_of_the_family_differs_by_mixed_supervision_alone(config):
     assert any(key.startswith("model.criterion.terms.o2m.") for key in differing)
     assert plain["model.num_queries"] == 48
     assert mixed["model.criterion.terms.o2m.weight"] == 0.5
+    iou_aware = config.endswith(("ia_bce.py", "varifocal.py"))
+    assert plain["model.criterion.terms.o2o.losses.class.weight"] == (1.0 if iou_aware else 2.0)
+
+
+@pytest.mark.parametrize("method", ["detr", "conditional", "dab"])
+def test_small_single_scale_models_read_stride_16(method):
+    model = instantiate(load(ROOT / FAMILY / f"{method}.py").model)
+    (name,) = model.neck.in_channels
+    assert model.backbone.output_shape()[name].stride == 16
 
 
 def test_the_family_has_both_files_of_every_method():
