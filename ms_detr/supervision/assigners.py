@@ -65,10 +65,10 @@ class HungarianAssigner(Assigner):
         class_agnostic: see every object as class 0, the objectness of the encoder's proposals.
 
     Attributes:
-        repeats: how many queries an object gets in every block of queries.
+        k: most queries that an object gets in a block of queries.
     """
 
-    repeats = 1
+    k = 1
 
     def __init__(
         self,
@@ -95,6 +95,14 @@ class HungarianAssigner(Assigner):
         queries = predictions.boxes.shape[2]
         return (queries,) if queries else ()
 
+    def repeats(self, objects: int, queries: int, last: bool) -> int:
+        """How many queries each object of an image gets in a block, at most ``k``.
+
+        Args:
+            last: whether it is the last layer.
+        """
+        return self.k
+
     def host_costs(self, predictions: PredictionSet, targets: Targets) -> Tensor:
         """Costs (L, B, G, Q)."""
         boxes, objects = self.boxes(predictions), targets.boxes
@@ -112,22 +120,23 @@ class HungarianAssigner(Assigner):
         assert host_costs is not None
         layers, images, objects, _ = host_costs.shape
         blocks = self.blocks(predictions)
-        copies = len(blocks) * self.repeats
-        query = np.zeros((layers, images, objects, copies), np.int64)
+        slots = len(blocks) * self.k
+        query = np.zeros((layers, images, objects, slots), np.int64)
         valid = np.zeros(query.shape, bool)
-        for layer, image, slot in np.ndindex(layers, images, len(blocks)):
-            count, start = targets.counts[image], sum(blocks[:slot])
-            costs = host_costs[layer, image, :count, start : start + blocks[slot]]
-            rows, columns = linear_sum_assignment(np.tile(costs, (self.repeats, 1)))
+        for layer, image, block in np.ndindex(layers, images, len(blocks)):
+            count, start = targets.counts[image], sum(blocks[:block])
+            costs = host_costs[layer, image, :count, start : start + blocks[block]]
+            repeats = self.repeats(count, blocks[block], last=layer == layers - 1)
+            rows, columns = linear_sum_assignment(np.tile(costs, (repeats, 1)))
             repeat, row = np.divmod(rows, max(count, 1))
-            query[layer, image, row, slot * self.repeats + repeat] = start + columns
-            valid[layer, image, row, slot * self.repeats + repeat] = True
+            query[layer, image, row, block * self.k + repeat] = start + columns
+            valid[layer, image, row, block * self.k + repeat] = True
         device = predictions.boxes.device
         return Assignment(
             torch.from_numpy(query).to(device, non_blocking=True),
             torch.from_numpy(valid).to(device, non_blocking=True),
             self.labels(targets),
-            copies=max(copies, 1),
+            copies=max(slots, 1),
         )
 
 
@@ -144,7 +153,7 @@ class RepeatedHungarianAssigner(HungarianAssigner):
         super().__init__(**options)
         if k < 1:
             raise ValueError(f"k is how often an object is matched, at least 1; got {k}")
-        self.repeats = k
+        self.k = k
 
 
 class GroupedHungarianAssigner(HungarianAssigner):

@@ -46,7 +46,7 @@ class IABCELoss(Loss):
     Args:
         alpha: share of the class probability, an exponent; the IoU has the rest.
         gamma: background costs ``p**gamma * -log(1 - p)``.
-        tau: how slowly the target falls.
+        tau: how slowly the target falls; infinite: not at all.
     """
 
     def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0, tau: float = 1.5):

@@ -5,11 +5,13 @@ from detectron2.config import LazyCall as L
 from ms_detr.variants.iou_aware import IABCELoss, VariFocalLoss
 
 
+def ia_bce_loss(tau=1.5):
+    return L(IABCELoss)(weight=1.0, alpha=0.25, gamma=2.0, tau=tau)
+
+
 def ia_bce(model):
     """Align-DETR's IA-BCE (arXiv:2304.07527) with its weight, in place; returns the model."""
-    model.criterion.terms.o2o.losses["class"] = L(IABCELoss)(
-        weight=1.0, alpha=0.25, gamma=2.0, tau=1.5
-    )
+    model.criterion.terms.o2o.losses["class"] = ia_bce_loss()
     return model
 
 

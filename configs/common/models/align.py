@@ -1,0 +1,31 @@
+"""Align-DETR (arXiv:2304.07527): mixed matching, and losses that know how well a box fits."""
+
+import math
+
+from detectron2.config import LazyCall as L
+
+from ms_detr.variants.align import MixedHungarianAssigner
+from ms_detr.variants.iou_aware import RankWeight
+
+from .dino import dino
+from .iou_aware import ia_bce_loss
+
+
+def align(model, k=2, tau=1.5):
+    """Change a two-stage model in place, and return it; on DINO as detrex has it."""
+    model = dino(model)
+    model.neck.position.temperature = 10000.0
+    model.neck.position.offset = -0.5
+    model.decoder.share_heads = False
+    model.groups.denoising.box_noise = 1.0
+    terms = model.criterion.terms
+    for term, last_k in ((terms.o2o, 1), (terms.encoder, k)):
+        term.assigner._target_ = MixedHungarianAssigner
+        term.assigner.k = k
+        term.assigner.last_k = last_k
+        term.losses["class"] = ia_bce_loss(tau)
+        for loss in (term.losses.bbox, term.losses.giou):
+            loss.pair_weight = L(RankWeight)(alpha=0.25, tau=tau)
+    # The copies of a noised object are no rivals.
+    terms.denoising.losses["class"] = ia_bce_loss(tau=math.inf)
+    return model
