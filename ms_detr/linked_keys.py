@@ -25,7 +25,7 @@ LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
     (BoxHead, "embed_dim", lambda part: part[0].in_features),
     (DenoisingGroup, "embed_dim", lambda part: part.embed_dim),
     (DenoisingGroup, "num_classes", lambda part: part.num_classes),
-    (ClassHead, "num_classes", lambda part: part.out_features),
+    (ClassHead, "num_classes", lambda part: part.num_classes),
     (nn.MultiheadAttention, "num_heads", lambda part: part.num_heads),
     (SplitAttention, "num_heads", lambda part: part.num_heads),
     (DeformableAttention, "num_heads", lambda part: part.num_heads),

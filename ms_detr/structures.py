@@ -227,6 +227,7 @@ class PredictionSet:
         masks: None where the model has no mask branch.
         blocks: sizes of the blocks of queries that are matched apart; None: all are one.
         assignment: what the queries learn, where it is known, for one layer that stands for all.
+        probability: of every class, from logits (..., K).
     """
 
     logits: Tensor
@@ -237,6 +238,7 @@ class PredictionSet:
     masks: QueryMasks | None = None
     blocks: tuple[int, ...] | None = None
     assignment: Assignment | None = None
+    probability: Callable[[Tensor], Tensor] = torch.sigmoid
 
     def at_least_single(self) -> PredictionSet:
         """The same with logits and boxes as :func:`at_least_single` has them."""

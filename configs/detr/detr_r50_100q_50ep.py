@@ -1,6 +1,6 @@
-"""DETR, ResNet-50, 100 queries, 50 epochs, classified with sigmoid and focal loss.
+"""DETR, ResNet-50, 100 queries, 50 epochs.
 
-Published by Conditional DETR's authors for the original with softmax: 34.8 box AP on COCO val2017.
+Published by Conditional DETR's authors: 34.8 box AP on COCO val2017.
 """
 
 from ..common.data.coco import dataloader

@@ -146,7 +146,7 @@ class Decoder(nn.Module):
             for name in self.layers[0].taps:
                 tapped_groups = {f"{group}.{OUTPUT}.{name}" for group in groups}
                 taps[name] = primary if tapped_groups.isdisjoint(wanted) else queries.count
-        made: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {OUTPUT: []}
+        made: dict[str, list[tuple[ClassHead, Tensor, Tensor]]] = {OUTPUT: []}
         made.update({f"{OUTPUT}.{name}": [] for name in taps})
         # Contiguous, so that every order of sublayers runs the same kernels.
         content, reference = queries.content.contiguous(), queries.reference
@@ -167,26 +167,27 @@ class Decoder(nn.Module):
             delta = self.box_heads[index](states)
             if shown:
                 boxes = refine(delta, corrected, self.epsilon)
-                made[OUTPUT].append((self.class_heads[index](states), boxes, states))
+                class_head = cast(ClassHead, self.class_heads[index])
+                made[OUTPUT].append((class_head, states, boxes))
             for name, tap_states in tapped.items():
                 class_head, box_head = self._heads_of(name, index)
                 tap_states = self.output_norm(tap_states)
                 tap_boxes = refine(box_head(tap_states), corrected[:, : taps[name]], self.epsilon)
-                made[f"{OUTPUT}.{name}"].append((class_head(tap_states), tap_boxes, tap_states))
+                made[f"{OUTPUT}.{name}"].append((class_head, tap_states, tap_boxes))
             if self.box_refinement and index < last:
                 if states is not content:
                     delta = self.box_heads[index](content)
                 refined = refine(delta, reference, self.epsilon)
                 reference = refined.detach()
                 corrected = refined if self.look_forward_twice else reference
-        predictions = Predictions({source: _stack(layers) for source, layers in made.items()})
+        predictions = Predictions({source: _classify(layers) for source, layers in made.items()})
         return split(predictions, primary, groups)
 
-    def _heads_of(self, tap: str, index: int) -> tuple[nn.Module, nn.Module]:
+    def _heads_of(self, tap: str, index: int) -> tuple[ClassHead, BoxHead]:
         """Class and box head of a tap in a layer: its own, or those of the output."""
         return (
-            _own_or_shared(self.tap_class_heads, tap, self.class_heads)[index],
-            _own_or_shared(self.tap_box_heads, tap, self.box_heads)[index],
+            cast(ClassHead, _own_or_shared(self.tap_class_heads, tap, self.class_heads)[index]),
+            cast(BoxHead, _own_or_shared(self.tap_box_heads, tap, self.box_heads)[index]),
         )
 
 
@@ -201,6 +202,13 @@ def _own_or_shared(own: nn.ModuleDict, tap: str, shared: nn.ModuleList) -> nn.Mo
     return cast(nn.ModuleList, own[tap]) if tap in own else shared
 
 
-def _stack(layers: list[tuple[Tensor, Tensor, Tensor]]) -> PredictionSet:
-    logits, boxes, states = map(torch.stack, zip(*layers, strict=True))
-    return PredictionSet(logits, boxes, states=states)
+def _classify(layers: list[tuple[ClassHead, Tensor, Tensor]]) -> PredictionSet:
+    """All layers' predictions, from their class heads, states and boxes."""
+    heads, states, boxes = zip(*layers, strict=True)
+    logits = torch.stack([head(x) for head, x in zip(heads, states, strict=True)])
+    return PredictionSet(
+        logits,
+        torch.stack(boxes),
+        states=torch.stack(states),
+        probability=heads[0].probability,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..layers.transformer import MLP
 
@@ -14,12 +14,18 @@ class ClassHead(nn.Linear):
     """Class logits; every class starts at probability ``prior`` (focal loss, arXiv:1708.02002)."""
 
     def __init__(self, embed_dim: int, num_classes: int, prior: float = 0.01):
+        self.num_classes = num_classes
         self.prior = prior
         super().__init__(embed_dim, num_classes)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.constant_(self.bias, -math.log((1 - self.prior) / self.prior))
+
+    @staticmethod
+    def probability(logits: Tensor) -> Tensor:
+        """What its logits (..., K) mean: the probability of every class."""
+        return logits.sigmoid()
 
 
 class BoxHead(MLP):

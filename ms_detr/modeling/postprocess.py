@@ -44,12 +44,15 @@ class Postprocess(nn.Module):
 
     def forward(self, predictions: PredictionSet) -> Detections:
         """Detections from the last layer of ``predictions``."""
-        logits, boxes = predictions.logits[-1], predictions.boxes[-1]
-        num_classes = logits.shape[-1]
-        scores, index = logits.sigmoid().flatten(1).topk(min(self.top_k, logits[0].numel()), 1)
-        queries = index // num_classes
-        boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
-        return Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, index % num_classes, queries)
+        scores, labels, queries = self.choose(predictions.probability(predictions.logits[-1]))
+        boxes = predictions.boxes[-1].gather(1, queries[..., None].expand(-1, -1, 4))
+        return Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, labels, queries)
+
+    def choose(self, probability: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, labels and queries (B, n), best first, from probabilities (B, Q, K)."""
+        num_classes = probability.shape[-1]
+        scores, index = probability.flatten(1).topk(min(self.top_k, probability[0].numel()), 1)
+        return scores, index % num_classes, index // num_classes
 
 
 def paste_masks(

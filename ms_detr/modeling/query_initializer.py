@@ -201,6 +201,7 @@ class TwoStageInitializer(ProposalInitializer):
                 unactivated.sigmoid()[None],
                 anchors=proposals.logits.sigmoid(),
                 layered=False,
+                probability=self.class_head.probability,
             )
             boxes = unactivated.gather(1, chosen.expand(-1, -1, 4))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,18 +40,24 @@ class Assigner(ABC):
         return own
 
 
-def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+# Of every object's class at every query, (L, B, G, Q), for labels (B, G).
+ClassCost = Callable[[PredictionSet, Tensor], Tensor]
+
+
+def focal_cost(
+    predictions: PredictionSet, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
     """What the focal loss would gain if a logit became positive (arXiv:2010.04159)."""
-    p = logits.sigmoid()
+    p = of_objects(predictions.logits, labels).sigmoid()
     q = 1 - p
     return (1 - alpha) * p**gamma * (q + 1e-8).log() - alpha * q**gamma * (p + 1e-8).log()
 
 
-def object_logits(predictions: PredictionSet, labels: Tensor) -> Tensor:
-    """Logits of every object's class at every query, (L, B, G, Q), for labels (B, G)."""
-    layers, _, queries, _ = predictions.logits.shape
+def of_objects(values: Tensor, labels: Tensor) -> Tensor:
+    """Of values (L, B, Q, K) those of every object's class, (L, B, G, Q), for labels (B, G)."""
+    layers, _, queries, _ = values.shape
     index = labels[None, :, None].expand(layers, -1, queries, -1)
-    return predictions.logits.gather(3, index).transpose(2, 3).contiguous()
+    return values.gather(3, index).transpose(2, 3).contiguous()
 
 
 class HungarianAssigner(Assigner):
@@ -61,8 +67,9 @@ class HungarianAssigner(Assigner):
     objects of the highest cost go without.
 
     Args:
-        class_cost, l1_cost, giou_cost: weights of the focal, L1 and negative GIoU cost.
+        class_cost, l1_cost, giou_cost: weights of the class, L1 and negative GIoU cost.
         class_agnostic: see every object as class 0, the objectness of the encoder's proposals.
+        class_distance: what ``class_cost`` weighs.
 
     Attributes:
         k: most queries that an object gets in a block of queries.
@@ -76,11 +83,13 @@ class HungarianAssigner(Assigner):
         l1_cost: float = 5.0,
         giou_cost: float = 2.0,
         class_agnostic: bool = False,
+        class_distance: ClassCost = focal_cost,
     ):
         self.class_cost = class_cost
         self.l1_cost = l1_cost
         self.giou_cost = giou_cost
         self.class_agnostic = class_agnostic
+        self.class_distance = class_distance
 
     def boxes(self, predictions: PredictionSet) -> Tensor:
         """The boxes that are matched, (L, B, Q, 4)."""
@@ -110,8 +119,7 @@ class HungarianAssigner(Assigner):
         iou = generalized_box_iou(boxes[:, :, None], objects[None, :, :, None])
         cost = cost - self.giou_cost * iou
         if self.class_cost:
-            logits = object_logits(predictions, self.labels(targets))
-            cost = cost + self.class_cost * focal_cost(logits)
+            cost = cost + self.class_cost * self.class_distance(predictions, self.labels(targets))
         return cost
 
     def assign(

@@ -182,6 +182,10 @@ class Loss(Weighted):
     def __call__(self, matches: Matches) -> Tensor:
         """Unweighted sum of every layer, (L,)."""
 
+    def divisor(self, matches: Matches, objects: Tensor) -> Tensor:
+        """What divides the sum, a scalar or (L,); the objects that the term counts, a scalar."""
+        return objects
+
 
 class FocalLoss(Loss):
     """:func:`focal_loss` of the class logits."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..layers.boxes import box_iou
 from ..structures import Assignment, PredictionSet, Targets
-from .assigners import Assigner, object_logits
+from .assigners import Assigner, of_objects
 from .masks import masks_of, overlaps
 
 Overlap = Callable[[PredictionSet, Targets], Tensor]
@@ -51,7 +51,7 @@ def match_score(
 
     MS-DETR, arXiv:2401.03989, section 3.
     """
-    score = alpha * object_logits(predictions, targets.labels).sigmoid()
+    score = alpha * of_objects(predictions.probability(predictions.logits), targets.labels)
     score = score + (1 - alpha) * overlap(predictions, targets)
     return score.masked_fill(~targets.valid[None, :, :, None], -1.0)
 

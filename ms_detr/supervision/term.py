@@ -50,20 +50,24 @@ class SupervisionTerm:
 
         Args:
             num_objects: scalar, objects of the whole batch per process; times the assignment's
-                copies it divides every loss.
+                copies it divides the losses; see `Loss.divisor`.
         """
         matches = match(predictions, targets, assignment)
-        sums = {name: loss(matches) for name, loss in self.losses.items() if isinstance(loss, Loss)}
+        pairs = num_objects * assignment.copies
+        means = {
+            name: loss(matches) / loss.divisor(matches, pairs)
+            for name, loss in self.losses.items()
+            if isinstance(loss, Loss)
+        }
         if self.mask_points is not None:
             of_masks = {n: loss for n, loss in self.losses.items() if isinstance(loss, PointLoss)}
             values = self.mask_points.losses(
                 predictions, targets, assignment, list(of_masks.values())
             )
-            sums |= dict(zip(of_masks, values, strict=True))
+            means |= dict(zip(of_masks, values / pairs, strict=True))
         result = {}
-        pairs = num_objects * assignment.copies
         for name, loss in self.losses.items():
-            values = self.weight * loss.weight * sums[name] / pairs
+            values = self.weight * loss.weight * means[name]
             # Of masks there may be fewer layers, the last ones.
             first = len(predictions.logits) - len(values)
             for layer, value in enumerate(values.unbind(), first):

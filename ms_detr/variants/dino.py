@@ -54,6 +54,7 @@ class DINOInitializer(ProposalInitializer):
                 boxes[None, :, own],
                 anchors[:, own].sigmoid(),
                 layered=False,
+                probability=self.class_head.probability,
             )
         content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
         position = self.position.on_first_level(memory.grid)

@@ -36,6 +36,7 @@ def scene(counts, queries, seed=0):
     return images, make_predictions(rng, images, queries, CLASSES)
 
 
+@torch.no_grad()
 def assign(assigner, predictions, targets):
     cost = assigner.host_costs(predictions, targets)
     return assigner.assign(predictions, targets, to_host({"": cost})[""])

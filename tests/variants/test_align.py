@@ -100,8 +100,7 @@ def test_losses_and_gradients_of_the_config_equal_the_loop(name, layers, k):
     inputs = made.logits.requires_grad_(), made.boxes.requires_grad_()
     term = instantiate(terms_of()[name])
     targets = make_targets(images)
-    with torch.no_grad():
-        assignment = assign(term.assigner, made, targets)
+    assignment = assign(term.assigner, made, targets)
     assert [len(pairs(assignment, layer, 0)) for layer in range(layers)] == [3 * x for x in k]
     found = Criterion(Terms(x=term))(Predictions({term.source: made}), targets)
     for layer in range(layers):

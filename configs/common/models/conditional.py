@@ -6,12 +6,12 @@ from ms_detr.layers import ConditionalAttention, ConditionalSelfAttention
 from ms_detr.modeling import DecoderLayer
 from ms_detr.variants import ConditionalInitializer
 
-from .dense import attention, detr
+from .dense import attention, dense
 
 
 def conditional(model, dilated=False):
-    """Change a two-stage model in place, and return it; see `detr`."""
-    model = detr(model, dilated)
+    """Change a two-stage model in place, and return it; see `dense`."""
+    model = dense(model, dilated)
     model.query_initializer._target_ = ConditionalInitializer
     model.decoder.layer.self_attention = attention(ConditionalSelfAttention)
     model.decoder.layer.cross_attention = attention(ConditionalAttention)

@@ -10,7 +10,7 @@ from .conditional import conditional
 
 
 def dab(model, dilated=False):
-    """Change a two-stage model in place, and return it; see `detr`."""
+    """Change a two-stage model in place, and return it; see `dense`."""
     model = conditional(model, dilated)
     model.dropout = 0.0
     model.neck.position.temperature = 20.0

@@ -6,6 +6,7 @@ from torch import nn
 from ms_detr.layers import DenseAttention, SinePositionEncoding
 from ms_detr.modeling import SingleScaleNeck
 from ms_detr.variants import PositionInitializer
+from ms_detr.variants.detr import OneClassPostprocess, ProbabilityCost, SoftmaxHead, SoftmaxLoss
 
 
 def attention(kind=DenseAttention, **options):
@@ -17,11 +18,8 @@ def attention(kind=DenseAttention, **options):
     )
 
 
-def detr(model, dilated=False):
-    """Change a two-stage model in place, and return it.
-
-    Classes keep their sigmoid and focal loss; the original's softmax with a class for nothing is
-    not here.
+def dense(model, dilated=False):
+    """Change a two-stage model in place, and return it; classes keep sigmoid and focal loss.
 
     Args:
         dilated: the feature map has stride 16 instead of 32 (DC5).
@@ -43,4 +41,17 @@ def detr(model, dilated=False):
     model.decoder.box_refinement = False
     model.decoder.output_norm = L(nn.LayerNorm)(normalized_shape="${model.embed_dim}")
     model.criterion.terms.encoder = None
+    return model
+
+
+def detr(model, dilated=False):
+    """DETR with softmax over the classes and nothing, in all terms; see `dense`."""
+    model = dense(model, dilated)
+    model.decoder.class_head._target_ = SoftmaxHead
+    terms = model.criterion.terms
+    for name in terms.keys() & {"o2o", "o2m"}:
+        terms[name].losses["class"] = L(SoftmaxLoss)(weight=1.0, background=0.1)
+    terms.o2o.assigner.class_cost = 1.0
+    terms.o2o.assigner.class_distance = L(ProbabilityCost)()
+    model.postprocess._target_ = OneClassPostprocess
     return model

@@ -21,6 +21,8 @@ from ms_detr.variants.hybrid import HybridQueries
 
 from .deformable_detr import losses
 
+COSTS = ("class_cost", "l1_cost", "giou_cost", "class_distance")
+
 
 def hybrid(model, rows=1500, k=6):
     """Hybrid DETR: `rows` more queries, every object matched `k` times; losses as one-to-one."""
@@ -80,7 +82,7 @@ def _denoise(model):
 def _like_o2o(model, name, assigner, **options):
     """A term for a group with the one-to-one term's losses, matched on class and box."""
     o2o = model.criterion.terms.o2o
-    costs = {key: o2o.assigner[key] for key in ("class_cost", "l1_cost", "giou_cost")}
+    costs = {key: copy.deepcopy(o2o.assigner[key]) for key in COSTS if key in o2o.assigner}
     term = L(SupervisionTerm)(
         source=f"{name}.decoder",
         assigner=L(assigner)(**costs, **options),

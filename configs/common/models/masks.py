@@ -51,13 +51,7 @@ def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, weight=5.0, n
         term.losses.dice = L(DiceLoss)(weight=weight)
         term.mask_points = L(MaskPoints)(num_points=num_points, oversample=3.0, importance=0.75)
     if mask_cost:
-        costs = model.criterion.terms.o2o.assigner
-        model.criterion.terms.o2o.assigner = L(MaskHungarianAssigner)(
-            class_cost=costs.class_cost,
-            l1_cost=costs.l1_cost,
-            giou_cost=costs.giou_cost,
-            mask_cost=weight,
-            dice_cost=weight,
-            num_points=num_points,
-        )
+        assigner = model.criterion.terms.o2o.assigner
+        assigner._target_ = MaskHungarianAssigner
+        assigner.update(mask_cost=weight, dice_cost=weight, num_points=num_points)
     return model
