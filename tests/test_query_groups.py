@@ -17,7 +17,7 @@ from configs.common.models.masks import with_masks
 from configs.common.models.one_stage import one_stage
 from configs.common.models.plus_plus import plus_plus
 from ms_detr.config import load
-from ms_detr.supervision import ReleasedTopK, SupervisionTerm
+from ms_detr.supervision import LocalObjects, ReleasedTopK, SupervisionTerm
 
 from .modeling.support import (
     MS_DETR,
@@ -196,6 +196,8 @@ def test_terms_are_as_published():
         cfg = load(ROOT / "configs" / "dn_detr" / f"{name}_deformable_detr_pp_r50_300q_12ep.py")
         assert [loss.weight for loss in losses_of(cfg.model.criterion.terms.denoising)] == [1, 5, 2]
         assert (cfg.model.decoder.epsilon, cfg.model.postprocess.top_k) == (1e-3, 300)
+        objects = instantiate(cfg.model.criterion.terms.denoising).objects
+        assert isinstance(objects, LocalObjects) == (name == "dn")
 
 
 def losses_of(term):

@@ -13,7 +13,7 @@ from .criterion import Criterion, Terms
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
 from .masks import DiceLoss, MaskLoss, MaskPoints, PointLoss
 from .one_to_many import MaskOverlap, MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
-from .term import SupervisionTerm
+from .term import LocalObjects, SupervisionTerm
 
 __all__ = [
     "AnchorHungarianAssigner",
@@ -26,6 +26,7 @@ __all__ = [
     "HungarianAssigner",
     "KnownAssigner",
     "L1Loss",
+    "LocalObjects",
     "Loss",
     "Losses",
     "MaskHungarianAssigner",

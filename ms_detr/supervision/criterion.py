@@ -39,8 +39,8 @@ class Criterion(nn.Module):
     def forward(self, predictions: Predictions, targets: Targets) -> dict[str, Tensor]:
         """All losses, weighted: ``{term}/loss_{name}/{layer}`` -> scalar.
 
-        Every loss is divided by N+, the objects of the batch over all processes, at least one,
-        per process (MS-DETR's published code).
+        Losses are divided by N+, the objects of the batch over all processes, at least one, per
+        process (MS-DETR's published code), unless term or loss counts otherwise.
 
         Raises:
             KeyError: if a term's source was not predicted.

@@ -183,7 +183,7 @@ class Loss(Weighted):
         """Unweighted sum of every layer, (L,)."""
 
     def divisor(self, matches: Matches, objects: Tensor) -> Tensor:
-        """What divides the sum, a scalar or (L,); the objects that the term counts, a scalar."""
+        """What divides the sum, a scalar or (L,): the objects that the term counts, a scalar."""
         return objects
 
 

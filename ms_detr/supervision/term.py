@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from ..structures import Assignment, PredictionSet, Targets
 from .assigners import Assigner
 from .losses import Loss, Losses, match
 from .masks import MaskPoints, PointLoss
+
+# How many objects a term counts, a scalar: from N+ and the objects of this process's own batch.
+ObjectCount = Callable[[Tensor, Targets], Tensor]
+
+
+def average_objects(num_objects: Tensor, targets: Targets) -> Tensor:
+    """N+: objects of all processes, per process."""
+    return num_objects
+
+
+class LocalObjects:
+    """Objects of this process alone, at least one."""
+
+    def __call__(self, num_objects: Tensor, targets: Targets) -> Tensor:
+        return torch.full_like(num_objects, max(sum(targets.counts), 1))
 
 
 class SupervisionTerm:
@@ -17,6 +35,7 @@ class SupervisionTerm:
         source: name of the predictions that are supervised, e.g. ``"decoder"``.
         weight: multiplies every loss, at least 0.
         mask_points: where masks are compared; needed if there are losses of masks, and only then.
+        objects: the number that divides the losses, times the assignment's copies.
     """
 
     def __init__(
@@ -26,6 +45,7 @@ class SupervisionTerm:
         losses: Losses,
         weight: float = 1.0,
         mask_points: MaskPoints | None = None,
+        objects: ObjectCount = average_objects,
     ):
         if weight < 0:
             raise ValueError(f"a term's weight can't be negative, got {weight} for '{source}'")
@@ -38,6 +58,7 @@ class SupervisionTerm:
         self.losses = losses
         self.weight = weight
         self.mask_points = mask_points
+        self.objects = objects
 
     def compute(
         self,
@@ -49,11 +70,10 @@ class SupervisionTerm:
         """Weighted scalar losses, named ``loss_{name}/{layer}`` (without layer where unlayered).
 
         Args:
-            num_objects: scalar, objects of the whole batch per process; times the assignment's
-                copies it divides the losses; see `Loss.divisor`.
+            num_objects: N+, a scalar: objects of the whole batch per process.
         """
         matches = match(predictions, targets, assignment)
-        pairs = num_objects * assignment.copies
+        pairs = self.objects(num_objects, targets) * assignment.copies
         means = {
             name: loss(matches) / loss.divisor(matches, pairs)
             for name, loss in self.losses.items()

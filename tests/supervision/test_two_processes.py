@@ -45,5 +45,8 @@ def test_objects_are_counted_over_all_processes(results, batch):
         assert num_objects == expected
         alone, local = two_processes.compute(counts[rank])
         assert alone == max(1, sum(counts[rank]))
-        for name, loss in losses.items():
-            assert loss == pytest.approx(local[name] * alone / expected)
+        names = [name.removeprefix("all/") for name in losses if name.startswith("all/")]
+        assert len(names) == len(losses) / 2 == 4
+        for name in names:
+            assert losses[f"all/{name}"] == pytest.approx(local[f"all/{name}"] * alone / expected)
+            assert losses[f"own/{name}"] == local[f"own/{name}"] == local[f"all/{name}"]

@@ -15,9 +15,10 @@ from ms_detr.structures import Predictions, PredictionSet, Targets
 from ms_detr.supervision import (
     Criterion,
     FocalLoss,
-    HungarianAssigner,
     L1Loss,
+    LocalObjects,
     Losses,
+    RepeatedHungarianAssigner,
     SupervisionTerm,
     Terms,
 )
@@ -37,10 +38,14 @@ def scene(counts):
 
 
 def compute(counts):
-    """(N+, {name: loss})."""
+    """(N+, {name: loss}) of terms that count the objects of all processes, or of their own."""
     predictions, targets = scene(counts)
     losses = Losses(**{"class": FocalLoss(2.0)}, bbox=L1Loss(5.0))
-    criterion = Criterion(Terms(o2o=SupervisionTerm("decoder", HungarianAssigner(), losses)))
+    common = "decoder", RepeatedHungarianAssigner(k=2), losses
+    terms = Terms(
+        all=SupervisionTerm(*common), own=SupervisionTerm(*common, objects=LocalObjects())
+    )
+    criterion = Criterion(terms)
     values = {name: loss.item() for name, loss in criterion(predictions, targets).items()}
     return count_objects(targets).item(), values
 

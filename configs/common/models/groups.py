@@ -11,6 +11,7 @@ from detectron2.config import LazyCall as L
 from ms_detr.supervision import (
     GroupedHungarianAssigner,
     KnownAssigner,
+    LocalObjects,
     RepeatedHungarianAssigner,
     SupervisionTerm,
 )
@@ -44,7 +45,10 @@ def group(model, num_groups=11):
 
 
 def denoising(model):
-    """DN-DETR's denoising; call it last of what changes the query initialiser."""
+    """DN-DETR's denoising; call it last of what changes the query initialiser.
+
+    As published, every process divides by its own objects; contrastive denoising does not.
+    """
     model.groups.denoising = L(Denoising)(
         num_classes="${model.num_classes}",
         embed_dim="${model.embed_dim}",
@@ -53,7 +57,9 @@ def denoising(model):
         box_noise=0.4,
     )
     model.query_initializer = L(Indicated)(initializer=model.query_initializer)
-    return _denoise(model)
+    model = _denoise(model)
+    model.criterion.terms.denoising.objects = L(LocalObjects)()
+    return model
 
 
 def contrastive_denoising(model):
