@@ -12,7 +12,13 @@ from configs.common.models.dab import dab
 from configs.common.models.dab_deformable import dab_deformable
 from configs.common.models.dense import detr
 from configs.common.models.dino import dino
-from configs.common.models.groups import contrastive_denoising, denoising, group, hybrid
+from configs.common.models.groups import (
+    contrastive_denoising,
+    denoising,
+    group,
+    group_two_stage,
+    hybrid,
+)
 from configs.common.models.masks import with_masks
 from configs.common.models.one_stage import one_stage
 from configs.common.models.plus_plus import plus_plus
@@ -33,6 +39,7 @@ from .test_inference_cost import operators
 KINDS = {
     "hybrid": lambda model: hybrid(model, rows=20, k=3),
     "group": lambda model: group(model, num_groups=3),
+    "group, own selections": lambda model: group_two_stage(model, num_groups=3),
     "dn": denoising,
     "cdn": contrastive_denoising,
     "hybrid and dn": lambda model: denoising(hybrid(model, rows=20, k=3)),
@@ -277,6 +284,7 @@ FAMILY = {
     "hybrid and cdn, dab deformable": lambda model: contrastive_denoising(
         hybrid(dab_deformable(model), rows=20, k=3)
     ),
+    "group, own selections, dino": lambda model: group_two_stage(dino(model), num_groups=3),
     "hybrid, dino": lambda model: hybrid(dino(model), rows=20, k=3),
     "group, masks": lambda model: group(with_masks(model, num_points=50), num_groups=3),
 }

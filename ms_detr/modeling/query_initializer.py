@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -118,8 +119,17 @@ class LearnedInitializer(QueryInitializer):
         return Queries(content, position, reference), Predictions({})
 
 
+class Proposer(Protocol):
+    """What a search for objects among the encoder's tokens learns."""
+
+    token_projection: nn.Linear
+    token_norm: nn.LayerNorm
+    class_head: ClassHead
+    box_head: BoxHead
+
+
 class ProposalInitializer(QueryInitializer):
-    """What initialisers share that look for queries among the encoder's tokens.
+    """What initialisers share that look for queries among the encoder's tokens; a `Proposer`.
 
     Args:
         class_head, box_head: of the proposals.
@@ -144,11 +154,29 @@ class ProposalInitializer(QueryInitializer):
         self.class_head = class_head
         self.box_head = box_head
 
-    def encode(self, memory: Memory) -> tuple[Tensor, Proposals]:
+    @abstractmethod
+    def select(
+        self, proposer: Proposer, memory: Memory, count: int, supervised: bool
+    ) -> tuple[Tensor, PredictionSet | None]:
+        """The best boxes (B, count, 4), fewer if there are fewer tokens, without gradient.
+
+        Supervised also what the proposer predicts, with gradient.
+        """
+
+    @abstractmethod
+    def queries(self, boxes: Tensor, memory: Memory) -> Queries:
+        """Queries at the boxes (B, n, 4)."""
+
+    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
+        """Choose queries; with ``supervised`` also predict."""
+        boxes, made = self.select(self, memory, self.rows(supervised), supervised)
+        return self.queries(boxes, memory), Predictions({} if made is None else {PROPOSALS: made})
+
+    def encode(self, proposer: Proposer, memory: Memory) -> tuple[Tensor, Proposals]:
         """What the heads look at, (B, S, C), zeros before the projection where invalid."""
         proposals = make_proposals(memory.grid, self.anchor_size)
         tokens = memory.tokens.masked_fill(~proposals.valid[..., None], 0.0)
-        return self.token_norm(self.token_projection(tokens)), proposals
+        return proposer.token_norm(proposer.token_projection(tokens)), proposals
 
 
 class TwoStageInitializer(ProposalInitializer):
@@ -184,38 +212,35 @@ class TwoStageInitializer(ProposalInitializer):
         for linear in (self.token_projection, self.query_projection):
             nn.init.xavier_uniform_(linear.weight)
 
-    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
-        """Choose queries; with ``supervised`` also predict for all tokens, anchors included.
+    def select(
+        self, proposer: Proposer, memory: Memory, count: int, supervised: bool
+    ) -> tuple[Tensor, PredictionSet | None]:
+        """The predictions are those of all tokens, anchors included.
 
         The anchors of invalid tokens are (1, 1, 1, 1), as is what is predicted from them.
         """
-        tokens, proposals = self.encode(memory)
-        logits = self.class_head(tokens)
-        count = min(self.rows(supervised), tokens.shape[1])
-        chosen = logits[..., 0].topk(count, 1).indices[..., None]
-        predictions = {}
-        if supervised:
-            unactivated = self.box_head(tokens) + proposals.logits
-            predictions[PROPOSALS] = PredictionSet(
-                logits[None],
-                unactivated.sigmoid()[None],
-                anchors=proposals.logits.sigmoid(),
-                layered=False,
-                probability=self.class_head.probability,
-            )
-            boxes = unactivated.gather(1, chosen.expand(-1, -1, 4))
-        else:
+        tokens, proposals = self.encode(proposer, memory)
+        logits = proposer.class_head(tokens)
+        chosen = logits[..., 0].topk(min(count, tokens.shape[1]), 1).indices[..., None]
+        if not supervised:
             best = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
-            boxes = self.box_head(best) + proposals.logits.gather(1, chosen.expand(-1, -1, 4))
-        return self._queries(boxes.detach().sigmoid()), Predictions(predictions)
-
-    def _queries(self, reference: Tensor) -> Queries:
-        position, content = self._encode(reference)
-        if self.content is not None:
-            content = self.content[: reference.shape[1]].expand_as(position)
-        return Queries(
-            content, position, reference, position_of=lambda boxes: self._encode(boxes)[0]
+            anchors = proposals.logits.gather(1, chosen.expand(-1, -1, 4))
+            return (proposer.box_head(best) + anchors).detach().sigmoid(), None
+        unactivated = proposer.box_head(tokens) + proposals.logits
+        made = PredictionSet(
+            logits[None],
+            unactivated.sigmoid()[None],
+            anchors=proposals.logits.sigmoid(),
+            layered=False,
+            probability=proposer.class_head.probability,
         )
+        return unactivated.gather(1, chosen.expand(-1, -1, 4)).detach().sigmoid(), made
+
+    def queries(self, boxes: Tensor, memory: Memory) -> Queries:
+        position, content = self._encode(boxes)
+        if self.content is not None:
+            content = self.content[: boxes.shape[1]].expand_as(position)
+        return Queries(content, position, boxes, position_of=lambda boxes: self._encode(boxes)[0])
 
     def _encode(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Position and content (B, n, C) of boxes (B, n, 4)."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..layers.query_position import BoxPosition
 from ..modeling import BoxHead, ClassHead, ProposalInitializer
-from ..modeling.query_initializer import PROPOSALS
-from ..structures import Memory, Predictions, PredictionSet, Queries
+from ..modeling.query_initializer import Proposer
+from ..structures import Memory, PredictionSet, Queries
 
 
 def _chosen(x: Tensor, index: Tensor) -> Tensor:
@@ -39,23 +39,26 @@ class DINOInitializer(ProposalInitializer):
         for matrix in (self.token_projection.weight, self.content):
             nn.init.xavier_uniform_(matrix)
 
-    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
-        """Choose queries; with ``supervised`` also what their tokens predict, with gradient."""
-        tokens, proposals = self.encode(memory)
-        logits = self.class_head(tokens)
-        best = logits.amax(-1).topk(min(self.rows(supervised), tokens.shape[1]), 1).indices
+    def select(
+        self, proposer: Proposer, memory: Memory, count: int, supervised: bool
+    ) -> tuple[Tensor, PredictionSet | None]:
+        tokens, proposals = self.encode(proposer, memory)
+        logits = proposer.class_head(tokens)
+        best = logits.amax(-1).topk(min(count, tokens.shape[1]), 1).indices
         anchors = _chosen(proposals.logits, best)
-        boxes = (self.box_head(_chosen(tokens, best)) + anchors).sigmoid()
-        predictions = {}
-        if supervised:
-            own = slice(self.num_queries)
-            predictions[PROPOSALS] = PredictionSet(
-                _chosen(logits, best[:, own])[None],
-                boxes[None, :, own],
-                anchors[:, own].sigmoid(),
-                layered=False,
-                probability=self.class_head.probability,
-            )
+        boxes = (proposer.box_head(_chosen(tokens, best)) + anchors).sigmoid()
+        if not supervised:
+            return boxes.detach(), None
+        own = slice(self.num_queries)
+        made = PredictionSet(
+            _chosen(logits, best[:, own])[None],
+            boxes[None, :, own],
+            anchors[:, own].sigmoid(),
+            layered=False,
+            probability=proposer.class_head.probability,
+        )
+        return boxes.detach(), made
+
+    def queries(self, boxes: Tensor, memory: Memory) -> Queries:
         content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
-        position = self.position.on_first_level(memory.grid)
-        return Queries(content, position, boxes.detach()), Predictions(predictions)
+        return Queries(content, self.position.on_first_level(memory.grid), boxes)

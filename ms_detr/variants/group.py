@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from ..modeling import QueryGroup
-from ..structures import GroupQueries, Queries, Targets
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..modeling import ProposalInitializer, QueryGroup, QueryInitializer
+from ..modeling.query_initializer import PROPOSALS
+from ..structures import GroupQueries, Memory, Predictions, PredictionSet, Queries, Targets
+
+FURTHER_PROPOSALS = f"group.{PROPOSALS}"
 
 
 class FurtherGroups(QueryGroup):
@@ -29,3 +38,62 @@ class FurtherGroups(QueryGroup):
         size, more = divmod(spare.count, self.num_blocks)
         blocks = (size + 1,) * more + (size,) * (self.num_blocks - more)
         return GroupQueries(spare, blocks)
+
+
+class OwnProposer(nn.Module):
+    """A `Proposer` like an initialiser's, with a projection drawn anew."""
+
+    def __init__(self, initializer: ProposalInitializer):
+        super().__init__()
+        self.token_projection = copy.deepcopy(initializer.token_projection)
+        nn.init.xavier_uniform_(self.token_projection.weight)
+        self.token_norm = copy.deepcopy(initializer.token_norm)
+        self.class_head = copy.deepcopy(initializer.class_head)
+        self.box_head = copy.deepcopy(initializer.box_head)
+
+
+class OwnSelections(QueryInitializer):
+    """Another initialiser, whose extra queries come from proposers of their own.
+
+    Each of the further groups has one, which looks for ``num_queries`` among all tokens, as LW-DETR
+    trains (arXiv:2406.03459). What they predict is the source ``group.encoder``, in a block a
+    group. Where there are fewer tokens than ``num_queries`` there are no extra queries.
+    """
+
+    def __init__(self, initializer: ProposalInitializer):
+        num_queries, extra = initializer.num_queries, initializer.extra_queries
+        super().__init__(num_queries, initializer.embed_dim, (extra,))
+        groups, rest = divmod(extra, num_queries)
+        if rest or not groups:
+            raise ValueError(
+                f"further groups with proposers of their own have {num_queries} queries each, as "
+                f"many as the primary ones, but {extra} extra queries are asked for"
+            )
+        self.sources = initializer.sources | {FURTHER_PROPOSALS}
+        self.initializer = initializer
+        self.proposers = nn.ModuleList(OwnProposer(initializer) for _ in range(groups))
+
+    def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
+        search = self.initializer
+        if not supervised:
+            return search(memory, supervised)
+        selections = [
+            search.select(proposer, memory, self.num_queries, supervised)
+            for proposer in (search, *self.proposers)
+        ]
+        boxes, made = zip(*selections, strict=True)
+        if boxes[0].shape[1] < self.num_queries:
+            boxes = boxes[:1]
+        queries = search.queries(torch.cat(boxes, 1), memory)
+        return queries, Predictions({PROPOSALS: made[0], FURTHER_PROPOSALS: _in_blocks(made[1:])})
+
+
+def _in_blocks(made: tuple[PredictionSet, ...]) -> PredictionSet:
+    """Several groups' proposals as one source."""
+    return replace(
+        made[0],
+        logits=torch.cat([x.logits for x in made], 2),
+        boxes=torch.cat([x.boxes for x in made], 2),
+        anchors=None,
+        blocks=tuple(x.boxes.shape[2] for x in made),
+    )

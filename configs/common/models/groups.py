@@ -17,19 +17,20 @@ from ms_detr.supervision import (
 )
 from ms_detr.variants.contrastive_denoising import ContrastiveDenoising
 from ms_detr.variants.denoising import Denoising, Indicated
-from ms_detr.variants.group import FurtherGroups
+from ms_detr.variants.group import FurtherGroups, OwnSelections
 from ms_detr.variants.hybrid import HybridQueries
 
 from .deformable_detr import losses
 
-COSTS = ("class_cost", "l1_cost", "giou_cost", "class_distance")
+COSTS = ("class_cost", "l1_cost", "giou_cost", "class_agnostic", "class_distance")
 
 
 def hybrid(model, rows=1500, k=6):
     """Hybrid DETR: `rows` more queries, every object matched `k` times; losses as one-to-one."""
     model.groups.hybrid = L(HybridQueries)(rows=rows)
     model.query_initializer.extra_queries.append("${model.groups.hybrid.rows}")
-    model.criterion.terms.hybrid = _like_o2o(model, "hybrid", RepeatedHungarianAssigner, k=k)
+    terms = model.criterion.terms
+    terms.hybrid = _like(terms.o2o, "hybrid.decoder", RepeatedHungarianAssigner, k=k)
     return model
 
 
@@ -38,9 +39,19 @@ def group(model, num_groups=11):
     model.groups.group = L(FurtherGroups)(num_groups=num_groups, num_queries="${model.num_queries}")
     model.query_initializer.extra_queries.extend(["${model.num_queries}"] * (num_groups - 1))
     terms = model.criterion.terms
-    terms.group = _like_o2o(model, "group", GroupedHungarianAssigner)
-    terms.group.weight = terms.o2o.weight * (num_groups - 1) / num_groups
-    terms.o2o.weight = terms.o2o.weight / num_groups
+    terms.group = _average(terms.o2o, "group.decoder", num_groups)
+    return model
+
+
+def group_two_stage(model, num_groups=11):
+    """Group DETR whose groups look for their queries each by itself, as LW-DETR has it.
+
+    Call it last of what changes the query initialiser or the encoder's term.
+    """
+    model = group(model, num_groups)
+    model.query_initializer = L(OwnSelections)(initializer=model.query_initializer)
+    terms = model.criterion.terms
+    terms.group_encoder = _average(terms.encoder, "group.encoder", num_groups)
     return model
 
 
@@ -85,16 +96,23 @@ def _denoise(model):
     return model
 
 
-def _like_o2o(model, name, assigner, **options):
-    """A term for a group with the one-to-one term's losses, matched on class and box."""
-    o2o = model.criterion.terms.o2o
-    costs = {key: copy.deepcopy(o2o.assigner[key]) for key in COSTS if key in o2o.assigner}
+def _average(primary, source, num_groups):
+    """A term for all groups but the first, whose own term then weighs as much as one of them."""
+    term = _like(primary, source, GroupedHungarianAssigner)
+    term.weight = primary.weight * (num_groups - 1) / num_groups
+    primary.weight = primary.weight / num_groups
+    return term
+
+
+def _like(primary, source, assigner, **options):
+    """A term for a group with the losses of the primary queries', matched on class and box."""
+    costs = {key: copy.deepcopy(primary.assigner[key]) for key in COSTS if key in primary.assigner}
     term = L(SupervisionTerm)(
-        source=f"{name}.decoder",
+        source=source,
         assigner=L(assigner)(**costs, **options),
-        losses=copy.deepcopy(o2o.losses),
+        losses=copy.deepcopy(primary.losses),
         weight=1.0,
     )
-    if "mask_points" in o2o:
-        term.mask_points = copy.deepcopy(o2o.mask_points)
+    if "mask_points" in primary:
+        term.mask_points = copy.deepcopy(primary.mask_points)
     return term
