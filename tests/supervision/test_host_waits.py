@@ -5,10 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ms_detr.benchmarks.criterion import build_criterion, count_waits, event_names, make_scene
+from ms_detr.config import load
+from ms_detr.structures import Predictions
+from ms_detr.supervision import Criterion, Terms
+
+from .support import make_images, make_predictions, make_targets
 
 # What hands a value, or a size that hangs on values, to the host.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "bincount"}
@@ -50,6 +56,21 @@ def test_nothing_waits_for_values(rule, expected):
     with Watch() as watch:
         step(build_criterion(rule), predict, targets)
     assert watch.found() == expected
+
+
+@pytest.mark.parametrize(
+    "config", ["align_detr/align_detr_r50_4scale_12ep", "detr/detr_r50_100q_50ep"]
+)
+def test_the_family_waits_for_no_values(config):
+    rng = np.random.default_rng(0)
+    images = make_images(rng, (3, 0, 2))
+    made, targets = make_predictions(rng, images, 20), make_targets(images)
+    made.logits.requires_grad_()
+    term = instantiate(load(f"configs/{config}.py").model.criterion.terms.o2o)
+    with Watch() as watch:
+        step(Criterion(Terms(o2o=term)), lambda: Predictions({"decoder": made}), targets)
+    assert watch.found() == {}
+    assert made.logits.grad.any()
 
 
 def test_one_copy_to_the_host(monkeypatch):
