@@ -10,7 +10,7 @@ from detectron2.config import instantiate
 from configs.common.models.conditional import conditional
 from configs.common.models.dab import dab
 from configs.common.models.dab_deformable import dab_deformable
-from configs.common.models.dense import detr
+from configs.common.models.dense import dense, detr
 from configs.common.models.dino import dino
 from configs.common.models.groups import (
     contrastive_denoising,
@@ -280,6 +280,7 @@ def test_training_without_targets():
 FAMILY = {
     "group, conditional": lambda model: group(conditional(model), num_groups=3),
     "hybrid, dab": lambda model: hybrid(dab(model), rows=20, k=3),
+    "hybrid, dense with focal loss": lambda model: hybrid(dense(model), rows=20, k=3),
     "hybrid, detr": lambda model: hybrid(detr(model), rows=20, k=3),
     "hybrid and cdn, dab deformable": lambda model: contrastive_denoising(
         hybrid(dab_deformable(model), rows=20, k=3)
