@@ -221,7 +221,7 @@ def test_a_row_of_the_family_differs_by_mixed_supervision_alone(config):
     assert any(key.startswith("model.criterion.terms.o2m.") for key in differing)
     assert plain["model.num_queries"] == 48
     assert mixed["model.criterion.terms.o2m.weight"] == 0.5
-    iou_aware = config.endswith(("ia_bce.py", "varifocal.py"))
+    iou_aware = config.endswith(("ia_bce.py", "varifocal.py", "align.py"))
     assert plain["model.criterion.terms.o2o.losses.class.weight"] == (1.0 if iou_aware else 2.0)
 
 
@@ -235,7 +235,7 @@ def test_small_single_scale_models_read_stride_16(method):
 def test_the_family_has_both_files_of_every_method():
     rows = {c for c in CONFIGS if c.startswith(FAMILY)} - set(PLAIN)
     assert rows == {c.replace(f"{FAMILY}/", f"{FAMILY}/ms_detr_") for c in PLAIN}
-    assert len(PLAIN) == 15
+    assert len(PLAIN) == 16
 
 
 def test_the_baseline_is_the_one_of_the_design():

@@ -1,10 +1,12 @@
 """Methods of the family at the demo's size: what differs from COCO there, in one place.
 
 As `shrink`, each function changes a COCO model in place and returns it. What adds queries adds them
-to Deformable DETR++. Focal one-to-one classification counts 2 everywhere, as in `soften`.
+to Deformable DETR++. One-to-one classification counts 2 everywhere, as in `soften`, but for losses
+that know how well a box fits.
 """
 
 from .demo import resize, shrink
+from .models.align import align
 from .models.dab_deformable import dab_deformable
 from .models.dino import dino
 from .models.groups import contrastive_denoising, denoising, group, hybrid
@@ -29,10 +31,11 @@ def small_contrastive(model):
 
 
 def small_dino(model):
-    model = dino(resize(model))
-    model.num_queries = 48
-    model.query_initializer.anchor_size = 0.2
-    return _fewer(_reweighted(model))
+    return _reweighted(_few_queries(dino(resize(model))))
+
+
+def small_align(model):
+    return _few_queries(align(resize(model)))
 
 
 def small_dab_deformable(model):
@@ -46,6 +49,12 @@ def small_dense(model, method):
     model.backbone.out_features = ["res3"]
     model.neck.in_channels = dict(res3=96)
     return _reweighted(model)
+
+
+def _few_queries(model):
+    model.num_queries = 48
+    model.query_initializer.anchor_size = 0.2
+    return _fewer(model)
 
 
 def _fewer(model):

@@ -1,4 +1,4 @@
-"""Small: DETR with focal loss."""
+"""Small: DETR."""
 
 from ...common.data.demo import dataloader
 from ...common.demo import lr_multiplier, optimizer, train

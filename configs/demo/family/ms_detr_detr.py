@@ -1,4 +1,4 @@
-"""Small: MS-DETR on DETR with focal loss."""
+"""Small: MS-DETR on DETR."""
 
 from ...common.data.demo import dataloader
 from ...common.demo import lr_multiplier, optimizer, soften, train
