@@ -50,11 +50,9 @@ def measure_masks(
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
-    masks = DotProductMasks(
-        torch.nn.Identity(),
-        torch.randn(LAYERS, 1, queries, WIDTH, device=device, requires_grad=True),
-        [torch.randn(WIDTH, size // 4, size // 4, device=device, requires_grad=True)],
-    )
+    states = torch.randn(LAYERS, 1, queries, WIDTH, device=device, requires_grad=True)
+    pixels = torch.randn(WIDTH, size // 4, size // 4, device=device, requires_grad=True)
+    masks = DotProductMasks(torch.nn.Identity(), states, [pixels])
     boxes = torch.rand(LAYERS, 1, queries, 4, device=device) * 0.5 + 0.1
     image = {
         "labels": torch.zeros(objects, dtype=torch.int64, device=device),
@@ -78,7 +76,7 @@ def measure_masks(
             given = _with(predictions, of())
             losses = [MaskLoss(5.0), DiceLoss(5.0)]
             MaskPoints().losses(given, targets, assignment, losses).sum().backward()
-            masks.states.grad = masks.pixels.grad = None
+            states.grad = pixels.grad = None
 
         return run
 

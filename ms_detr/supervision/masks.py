@@ -7,7 +7,7 @@ a piece of bounded size at a time (Mask2Former, arXiv:2112.01527, section 3.3).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,7 +87,7 @@ class MaskPoints:
         if targets.masks is not None:
             held += targets.masks.shape[1:].numel()
         # Recomputed in backward where there are many: memory holds one piece's masks and no more.
-        piece = self._piece
+        piece: Callable[..., Tensor] = self._piece
         if sum(counts) * held > MAX_VALUES:
             piece = partial(checkpoint, piece, use_reentrant=False)
         values = []
