@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """All steps; a demo that was interrupted goes on, one that is finished is shown again."""
     from ms_detr.config import config_folder, find, load
-    from ms_detr.data import generate_demo
+    from ms_detr.data.demo import NAME, generate_demo
     from ms_detr.engine import load_model
     from ms_detr.evaluation import format_results, read_results
     from ms_detr.visualization import draw_predictions
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(cfg.train.output_dir)
     config = str(find(args.config_file))
     annotations = cfg.dataloader.test.dataset.annotations
-    if annotations is None or "demo" not in cfg.dataloader.test.dataset.name:
+    if annotations is None or cfg.dataloader.test.dataset.name != f"{NAME}_val":
         raise ValueError(f"{args.config_file} isn't a config of the demo dataset: see configs/demo")
 
     generate_demo(Path(annotations).parents[1])

@@ -25,6 +25,8 @@ from .demo_shapes import extent, run_lengths
 
 logger = logging.getLogger(__name__)
 
+# Its folder in DETECTRON2_DATASETS; its splits are NAME_train and NAME_val.
+NAME = "ms_detr_demo"
 FORMAT_VERSION = 1
 DESCRIPTION = "ms_detr demo dataset"
 

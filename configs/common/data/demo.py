@@ -5,12 +5,14 @@ import os
 from detectron2.config import LazyCall as L
 from detectron2.data.transforms import RandomFlip
 
+from ms_detr.data.demo import NAME
+
 from .coco import dataloader
 
-_root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "ms_detr_demo")
+_root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), NAME)
 
 for _split, _loader in (("train", dataloader.train), ("val", dataloader.test)):
-    _loader.dataset.name = f"ms_detr_demo_{_split}"
+    _loader.dataset.name = f"{NAME}_{_split}"
     _loader.dataset.images = os.path.join(_root, _split)
     _loader.dataset.annotations = os.path.join(_root, "annotations", f"{_split}.json")
 
