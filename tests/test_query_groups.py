@@ -7,6 +7,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
+from configs.common.models.align import align
 from configs.common.models.conditional import conditional
 from configs.common.models.dab import dab
 from configs.common.models.dab_deformable import dab_deformable
@@ -19,7 +20,7 @@ from configs.common.models.groups import (
     group_two_stage,
     hybrid,
 )
-from configs.common.models.masks import with_masks
+from configs.common.models.masks import dot_product, with_masks, with_prior
 from configs.common.models.one_stage import one_stage
 from configs.common.models.plus_plus import plus_plus
 from ms_detr.config import load
@@ -288,6 +289,10 @@ FAMILY = {
     "group, own selections, dino": lambda model: group_two_stage(dino(model), num_groups=3),
     "hybrid, dino": lambda model: hybrid(dino(model), rows=20, k=3),
     "group, masks": lambda model: group(with_masks(model, num_points=50), num_groups=3),
+    "cdn, align, masks": lambda model: with_masks(align(model), num_points=50),
+    "hybrid, detr, masks from boxes": lambda model: hybrid(
+        with_masks(detr(model), with_prior(dot_product()), num_points=50), rows=20, k=3
+    ),
 }
 
 

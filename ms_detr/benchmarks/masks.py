@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..modeling.masks import DotProductMasks
 from ..structures import Assignment, PredictionSet, QueryMasks, Targets
-from ..supervision import DiceLoss, MaskHungarianAssigner, MaskLoss, MaskPoints
+from ..supervision import DiceLoss, HungarianAssigner, MaskCost, MaskLoss, MaskPoints
 from .limits import measure_peak, timed
 
 LAYERS, WIDTH = 6, 256
@@ -65,7 +65,7 @@ def measure_masks(
     def costs() -> None:
         given = _with(predictions, masks)
         with torch.no_grad():
-            MaskHungarianAssigner().host_costs(given, targets)
+            HungarianAssigner(further_cost=MaskCost()).host_costs(given, targets)
 
     def losses(slots: int, of: Callable[[], QueryMasks]) -> Callable[[], None]:
         query = torch.arange(objects * slots, device=device).view(1, 1, objects, slots)

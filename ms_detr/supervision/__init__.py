@@ -6,12 +6,11 @@ from .assigners import (
     GroupedHungarianAssigner,
     HungarianAssigner,
     KnownAssigner,
-    MaskHungarianAssigner,
     RepeatedHungarianAssigner,
 )
 from .criterion import Criterion, Terms
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
-from .masks import DiceLoss, MaskLoss, MaskPoints, PointLoss
+from .masks import DiceLoss, MaskCost, MaskLoss, MaskPoints, PointLoss
 from .one_to_many import MaskOverlap, MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
 from .term import LocalObjects, SupervisionTerm
 
@@ -29,7 +28,7 @@ __all__ = [
     "LocalObjects",
     "Loss",
     "Losses",
-    "MaskHungarianAssigner",
+    "MaskCost",
     "MaskLoss",
     "MaskOverlap",
     "MaskPoints",

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..layers.boxes import generalized_box_iou
 from ..structures import Assignment, PredictionSet, Targets
-from .masks import masks_of, overlaps
 
 
 class Assigner(ABC):
@@ -42,6 +41,8 @@ class Assigner(ABC):
 
 # Of every object's class at every query, (L, B, G, Q), for labels (B, G).
 ClassCost = Callable[[PredictionSet, Tensor], Tensor]
+# Of every object at every query, (L, B, G, Q).
+PairCost = Callable[[PredictionSet, Targets], Tensor]
 
 
 def focal_cost(
@@ -70,6 +71,7 @@ class HungarianAssigner(Assigner):
         class_cost, l1_cost, giou_cost: weights of the class, L1 and negative GIoU cost.
         class_agnostic: see every object as class 0, the objectness of the encoder's proposals.
         class_distance: what ``class_cost`` weighs.
+        further_cost: is added, weighed by itself, as :class:`.masks.MaskCost`.
 
     Attributes:
         k: most queries that an object gets in a block of queries.
@@ -84,12 +86,14 @@ class HungarianAssigner(Assigner):
         giou_cost: float = 2.0,
         class_agnostic: bool = False,
         class_distance: ClassCost = focal_cost,
+        further_cost: PairCost | None = None,
     ):
         self.class_cost = class_cost
         self.l1_cost = l1_cost
         self.giou_cost = giou_cost
         self.class_agnostic = class_agnostic
         self.class_distance = class_distance
+        self.further_cost = further_cost
 
     def boxes(self, predictions: PredictionSet) -> Tensor:
         """The boxes that are matched, (L, B, Q, 4)."""
@@ -120,6 +124,8 @@ class HungarianAssigner(Assigner):
         cost = cost - self.giou_cost * iou
         if self.class_cost:
             cost = cost + self.class_cost * self.class_distance(predictions, self.labels(targets))
+        if self.further_cost is not None:
+            cost = cost + self.further_cost(predictions, targets)
         return cost
 
     def assign(
@@ -210,36 +216,3 @@ class AnchorHungarianAssigner(HungarianAssigner):
                 "this source has no anchors; give its term a HungarianAssigner instead"
             )
         return predictions.anchors.expand_as(predictions.boxes)
-
-
-class MaskHungarianAssigner(HungarianAssigner):
-    """Hungarian matching on class, box and mask (Mask DINO, arXiv:2206.02777, section 3).
-
-    Layers without masks are matched on class and box alone.
-
-    Args:
-        mask_cost, dice_cost: weights of the cross-entropy and the dice cost.
-        num_points: random points at which masks are compared.
-        options: as `HungarianAssigner` has them.
-    """
-
-    def __init__(
-        self,
-        mask_cost: float = 5.0,
-        dice_cost: float = 5.0,
-        num_points: int = 12544,
-        **options: Any,
-    ):
-        super().__init__(**options)
-        self.mask_cost = mask_cost
-        self.dice_cost = dice_cost
-        self.num_points = num_points
-
-    def host_costs(self, predictions: PredictionSet, targets: Targets) -> Tensor:
-        cost = super().host_costs(predictions, targets)
-        first = len(cost) - masks_of(predictions).num_layers
-        for layer, pairs in enumerate(overlaps(predictions, targets, self.num_points)):
-            cost[first + layer] += (
-                self.mask_cost * pairs.cross_entropy + self.dice_cost * pairs.dice
-            )
-        return cost

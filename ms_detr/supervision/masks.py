@@ -197,3 +197,27 @@ def overlaps(
         yield PointOverlaps(
             entropy / num_points, truth @ p.mT, p.sum(-1)[:, None], truth.sum(-1, keepdim=True)
         )
+
+
+class MaskCost:
+    """Cost of every pair of masks, for matching (Mask DINO, arXiv:2206.02777, section 3).
+
+    It is 0 in layers without masks, which so are matched on the rest alone.
+
+    Args:
+        mask_cost, dice_cost: weights of the cross-entropy and the dice cost.
+        num_points: random points at which masks are compared.
+    """
+
+    def __init__(self, mask_cost: float = 5.0, dice_cost: float = 5.0, num_points: int = 12544):
+        self.mask_cost = mask_cost
+        self.dice_cost = dice_cost
+        self.num_points = num_points
+
+    def __call__(self, predictions: PredictionSet, targets: Targets) -> Tensor:
+        costs = [
+            self.mask_cost * pairs.cross_entropy + self.dice_cost * pairs.dice
+            for pairs in overlaps(predictions, targets, self.num_points)
+        ]
+        without = len(predictions.logits) - len(costs)
+        return torch.stack([torch.zeros_like(costs[0])] * without + costs)

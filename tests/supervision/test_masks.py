@@ -15,7 +15,7 @@ from ms_detr.supervision import (
     HungarianAssigner,
     L1Loss,
     Losses,
-    MaskHungarianAssigner,
+    MaskCost,
     MaskLoss,
     MaskOverlap,
     MaskPoints,
@@ -296,7 +296,7 @@ def test_mask_costs_decide_where_all_else_is_equal():
         torch.full_like(predictions.boxes, 0.5),
         masks=sure_masks(targets, 8, layers=1),
     )
-    assigner = MaskHungarianAssigner(num_points=60)
+    assigner = HungarianAssigner(further_cost=MaskCost(num_points=60))
     cost = assigner.host_costs(same, targets)
     assert torch.equal(cost[0], HungarianAssigner().host_costs(same, targets)[0])  # has no masks
     query = assigner.assign(same, targets, cost.numpy()).query
@@ -309,9 +309,8 @@ def test_mask_costs_are_weighted():
     torch.manual_seed(1)
     pairs = list(masks.overlaps(predictions, targets, 9))
     torch.manual_seed(1)
-    cost = MaskHungarianAssigner(mask_cost=2.0, dice_cost=3.0, num_points=9).host_costs(
-        predictions, targets
-    )
+    further = MaskCost(mask_cost=2.0, dice_cost=3.0, num_points=9)
+    cost = HungarianAssigner(further_cost=further).host_costs(predictions, targets)
     plain = HungarianAssigner().host_costs(predictions, targets)
     for layer in range(2):
         expected = plain[layer] + 2 * pairs[layer].cross_entropy + 3 * pairs[layer].dice
@@ -338,7 +337,7 @@ def test_errors_name_what_to_set():
     predictions, targets = scene()
     bare = replace(predictions, masks=None)
     with pytest.raises(ValueError, match=r"set model\.masks"):
-        MaskHungarianAssigner().host_costs(bare, targets)
+        MaskCost()(bare, targets)
     with pytest.raises(ValueError, match="masks=True for the mapper"):
         list(masks.overlaps(predictions, replace(targets, masks=None), 5))
     with pytest.raises(ValueError, match="both mask_points and losses of masks"):

@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from ms_detr.modeling import AttentionBranch, BoxPrior, DotProductBranch
-from ms_detr.supervision import DiceLoss, MaskHungarianAssigner, MaskLoss, MaskPoints
+from ms_detr.supervision import DiceLoss, MaskCost, MaskLoss, MaskPoints
 
 
 def dot_product(scale=1, **in_channels):
@@ -51,7 +51,7 @@ def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, weight=5.0, n
         term.losses.dice = L(DiceLoss)(weight=weight)
         term.mask_points = L(MaskPoints)(num_points=num_points, oversample=3.0, importance=0.75)
     if mask_cost:
-        assigner = model.criterion.terms.o2o.assigner
-        assigner._target_ = MaskHungarianAssigner
-        assigner.update(mask_cost=weight, dice_cost=weight, num_points=num_points)
+        model.criterion.terms.o2o.assigner.further_cost = L(MaskCost)(
+            mask_cost=weight, dice_cost=weight, num_points=num_points
+        )
     return model
