@@ -37,8 +37,13 @@ def shrink(model):
 
 def soften(model):
     """MS-DETR's weights for so short a training, in place; the published ones leave duplicates."""
-    model.criterion.terms.o2o.losses["class"].weight = 2.0
     model.criterion.terms.o2m.weight = 0.5
+    return weigh_classes(model)
+
+
+def weigh_classes(model):
+    """One-to-one classification counts 2, in place."""
+    model.criterion.terms.o2o.losses["class"].weight = 2.0
     return model
 
 

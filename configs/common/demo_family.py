@@ -5,7 +5,7 @@ to Deformable DETR++. One-to-one classification counts 2 everywhere, as in `soft
 that know how well a box fits.
 """
 
-from .demo import resize, shrink
+from .demo import resize, shrink, weigh_classes
 from .models.align import align
 from .models.dab_deformable import dab_deformable
 from .models.dino import dino
@@ -31,7 +31,7 @@ def small_contrastive(model):
 
 
 def small_dino(model):
-    return _reweighted(_few_queries(dino(resize(model))))
+    return weigh_classes(_few_queries(dino(resize(model))))
 
 
 def small_align(model):
@@ -39,7 +39,7 @@ def small_align(model):
 
 
 def small_dab_deformable(model):
-    return _reweighted(dab_deformable(resize(model)))
+    return weigh_classes(dab_deformable(resize(model)))
 
 
 def small_dense(model, method):
@@ -48,7 +48,7 @@ def small_dense(model, method):
     del model.backbone.dilated
     model.backbone.out_features = ["res3"]
     model.neck.in_channels = dict(res3=96)
-    return _reweighted(model)
+    return weigh_classes(model)
 
 
 def _few_queries(model):
@@ -59,9 +59,4 @@ def _few_queries(model):
 
 def _fewer(model):
     model.groups.denoising.num_queries = 40
-    return model
-
-
-def _reweighted(model):
-    model.criterion.terms.o2o.losses["class"].weight = 2.0
     return model

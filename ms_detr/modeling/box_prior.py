@@ -57,7 +57,7 @@ class BoxPrior(nn.Module):
 class PriorMasks(QueryMasks):
     """Masks of queries (L, B, Q, C) with the prior of their boxes (L, B, Q, 4).
 
-    The boxes are in fractions of the padded images.
+    The layers are those that have masks; the boxes are in fractions of the padded images.
     """
 
     masks: QueryMasks
@@ -67,7 +67,7 @@ class PriorMasks(QueryMasks):
 
     @property
     def num_layers(self) -> int:  # type: ignore[override]
-        return self.masks.num_layers
+        return len(self.states)
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
         logits = self.masks.logits(image, layer, query)
@@ -75,13 +75,11 @@ class PriorMasks(QueryMasks):
             (torch.arange(size, dtype=logits.dtype, device=logits.device) + 0.5) / size
             for size in (logits.shape[2], logits.shape[1])
         )
-        # Layers are counted from the first that has masks.
-        chosen = (layer + len(self.states) - self.num_layers, image, query)
+        chosen = (layer, image, query)
         across, down = self.prior(self.states[chosen], self.boxes[chosen], x, y)
         return logits + across[:, None] + down[:, :, None]
 
     def logits_at(self, layer: int, points: Tensor) -> Tensor:
         x, y = points[:, None].unbind(-1)
-        index = layer + len(self.states) - self.num_layers
-        across, down = self.prior(self.states[index], self.boxes[index], x, y)
+        across, down = self.prior(self.states[layer], self.boxes[layer], x, y)
         return self.masks.logits_at(layer, points) + across + down

@@ -56,8 +56,9 @@ class MaskBranch(nn.Module, ABC):
                 continue
             masks = self.masks(its.states, shared)
             if self.prior is not None:
-                share = valid_ratio(padding_mask, its.boxes.dtype).repeat(1, 2)
-                masks = PriorMasks(masks, self.prior, its.states, its.boxes * share[:, None])
+                share = valid_ratio(padding_mask, its.boxes.dtype).repeat(1, 2)[:, None]
+                last = slice(-masks.num_layers, None)
+                masks = PriorMasks(masks, self.prior, its.states[last], its.boxes[last] * share)
             made[source] = replace(its, masks=masks)
         return Predictions(made)
 
