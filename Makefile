@@ -40,10 +40,12 @@ demo: setup ## train, evaluate and draw the demo from scratch, on the CPU
 	$(RUN) $(BIN)/python -m ms_detr demo $(DEMO_ARGS)
 
 .PHONY: compare
-compare: setup ## train all methods on the demo's data: a table (ITERATIONS=1600, COMPARE_ARGS="--jobs 2")
+compare: setup ## train all methods on the demo's data: tables (ITERATIONS=1600, COMPARE_ARGS="--jobs 2")
 	$(RUN) $(BIN)/python -m ms_detr demo --data-only
 	$(RUN) $(BIN)/python -m ms_detr compare --output output/family/$(ITERATIONS) --seeds 0 \
 	  $(COMPARE_ARGS) $(foreach method,$(FAMILY),$(call ROW,$(method)) $(call ROW,ms_detr_$(method)))
+	$(RUN) $(BIN)/python -m ms_detr benchmark step --threads 1 --rounds 5 --config-file \
+	  $(foreach method,$(FAMILY),demo/family/$(method).py demo/family/ms_detr_$(method).py)
 
 .PHONY: doctor
 doctor: setup ## say what is installed, what is wrong and how to mend it

@@ -207,10 +207,11 @@ class QueryMasks(ABC):
         """
 
     @abstractmethod
-    def logits_at(self, layer: int, points: Tensor) -> Tensor:
-        """All queries of one layer at points that an image's queries share.
+    def logits_at(self, points: Tensor) -> Iterator[Tensor]:
+        """All queries at points that an image's queries share, layer by layer.
 
-        Points (B, P, 2) as (x, y) in fractions of the padded images -> (B, Q, P).
+        Points (B, P, 2) as (x, y) in fractions of the padded images -> (B, Q, P) of each layer that
+        has masks. Only one layer's are held at a time.
         """
 
 

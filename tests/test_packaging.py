@@ -205,15 +205,17 @@ def test_help_lists_every_target():
         assert re.search(rf"^  make {target} +\S", output, re.MULTILINE), target
 
 
-def test_compare_trains_every_config_of_the_family():
+def test_compare_trains_and_measures_every_config_of_the_family():
     result = make("-n", "compare", "-o", "setup", "ITERATIONS=7", "COMPARE_ARGS=--jobs 2")
-    command = result.stdout.replace("\\\n", " ").splitlines()[-1]
+    command, measure = result.stdout.replace("\\\n", " ").splitlines()[-2:]
     start, *rows = command.split("--run ")
     assert "--jobs 2" in start and start.rstrip().startswith("env")
     names = [path.stem for path in (ROOT / "configs" / "demo" / "family").glob("*.py")]
     expected = {f"{name} demo/family/{name}.py train.max_iter=7" for name in names}
     assert len(rows) == len(names)
     assert {row.strip() for row in rows} == expected
+    assert "benchmark step" in measure
+    assert set(re.findall(r"demo/family/(\S+)\.py", measure)) == set(names)
 
 
 def script(path: Path, text: str) -> None:

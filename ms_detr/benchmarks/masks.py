@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class AllMasks(QueryMasks):
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
         return self.maps[layer, image, query]
 
-    def logits_at(self, layer: int, points: Tensor) -> Tensor:
+    def logits_at(self, points: Tensor) -> Iterator[Tensor]:
         raise NotImplementedError
 
 

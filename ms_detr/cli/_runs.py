@@ -5,10 +5,12 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from ms_detr.files import write_text
@@ -19,7 +21,6 @@ TASKS = {
     "segm": "mask AP",
     "segm_nms": "mask AP after NMS",
 }
-STEP = "s an iteration"  # title of the column that `step_cell` fills
 # Keys that each run gets from these arguments.
 OURS = {"train.seed": "--seeds", "train.threads": "--threads", "train.output_dir": "--output"}
 
@@ -99,18 +100,21 @@ class Run:
             status = subprocess.run(
                 command, stdout=output, stderr=subprocess.STDOUT, check=False, pass_fds=[lock]
             ).returncode
-        print(f"{self.name}, seed {self.seed}: exit status {status}", flush=True)
         if status == 0:
             write_text(self.folder / "finished.json", receipt)
         return status
 
     def ap(self, task: str) -> float | None:
-        """AP of the last evaluation; None where it could not be measured, or was not."""
+        """AP in the end; None where it could not be measured, was not, or the run failed."""
+        if not self.finished():
+            return None
         results = json.loads((self.folder / "evaluation" / "results.json").read_text())
         return results[task]["AP"] if task in results else None
 
     def step_seconds(self) -> float | None:
-        """Median time of an iteration; None where there are too few to tell."""
+        """Median time of an iteration; None where there are too few to tell, or the run failed."""
+        if not self.finished():
+            return None
         lines = (self.folder / "metrics.json").read_text().splitlines()
         times = [line["time"] for line in map(json.loads, lines) if "time" in line]
         return statistics.median(times) if times else None
@@ -127,19 +131,39 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> 
     parser.add_argument("--threads", type=int, default=1, help="CPU threads each (default: 1)")
 
 
-def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> None:
-    """Train what isn't finished.
+def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
+    """Train what isn't finished, and say how long it will take.
+
+    Returns:
+        The runs that failed.
 
     Raises:
         ValueError: another run, or a running one, is in the folder of one of them.
-        ChildProcessError: some failed; names the first one's folder.
     """
     missing = [run for run in runs if not run.finished()]
     print(f"{len(runs)} runs, {len(missing)} to be trained", flush=True)
-    with ExitStack() as stack, ThreadPoolExecutor(jobs) as pool:
+    failed = []
+    start = time.monotonic()
+    with ThreadPoolExecutor(jobs) as pool, ExitStack() as stack:
         locks = [stack.enter_context(run.lock()) for run in missing]
-        statuses = list(pool.map(lambda run, lock: run.train(threads, lock), missing, locks))
-    failed = [run for run, status in zip(missing, statuses, strict=True) if status]
+        stack.callback(pool.shutdown, cancel_futures=True)  # of those behind an interrupt
+        futures = {
+            pool.submit(run.train, threads, lock): run
+            for run, lock in zip(missing, locks, strict=True)
+        }
+        for done, future in enumerate(as_completed(futures), 1):
+            run, status = futures[future], future.result()
+            if status:
+                failed.append(run)
+            ended = "finished" if status == 0 else f"exit status {status}"
+            left = (time.monotonic() - start) / done * (len(missing) - done)
+            eta = f", eta {timedelta(seconds=round(left))}" if done < len(missing) else ""
+            print(f"{done}/{len(missing)} {run.name}, seed {run.seed}: {ended}{eta}", flush=True)
+    return failed
+
+
+def expect_none(failed: Sequence[Run]) -> None:
+    """Raise ChildProcessError, which names the first one's folder, if runs failed."""
     if failed:
         raise ChildProcessError(
             f"{len(failed)} runs failed, the first one in {failed[0].folder}: see its output.txt"
@@ -155,19 +179,27 @@ def measured_tasks(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def step_cell(runs: Sequence[Run]) -> str:
-    """Seconds of an iteration: the mean of the runs' medians."""
+def ap_table(
+    keys: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[Run]]], tasks: Sequence[str]
+) -> str:
+    """A row for runs that differ in their seed: cells for ``keys``, their APs, an iteration's time.
+
+    AP is the mean over the seeds with the single values; the time is the mean of medians.
+    """
+    from tabulate import tabulate
+
+    titles = [cell for task in tasks for cell in (TASKS[task], "by seed")]
+    headers = (*keys, *titles, "s an iteration")
+    cells = [[*words, *_ap_cells(runs, tasks), _step_cell(runs)] for words, runs in rows]
+    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _step_cell(runs: Sequence[Run]) -> str:
     times = [seconds for run in runs if (seconds := run.step_seconds()) is not None]
     return f"{statistics.mean(times):.3f}" if times else "none"
 
 
-def ap_headers(tasks: Sequence[str]) -> list[str]:
-    """Titles of the columns that `ap_cells` fills."""
-    return [cell for task in tasks for cell in (TASKS[task], "by seed")]
-
-
-def ap_cells(runs: Sequence[Run], tasks: Sequence[str]) -> list[str]:
-    """Mean and single values of AP over runs that differ in their seed, task by task."""
+def _ap_cells(runs: Sequence[Run], tasks: Sequence[str]) -> list[str]:
     cells = []
     for task in tasks:
         values = [value for run in runs if (value := run.ap(task)) is not None]

@@ -6,16 +6,7 @@ A run is finished once: called again, the command goes on where it was interrupt
 import argparse
 from collections.abc import Sequence
 
-from ._runs import (
-    STEP,
-    Run,
-    add_run_arguments,
-    ap_cells,
-    ap_headers,
-    measured_tasks,
-    step_cell,
-    train_missing,
-)
+from ._runs import Run, add_run_arguments, ap_table, expect_none, measured_tasks, train_missing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is missing, then print the table."""
+    """Train what is missing; print the table of what is finished, write and draw it."""
+    from ms_detr.files import write_text
+    from ms_detr.visualization import draw_comparison
+
     for words in args.runs:
         if len(words) < 2:
             raise ValueError(f"--run {words[0]}: a name needs a config behind it")
@@ -45,22 +39,26 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds
         for name, config, *overrides in args.runs
     ]
-    train_missing(runs, args.jobs, args.threads)
-    print(table(runs))
+    failed = train_missing(runs, args.jobs, args.threads)
+    text = table(runs)
+    write_text(args.output / "compare.md", f"{text}\n")
+    print(text)
+    print(f"drawn: {draw_comparison(named_aps(runs), args.output / 'compare.png')}")
+    expect_none(failed)
     return 0
 
 
+def named_aps(runs: Sequence[Run]) -> list[tuple[str, dict[str, float | None]]]:
+    """Every run's name and its AP by task."""
+    tasks = measured_tasks(runs)
+    return [(run.name, {task: run.ap(task) for task in tasks}) for run in runs]
+
+
 def table(runs: Sequence[Run]) -> str:
-    """A row a name: mean and single values of AP over the seeds, time of an iteration.
+    """A row a name: AP over the seeds and the time of an iteration.
 
     AP with and without NMS, and of masks where a run has it.
     """
-    from tabulate import tabulate
-
-    rows = []
-    tasks = measured_tasks(runs)
-    for name in dict.fromkeys(job.name for job in runs):
-        jobs = [job for job in runs if job.name == name]
-        rows.append([name, *ap_cells(jobs, tasks), step_cell(jobs)])
-    headers = ("run", *ap_headers(tasks), STEP)
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+    names = dict.fromkeys(run.name for run in runs)
+    rows = [([name], [run for run in runs if run.name == name]) for name in names]
+    return ap_table(["run"], rows, measured_tasks(runs))

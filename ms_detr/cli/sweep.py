@@ -11,16 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ._runs import (
-    STEP,
-    Run,
-    add_run_arguments,
-    ap_cells,
-    ap_headers,
-    measured_tasks,
-    step_cell,
-    train_missing,
-)
+from ._runs import Run, add_run_arguments, ap_table, expect_none, measured_tasks, train_missing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,18 +43,19 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds
         for point, overrides, folder in zip(points, grid, folders, strict=True)
     ]
-    train_missing(runs, args.jobs, args.threads)
+    failed = train_missing(runs, args.jobs, args.threads)
     tasks = measured_tasks(runs)
     rows = [
         row(point, job, tasks) for point, job in zip(points * len(args.seeds), runs, strict=True)
     ]
-    text = table(points, runs)
+    text = table(points, runs, tasks)
     print(text)
     fixed = [choice[0] for choice in choices if len(choice) == 1]
     write_text(args.output / "sweep.md", f"{' '.join([args.config, *fixed])}\n\n{text}\n")
     content = {"config": args.config, "overrides": fixed, "rows": rows}
     write_text(args.output / "sweep.json", json.dumps(content, indent=1) + "\n")
     print(f"drawn: {draw_sweep(rows, args.output / 'sweep.png')}")
+    expect_none(failed)
     return 0
 
 
@@ -74,16 +66,10 @@ def row(point: Sequence[str], job: Run, tasks: Sequence[str]) -> dict[str, Any]:
     return {"values": values, "seed": job.seed, "AP": measured, "step_seconds": job.step_seconds()}
 
 
-def table(points: Sequence[Sequence[str]], runs: Sequence[Run]) -> str:
+def table(points: Sequence[Sequence[str]], runs: Sequence[Run], tasks: Sequence[str]) -> str:
     """A row a point of the grid: its values, AP over the seeds, time of an iteration."""
-    from tabulate import tabulate
-
     rows = []
-    tasks = measured_tasks(runs)
     for point in points:
-        jobs = [job for job in runs if job.name == ", ".join(point)]
-        values = [override.split("=", 1)[1] for override in point]
-        rows.append([*values, *ap_cells(jobs, tasks), step_cell(jobs)])
-    keys = [override.split("=", 1)[0] for override in points[0]]
-    headers = (*keys, *ap_headers(tasks), STEP)
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+        jobs = [run for run in runs if run.name == ", ".join(point)]
+        rows.append(([override.split("=", 1)[1] for override in point], jobs))
+    return ap_table([override.split("=", 1)[0] for override in points[0]], rows, tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +80,10 @@ class PriorMasks(QueryMasks):
         across, down = self.prior(self.states[chosen], self.boxes[chosen], x, y)
         return logits + across[:, None] + down[:, :, None]
 
-    def logits_at(self, layer: int, points: Tensor) -> Tensor:
+    def logits_at(self, points: Tensor) -> Iterator[Tensor]:
         x, y = points[:, None].unbind(-1)
-        across, down = self.prior(self.states[layer], self.boxes[layer], x, y)
-        return self.masks.logits_at(layer, points) + across + down
+        for logits, states, boxes in zip(
+            self.masks.logits_at(points), self.states, self.boxes, strict=True
+        ):
+            across, down = self.prior(states, boxes, x, y)
+            yield logits + across + down

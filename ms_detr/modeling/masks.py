@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -106,12 +106,11 @@ class DotProductMasks(QueryMasks):
         chosen = self._embed(self.states[layer, image, query])
         return at_least_single(torch.einsum("nc,chw->nhw", chosen, self.pixels[image]))
 
-    def logits_at(self, layer: int, points: Tensor) -> Tensor:
-        queries = self._embed(self.states[layer])
-        rows = zip(queries, self.pixels, points, strict=True)
-        return torch.stack(
-            [at_least_single(query @ sample(x[None], at[None])[0]) for query, x, at in rows]
-        )
+    def logits_at(self, points: Tensor) -> Iterator[Tensor]:
+        rows = zip(self.pixels, points, strict=True)
+        pixels = torch.stack([sample(x[None], at[None])[0] for x, at in rows])
+        for states in self.states:
+            yield at_least_single(self._embed(states) @ pixels)
 
     def _embed(self, states: Tensor) -> Tensor:
         return at_least_single(self.embedding(states))
@@ -265,9 +264,9 @@ class AttentionMasks(QueryMasks):
             [x[image] for x in self.maps],
         )
 
-    def logits_at(self, layer: int, points: Tensor) -> Tensor:
+    def logits_at(self, points: Tensor) -> Iterator[Tensor]:
         index = torch.arange(self.states.shape[1], device=points.device)
-        return torch.stack(
+        yield torch.stack(
             [
                 torch.cat(
                     [

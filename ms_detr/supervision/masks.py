@@ -187,8 +187,7 @@ def overlaps(
         batch, num_points, 2, dtype=predictions.boxes.dtype, device=predictions.boxes.device
     )
     truth = objects_at(targets, points)
-    for layer in range(masks.num_layers):
-        logits = masks.logits_at(layer, points)
+    for logits in masks.logits_at(points):
         # -log p and -log(1 - p) differ by the logit, so that one product gives both parts. This is
         # softplus, which alone takes six times as long on a CPU.
         nothing = logits.clamp(min=0) - logits.abs().sigmoid().log()

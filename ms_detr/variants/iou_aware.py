@@ -56,8 +56,8 @@ class IABCELoss(Loss):
         self.rank_weight = RankWeight(alpha, tau)
 
     def __call__(self, matches: Matches) -> Tensor:
-        quality = pair_quality(matches, self.alpha) * self.rank_weight(matches)
-        target = of_owner(matches, quality)
+        quality = pair_quality(matches, self.alpha)
+        target = of_owner(matches, quality * self.rank_weight.of(quality, matches.valid))
 
         return class_loss(
             matches.logits,
@@ -88,7 +88,11 @@ class RankWeight:
 
     def __call__(self, matches: Matches) -> Tensor:
         """Weights (L, B, G, T)."""
-        quality = pair_quality(matches, self.alpha).masked_fill(~matches.valid, -1.0)
+        return self.of(pair_quality(matches, self.alpha), matches.valid)
+
+    def of(self, quality: Tensor, valid: Tensor) -> Tensor:
+        """Weights of pairs whose quality, 0 at least, is known; all are (L, B, G, T)."""
+        quality = quality.masked_fill(~valid, -1.0)
         rank = quality.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         return torch.exp(-rank.to(quality.dtype) / self.tau)
 

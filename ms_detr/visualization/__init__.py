@@ -2,6 +2,7 @@
 
 from .assignments import draw_assignments
 from .candidates import draw_candidates
+from .comparison import draw_comparison
 from .losses import draw_losses
 from .predictions import draw_predictions
 from .sampling import draw_sampling
@@ -10,6 +11,7 @@ from .sweep import draw_sweep
 __all__ = [
     "draw_assignments",
     "draw_candidates",
+    "draw_comparison",
     "draw_losses",
     "draw_predictions",
     "draw_sampling",

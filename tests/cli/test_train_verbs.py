@@ -76,6 +76,9 @@ def test_compare_trains_every_run_and_tabulates(compared, capsys):
     assert "2 runs, 0 to be trained" in printed
     row = next(line for line in printed.splitlines() if line.startswith("| mixed"))
     assert [cell.strip() for cell in row.split("|")[2:6]] == ["12.3", "12.3", "56.8", "56.8"]
+    assert row in (folder / "compare.md").read_text()
+    with Image.open(folder / "compare.png") as picture:
+        assert picture.width > 500
 
 
 def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
@@ -93,6 +96,7 @@ def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
             times = [0.25 + seed, 0.25 + seed, 9.0] if name == "masks" else []
             lines = [json.dumps({"iteration": 1}), *(json.dumps({"time": t}) for t in times)]
             (run.folder / "metrics.json").write_text("\n".join(lines))
+            (run.folder / "finished.json").write_text(json.dumps(run.description()))
             runs.append(run)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(runs).splitlines()]
     titles = ["run", "AP", "by seed", "AP after NMS", "by seed"]
@@ -103,11 +107,20 @@ def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
     assert table(runs[:2]).splitlines()[0].count("|") == len(titles) + 2
 
 
-def test_compare_names_the_run_that_failed(overrides, tmp_path, capsys):
-    words = ["compare", "--output", str(tmp_path), "--seeds", "0", "--run", "bad", CONFIG]
-    assert main([*words, *overrides, "model.no_such_key=1"]) != 0
-    assert str(tmp_path / "bad" / "seed0") in capsys.readouterr().err
+def test_compare_names_the_run_that_failed_and_tabulates_the_others(overrides, tmp_path, capsys):
+    words = ["compare", "--output", str(tmp_path), "--seeds", "0"]
+    words += ["--run", "bad", CONFIG, *overrides, "model.no_such_key=1"]
+    words += ["--run", "good", CONFIG, *overrides]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert str(tmp_path / "bad" / "seed0") in printed.err
     assert "no_such_key" in (tmp_path / "bad" / "seed0" / "output.txt").read_text()
+    assert "1/2 bad, seed 0: exit status 2, eta 0:" in printed.out
+    assert "2/2 good, seed 0: finished\n" in printed.out
+    rows = [line.split("|") for line in (tmp_path / "compare.md").read_text().splitlines()]
+    assert [row[1].strip() for row in rows] == ["run", rows[1][1], "bad", "good"]
+    assert rows[2][2].strip() == "none"
+    assert float(rows[3][2]) >= 0
 
 
 def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys):

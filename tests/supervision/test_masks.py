@@ -43,13 +43,10 @@ class GivenMasks(QueryMasks):
     def logits(self, image, layer, query):
         return self.maps[layer, image, query]
 
-    def logits_at(self, layer, points):
-        return torch.stack(
-            [
-                masks.sample(maps[None], at[None])[0]
-                for maps, at in zip(self.maps[layer], points, strict=True)
-            ]
-        )
+    def logits_at(self, points):
+        for layer in self.maps:
+            rows = zip(layer, points, strict=True)
+            yield torch.stack([masks.sample(maps[None], at[None])[0] for maps, at in rows])
 
 
 def scene(counts=(2, 0, 3), queries=8, layers=2, masked=2, size=(12, 20), seed=0):

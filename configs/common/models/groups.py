@@ -60,32 +60,21 @@ def denoising(model):
 
     As published, every process divides by its own objects; contrastive denoising does not.
     """
-    model.groups.denoising = L(Denoising)(
-        num_classes="${model.num_classes}",
-        embed_dim="${model.embed_dim}",
-        num_groups=5,
-        label_noise=0.2,
-        box_noise=0.4,
-    )
+    model = _denoise(model, Denoising, num_groups=5, label_noise=0.2, box_noise=0.4)
     model.query_initializer = L(Indicated)(initializer=model.query_initializer)
-    model = _denoise(model)
     model.criterion.terms.denoising.objects = L(LocalObjects)()
     return model
 
 
 def contrastive_denoising(model):
     """DINO's contrastive denoising."""
-    model.groups.denoising = L(ContrastiveDenoising)(
-        num_classes="${model.num_classes}",
-        embed_dim="${model.embed_dim}",
-        num_queries=100,
-        label_noise=0.25,
-        box_noise=0.4,
+    return _denoise(model, ContrastiveDenoising, num_queries=100, label_noise=0.25, box_noise=0.4)
+
+
+def _denoise(model, kind, **options):
+    model.groups.denoising = L(kind)(
+        num_classes="${model.num_classes}", embed_dim="${model.embed_dim}", **options
     )
-    return _denoise(model)
-
-
-def _denoise(model):
     model.decoder.epsilon = 1e-3
     model.criterion.terms.denoising = L(SupervisionTerm)(
         source="denoising.decoder",
