@@ -1,7 +1,8 @@
 """Small: MS-DETR on DETR."""
 
 from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, soften, train
+from ...common.demo import lr_multiplier, soften, train
+from ...common.demo_family import dense_optimizer as optimizer
 from ...common.demo_family import small_dense
 from ...common.models.dense import detr
 from ...common.models.ms_detr import model
