@@ -84,10 +84,14 @@ def _conv(
     in_channels: int, out_channels: int, kernel: int, groups: int, stride: int = 1
 ) -> nn.Module:
     """Convolution and GroupNorm, of as many groups as divide the channels."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+    conv = _start(nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2))
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(groups, out_channels), out_channels))
+
+
+def _start(conv: nn.Conv2d) -> nn.Conv2d:
     nn.init.kaiming_uniform_(conv.weight, a=1)
     nn.init.zeros_(cast(Tensor, conv.bias))
-    return nn.Sequential(conv, nn.GroupNorm(math.gcd(groups, out_channels), out_channels))
+    return conv
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,9 @@ class AttentionBranch(MaskBranch):
         self.num_heads = num_heads
         self.query = nn.Linear(embed_dim, embed_dim)
         self.key = nn.Conv2d(embed_dim, embed_dim, 1)
+        for projection in (self.query, self.key):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(cast(Tensor, projection.bias))
         joint = embed_dim + num_heads
         widths = [embed_dim // 2 ** (1 + step) for step in range(len(in_channels) + 1)]
 
@@ -208,11 +215,11 @@ class AttentionBranch(MaskBranch):
             self.reduce.append(
                 nn.Conv2d(channels, reduced, 3, stride, padding=1) if stride > 1 else nn.Identity()
             )
-            self.adapters.append(nn.Conv2d(reduced, width, 1))
+            self.adapters.append(_start(nn.Conv2d(reduced, width, 1)))
         self.blocks = nn.ModuleList(
             block(before, after) for before, after in itertools.pairwise(widths)
         )
-        self.output = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.output = _start(nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def prepare(self, features: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, ...]:
         maps = [

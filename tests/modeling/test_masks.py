@@ -227,6 +227,20 @@ def test_attention_maps_leave_padding_out_and_sum_to_one():
         torch.testing.assert_close(x[0, C + head].flatten(), expected)
 
 
+def test_the_attention_head_starts_as_published():
+    """Convolutions as DETR's, the projections of the attention by Xavier; biases are zero."""
+    branch = AttentionBranch(64, 8, {"res5": 256, "res4": 128, "res3": 64})
+    blocks = (*branch.head, *branch.blocks)
+    for conv in (*(block[0][0] for block in blocks), *branch.adapters, branch.output):
+        bound = math.sqrt(3 / conv.weight[0].numel())
+        assert 0.95 * bound < conv.weight.abs().max() <= bound
+        assert not conv.bias.any()
+    for projection in (branch.query, branch.key):
+        bound = math.sqrt(6 / 128)
+        assert 0.98 * bound < projection.weight.abs().max() <= bound
+        assert not projection.bias.any()
+
+
 @pytest.mark.parametrize(
     ("name", "size"), [("attention", (9, 12)), ("attention, whole maps", (17, 24))]
 )
