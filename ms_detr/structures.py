@@ -366,7 +366,8 @@ class Assignment:
         labels: (B, G) int64, the class that each object stands for.
         score: (L, B, G, T) or None. Where several objects hold one query, the object of the
             highest score gives the class (ties: the lower object); None means no query is shared.
-        copies: how many times every object is learnt; divides the losses.
+        copies: how many times every object is learnt; divides the losses. Each has T / copies
+            slots, which follow each other.
     """
 
     query: Tensor

@@ -200,6 +200,10 @@ def test_terms_are_as_published():
     terms = load(ROOT / "configs" / "group_detr" / "group_deformable_detr_pp_r50_300q_12ep.py")
     terms = terms.model.criterion.terms
     assert (terms.o2o.weight, terms.group.weight) == pytest.approx((1 / 11, 10 / 11))
+    terms = load(ROOT / "configs" / "ms_detr" / "ms_detr_group_pp_r50_300q_12ep.py")
+    terms = terms.model.criterion.terms
+    weights = [terms[name].weight for name in ("o2o", "o2m", "group", "encoder")]
+    assert weights == pytest.approx([1 / 11, 1 / 11, 10 / 11, 1])
     for name in ("dn", "cdn"):
         cfg = load(ROOT / "configs" / "dn_detr" / f"{name}_deformable_detr_pp_r50_300q_12ep.py")
         assert [loss.weight for loss in losses_of(cfg.model.criterion.terms.denoising)] == [1, 5, 2]

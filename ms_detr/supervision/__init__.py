@@ -3,7 +3,6 @@
 from .assigners import (
     AnchorHungarianAssigner,
     Assigner,
-    GroupedHungarianAssigner,
     HungarianAssigner,
     KnownAssigner,
     RepeatedHungarianAssigner,
@@ -21,7 +20,6 @@ __all__ = [
     "DiceLoss",
     "FocalLoss",
     "GIoULoss",
-    "GroupedHungarianAssigner",
     "HungarianAssigner",
     "KnownAssigner",
     "L1Loss",

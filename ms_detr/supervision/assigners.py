@@ -65,7 +65,8 @@ class HungarianAssigner(Assigner):
     """One query an object, at the least total cost (DETR, arXiv:2005.12872, Eq. 1).
 
     Every layer and image is solved by itself. Where there are fewer queries than objects, the
-    objects of the highest cost go without.
+    objects of the highest cost go without. A source's blocks are matched each by itself and the
+    losses averaged over them (Group DETR, arXiv:2207.13085, section 3.2).
 
     Args:
         class_cost, l1_cost, giou_cost: weights of the class, L1 and negative GIoU cost.
@@ -105,8 +106,8 @@ class HungarianAssigner(Assigner):
 
     def blocks(self, predictions: PredictionSet) -> tuple[int, ...]:
         """Sizes of the blocks of queries that are matched apart, none of them empty."""
-        queries = predictions.boxes.shape[2]
-        return (queries,) if queries else ()
+        sizes = predictions.blocks or predictions.boxes.shape[2:3]
+        return tuple(size for size in sizes if size)
 
     def repeats(self, objects: int, queries: int, last: bool) -> int:
         """How many queries each object of an image gets in a block, at most ``k``.
@@ -168,20 +169,6 @@ class RepeatedHungarianAssigner(HungarianAssigner):
         if k < 1:
             raise ValueError(f"k is how often an object is matched, at least 1; got {k}")
         self.k = k
-
-
-class GroupedHungarianAssigner(HungarianAssigner):
-    """One query an object in every block of queries (Group DETR, arXiv:2207.13085, section 3.2).
-
-    The losses are averaged over the blocks.
-    """
-
-    def blocks(self, predictions: PredictionSet) -> tuple[int, ...]:
-        if predictions.blocks is None:
-            raise ValueError(
-                "this source has no blocks of queries; give its term a HungarianAssigner instead"
-            )
-        return tuple(size for size in predictions.blocks if size)
 
 
 class KnownAssigner(Assigner):

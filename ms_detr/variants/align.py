@@ -38,4 +38,5 @@ class MixedHungarianAssigner(HungarianAssigner):
     def assign(
         self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None
     ) -> Assignment:
-        return replace(super().assign(predictions, targets, host_costs), copies=1)
+        found = super().assign(predictions, targets, host_costs)
+        return replace(found, copies=max(len(self.blocks(predictions)), 1))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..modeling import ProposalInitializer, QueryGroup, QueryInitializer
 from ..modeling.query_initializer import PROPOSALS
@@ -19,8 +20,7 @@ class FurtherGroups(QueryGroup):
     """All groups but the first, which the primary queries are; none sees another.
 
     They take the initialiser's next queries, in two stages those from the next best proposals; if
-    there are fewer, all groups shrink. Its term matches in every group:
-    `GroupedHungarianAssigner`.
+    there are fewer, all groups shrink. Every group is matched by itself.
 
     Args:
         num_groups: the primary queries counted.
@@ -94,6 +94,6 @@ def _in_blocks(made: tuple[PredictionSet, ...]) -> PredictionSet:
         made[0],
         logits=torch.cat([x.logits for x in made], 2),
         boxes=torch.cat([x.boxes for x in made], 2),
-        anchors=None,
+        anchors=torch.cat([cast(Tensor, x.anchors) for x in made], 1),
         blocks=tuple(x.boxes.shape[2] for x in made),
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..layers.boxes import box_iou
+from ..structures import Assignment
 from ..supervision.losses import Loss, Matches, class_loss
 
 LEAST_QUALITY = 0.01
@@ -18,6 +19,8 @@ LEAST_QUALITY = 0.01
 
 class VariFocalLoss(Loss):
     """Cross entropy with the pair's IoU as target, weighed by it (arXiv:2008.13367, Eq. 2).
+
+    A pair that does not overlap at all so costs nothing; Eq. 2 would count it as background.
 
     Args:
         alpha, gamma: background costs ``alpha * p**gamma * -log(1 - p)``.
@@ -57,7 +60,7 @@ class IABCELoss(Loss):
 
     def __call__(self, matches: Matches) -> Tensor:
         quality = pair_quality(matches, self.alpha)
-        target = of_owner(matches, quality * self.rank_weight.of(quality, matches.valid))
+        target = of_owner(matches, quality * self.rank_weight.of(quality, matches.assignment))
 
         return class_loss(
             matches.logits,
@@ -71,8 +74,9 @@ class IABCELoss(Loss):
 class RankWeight:
     """``exp(-rank / tau)`` of every pair: an object's best query has rank 0 (arXiv:2304.07527).
 
-    Without ranks to tell apart, in one-to-one assignment, every weight is 1. Equal queries are
-    ranked by their slots. Box losses take it as their ``pair_weight``.
+    Only queries that learn the same copy of an object are rivals: in one-to-one assignment, in
+    denoising and between groups every weight is 1. Equal queries are ranked by their slots. Box
+    losses take it as their ``pair_weight``.
 
     Args:
         alpha: of the quality that ranks, as in :class:`IABCELoss`.
@@ -88,13 +92,15 @@ class RankWeight:
 
     def __call__(self, matches: Matches) -> Tensor:
         """Weights (L, B, G, T)."""
-        return self.of(pair_quality(matches, self.alpha), matches.valid)
+        return self.of(pair_quality(matches, self.alpha), matches.assignment)
 
-    def of(self, quality: Tensor, valid: Tensor) -> Tensor:
-        """Weights of pairs whose quality, 0 at least, is known; all are (L, B, G, T)."""
-        quality = quality.masked_fill(~valid, -1.0)
-        rank = quality.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-        return torch.exp(-rank.to(quality.dtype) / self.tau)
+    def of(self, quality: Tensor, assignment: Assignment) -> Tensor:
+        """Weights of pairs whose quality, 0 at least, is known; both are (L, B, G, T)."""
+        slots, copies = quality.shape[-1], assignment.copies
+        rivals = quality.masked_fill(~assignment.valid, -1.0)
+        rivals = rivals.unflatten(-1, (copies, slots // copies))
+        rank = rivals.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        return torch.exp(-rank.flatten(-2).to(quality.dtype) / self.tau)
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

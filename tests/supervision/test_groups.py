@@ -13,7 +13,6 @@ from ms_detr.supervision import (
     Criterion,
     FocalLoss,
     GIoULoss,
-    GroupedHungarianAssigner,
     HungarianAssigner,
     KnownAssigner,
     L1Loss,
@@ -88,7 +87,7 @@ def test_repeated_objects_equal_the_loop(counts, queries, k, seed):
 def test_every_block_is_matched_by_itself(counts, blocks, seed):
     images, predictions = scene(counts, sum(blocks), seed)
     predictions = dataclasses.replace(predictions, blocks=tuple(blocks))
-    found = assign(GroupedHungarianAssigner(), predictions, make_targets(images))
+    found = assign(HungarianAssigner(), predictions, make_targets(images))
     assert found.copies == max(1, sum(size > 0 for size in blocks))
     for layer in range(2):
         for b in range(len(counts)):
@@ -109,7 +108,7 @@ def test_one_of_each_is_ordinary_matching():
     grouped = dataclasses.replace(predictions, blocks=(9,))
     for found in (
         assign(RepeatedHungarianAssigner(k=1), predictions, targets),
-        assign(GroupedHungarianAssigner(), grouped, targets),
+        assign(HungarianAssigner(), grouped, targets),
     ):
         assert torch.equal(found.query, expected.query)
         assert torch.equal(found.valid, expected.valid)
@@ -158,7 +157,7 @@ def test_the_loss_of_group_detr_is_the_average_over_its_groups():
         )
 
     o2o = by_term(HungarianAssigner(), part(0, 6), targets, 1 / 4)
-    others = by_term(GroupedHungarianAssigner(), part(6, 24, (6, 6, 6)), targets, 3 / 4)
+    others = by_term(HungarianAssigner(), part(6, 24, (6, 6, 6)), targets, 3 / 4)
     each = [by_term(HungarianAssigner(), part(6 * i, 6 * i + 6), targets) for i in range(4)]
     for name in o2o:
         average = sum(group[name] for group in each) / 4
@@ -189,13 +188,11 @@ def test_a_source_that_an_assigner_does_not_fit():
     targets = make_targets(images)
     with pytest.raises(ValueError, match="isn't known.*give its term a HungarianAssigner"):
         KnownAssigner().assign(predictions, targets, None)
-    with pytest.raises(ValueError, match="no blocks of queries; give its term a Hungarian"):
-        assign(GroupedHungarianAssigner(), predictions, targets)
     with pytest.raises(ValueError, match="at least 1; got 0"):
         RepeatedHungarianAssigner(k=0)
 
 
-@pytest.mark.parametrize("assigner", [RepeatedHungarianAssigner(6), GroupedHungarianAssigner()])
+@pytest.mark.parametrize("assigner", [RepeatedHungarianAssigner(6), HungarianAssigner()])
 def test_a_group_without_queries_costs_nothing(assigner):
     images, predictions = scene((2, 1), 0)
     predictions = dataclasses.replace(predictions, blocks=(0, 0))

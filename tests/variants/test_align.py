@@ -1,5 +1,6 @@
 """Align-DETR: mixed matching and what it weighs, against loops."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,13 +10,15 @@ from detectron2.config import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.common.models.align import align
+from configs.common.models.groups import group_two_stage
 from ms_detr.config import load
-from ms_detr.structures import Predictions
+from ms_detr.structures import Assignment, Predictions
 from ms_detr.supervision import Criterion, HungarianAssigner, Terms
 from ms_detr.supervision.losses import match
 from ms_detr.variants.align import MixedHungarianAssigner
 
-from ..modeling.support import ROOT, trained_parameters
+from ..modeling.support import BASELINE, ROOT, trained_parameters
 from ..supervision import reference
 from ..supervision.support import make_images, make_predictions, make_targets, pairs
 from ..supervision.test_groups import assign, cost_of, repeated
@@ -115,16 +118,55 @@ def test_losses_and_gradients_of_the_config_equal_the_loop(name, layers, k):
             torch.testing.assert_close(gradient, other)
 
 
+def rank_weights(term, predictions, targets, assignment):
+    """Of the pairs of a term: by its class loss and by its box losses."""
+    matches = match(predictions, targets, assignment)
+    weights = term.losses["class"].rank_weight, term.losses["bbox"].pair_weight
+    return [weight(matches) for weight in weights if weight is not None]
+
+
 def test_the_copies_of_denoising_have_no_rank():
     """DN positives learn the blend itself, whichever other copy of the object fits better."""
-    loss = instantiate(terms_of().denoising.losses["class"])
-    assert loss.rank_weight.tau == math.inf
     rng = np.random.default_rng(3)
     images = make_images(rng, (2, 1))
-    predictions, targets = make_predictions(rng, images, 8), make_targets(images)
-    matches = match(predictions, targets, assign(MixedHungarianAssigner(), predictions, targets))
-    assert matches.valid[0].sum() == 6
-    assert (loss.rank_weight(matches) == 1).all()
+    targets = make_targets(images)
+    known = Assignment(
+        torch.tensor([[[[0, 4], [1, 5]], [[2, 6], [0, 0]]]]),
+        torch.tensor([[[[True, True], [True, True]], [[True, True], [False, False]]]]),
+        targets.labels,
+        copies=2,
+    )
+    term, predictions = instantiate(terms_of().denoising), make_predictions(rng, images, 8)
+    found = term.assigner.assign(dataclasses.replace(predictions, assignment=known), targets, None)
+    (weights,) = rank_weights(term, predictions, targets, found)
+    assert (weights == 1).all()
+
+
+@pytest.mark.parametrize(("name", "k"), [("group", 1), ("group_encoder", 2)])
+def test_ranks_are_those_of_a_group(name, k):
+    """Every group is matched and ranked as if it were alone."""
+    terms = group_two_stage(align(load(ROOT / BASELINE).model), num_groups=4).criterion.terms
+    rng = np.random.default_rng(3)
+    images = make_images(rng, (2, 1))
+    predictions = make_predictions(rng, images, 24, layers=1)
+    blocks = dataclasses.replace(predictions, blocks=(8, 8, 8))
+    targets, term = make_targets(images), instantiate(terms[name])
+    together = assign(term.assigner, blocks, targets)
+    assert together.copies == 3
+    found = rank_weights(term, blocks, targets, together)
+    for block in range(3):
+        span = slice(8 * block, 8 * block + 8)
+        alone = dataclasses.replace(
+            predictions, logits=predictions.logits[:, :, span], boxes=predictions.boxes[:, :, span]
+        )
+        by_itself = assign(term.assigner, alone, targets)
+        assert by_itself.valid[0, 0].sum(-1).tolist() == [k, k]
+        slots = slice(2 * block, 2 * block + 2)
+        shifted = by_itself.query + span.start * by_itself.valid
+        assert torch.equal(together.query[..., slots], shifted)
+        expected = rank_weights(term, alone, targets, by_itself)
+        for weights, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(weights[..., slots], other)
 
 
 @pytest.mark.parametrize("config", [CONFIG, "ms_detr/ms_detr_align_r50_4scale_12ep.py"])

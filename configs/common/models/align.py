@@ -1,7 +1,5 @@
 """Align-DETR (arXiv:2304.07527): mixed matching, and losses that know how well a box fits."""
 
-import math
-
 from detectron2.config import LazyCall as L
 
 from ms_detr.variants.align import MixedHungarianAssigner
@@ -26,6 +24,5 @@ def align(model, k=2, tau=1.5):
         term.losses["class"] = ia_bce_loss(tau)
         for loss in (term.losses.bbox, term.losses.giou):
             loss.pair_weight = L(RankWeight)(alpha=0.25, tau=tau)
-    # The copies of a noised object are no rivals.
-    terms.denoising.losses["class"] = ia_bce_loss(tau=math.inf)
+    terms.denoising.losses["class"] = ia_bce_loss(tau)
     return model

@@ -9,7 +9,6 @@ import copy
 from detectron2.config import LazyCall as L
 
 from ms_detr.supervision import (
-    GroupedHungarianAssigner,
     KnownAssigner,
     LocalObjects,
     RepeatedHungarianAssigner,
@@ -30,16 +29,25 @@ def hybrid(model, rows=1500, k=6):
     model.groups.hybrid = L(HybridQueries)(rows=rows)
     model.query_initializer.extra_queries.append("${model.groups.hybrid.rows}")
     terms = model.criterion.terms
-    terms.hybrid = _like(terms.o2o, "hybrid.decoder", RepeatedHungarianAssigner, k=k)
+    terms.hybrid = _like(terms.o2o, "hybrid.decoder")
+    terms.hybrid.weight = 1.0
+    # Classes and boxes alone are matched.
+    costs = {key: value for key, value in terms.hybrid.assigner.items() if key in COSTS}
+    terms.hybrid.assigner = L(RepeatedHungarianAssigner)(**costs, k=k)
     return model
 
 
 def group(model, num_groups=11):
-    """Group DETR: the loss is the average over `num_groups` groups, the primary queries one."""
+    """Group DETR: the loss is the average over `num_groups` groups, the primary queries one.
+
+    Mixed supervision is the primary queries' and weighs as much less as their other terms.
+    """
     model.groups.group = L(FurtherGroups)(num_groups=num_groups, num_queries="${model.num_queries}")
     model.query_initializer.extra_queries.extend(["${model.num_queries}"] * (num_groups - 1))
     terms = model.criterion.terms
-    terms.group = _average(terms.o2o, "group.decoder", num_groups)
+    _average(terms, "group", "o2o", num_groups)
+    if terms.get("o2m") is not None:
+        terms.o2m.weight /= num_groups
     return model
 
 
@@ -50,8 +58,7 @@ def group_two_stage(model, num_groups=11):
     """
     model = group(model, num_groups)
     model.query_initializer = L(OwnSelections)(initializer=model.query_initializer)
-    terms = model.criterion.terms
-    terms.group_encoder = _average(terms.encoder, "group.encoder", num_groups)
+    _average(model.criterion.terms, "group_encoder", "encoder", num_groups)
     return model
 
 
@@ -85,23 +92,16 @@ def _denoise(model, kind, **options):
     return model
 
 
-def _average(primary, source, num_groups):
-    """A term for all groups but the first, whose own term then weighs as much as one of them."""
-    term = _like(primary, source, GroupedHungarianAssigner)
-    term.weight = primary.weight * (num_groups - 1) / num_groups
-    primary.weight = primary.weight / num_groups
-    return term
+def _average(terms, name, primary, num_groups):
+    """Add a term for all groups but the first, whose own then weighs as much as one of them."""
+    first = terms[primary]
+    terms[name] = _like(first, f"group.{first.source}")
+    terms[name].weight *= (num_groups - 1) / num_groups
+    first.weight /= num_groups
 
 
-def _like(primary, source, assigner, **options):
-    """A term for a group with the losses of the primary queries', matched on class and box."""
-    costs = {key: copy.deepcopy(primary.assigner[key]) for key in COSTS if key in primary.assigner}
-    term = L(SupervisionTerm)(
-        source=source,
-        assigner=L(assigner)(**costs, **options),
-        losses=copy.deepcopy(primary.losses),
-        weight=1.0,
-    )
-    if "mask_points" in primary:
-        term.mask_points = copy.deepcopy(primary.mask_points)
+def _like(primary, source):
+    """A term as the primary queries', for another source."""
+    term = copy.deepcopy(primary)
+    term.source = source
     return term

@@ -34,7 +34,9 @@ def with_prior(branch, slope=10.0):
 
 
 def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, weight=5.0, num_points=12544):
-    """Add masks to a model in place, and return it; weights and costs of Mask DINO.
+    """Add masks to a model in place, and return it; what they weigh is Mask DINO's.
+
+    Classes and boxes keep their weights.
 
     Args:
         branch: what predicts masks; by dot product if None.
