@@ -267,6 +267,16 @@ def test_a_group_is_dropped_from_the_command_line():
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PLUS_PLUS - 11 * 1799
 
 
+@pytest.mark.parametrize("add", [hybrid, group])
+def test_groups_join_what_denoising_has_wrapped(add):
+    """The order of the calls changes nothing of the model."""
+    first, last = (config() for _ in range(2))
+    first, last = make(add(denoising(first))), make(denoising(add(last)))
+    assert first.query_initializer.extra_queries == last.query_initializer.extra_queries > 0
+    shapes = {name: value.shape for name, value in first.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in last.state_dict().items()}
+
+
 @pytest.mark.parametrize("key", ["num_classes", "embed_dim"])
 @pytest.mark.parametrize("kind", ["dn", "cdn"])
 def test_a_group_that_differs_from_the_models_key(kind, key):

@@ -27,7 +27,7 @@ COSTS = ("class_cost", "l1_cost", "giou_cost", "class_agnostic", "class_distance
 def hybrid(model, rows=1500, k=6):
     """Hybrid DETR: `rows` more queries, every object matched `k` times; losses as one-to-one."""
     model.groups.hybrid = L(HybridQueries)(rows=rows)
-    model.query_initializer.extra_queries.append("${model.groups.hybrid.rows}")
+    _extra_queries(model).append("${model.groups.hybrid.rows}")
     terms = model.criterion.terms
     terms.hybrid = _like(terms.o2o, "hybrid.decoder")
     terms.hybrid.weight = 1.0
@@ -43,7 +43,7 @@ def group(model, num_groups=11):
     Mixed supervision is the primary queries' and weighs as much less as their other terms.
     """
     model.groups.group = L(FurtherGroups)(num_groups=num_groups, num_queries="${model.num_queries}")
-    model.query_initializer.extra_queries.extend(["${model.num_queries}"] * (num_groups - 1))
+    _extra_queries(model).extend(["${model.num_queries}"] * (num_groups - 1))
     terms = model.criterion.terms
     _average(terms, "group", "o2o", num_groups)
     if terms.get("o2m") is not None:
@@ -76,6 +76,14 @@ def denoising(model):
 def contrastive_denoising(model):
     """DINO's contrastive denoising."""
     return _denoise(model, ContrastiveDenoising, num_queries=100, label_noise=0.25, box_noise=0.4)
+
+
+def _extra_queries(model):
+    """The list of them; what wraps an initialiser, as `denoising` does, takes them from it."""
+    initializer = model.query_initializer
+    while "initializer" in initializer:
+        initializer = initializer.initializer
+    return initializer.extra_queries
 
 
 def _denoise(model, kind, **options):
