@@ -267,6 +267,22 @@ def test_a_group_is_dropped_from_the_command_line():
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PLUS_PLUS - 11 * 1799
 
 
+def test_two_stages_of_groups_are_dropped_from_the_command_line():
+    overrides = [
+        "model.groups.group=null",
+        "model.criterion.terms.group=null",
+        "model.criterion.terms.group_encoder=null",
+        "model.query_initializer.initializer.extra_queries=[]",
+    ]
+    path = ROOT / "configs" / "group_detr" / "group_dino_r50_4scale_12ep.py"
+    with torch.device("meta"):
+        model = instantiate(load(path, overrides).model)
+        plain = instantiate(load(ROOT / "configs" / "dino" / "dino_r50_4scale_12ep.py").model)
+    own = {name.replace("initializer.initializer", "initializer") for name in model.state_dict()}
+    assert own == set(plain.state_dict())
+    assert set(model.criterion.sources) == {"decoder", "encoder", "denoising.decoder"}
+
+
 @pytest.mark.parametrize("add", [hybrid, group])
 def test_groups_join_what_denoising_has_wrapped(add):
     """The order of the calls changes nothing of the model."""

@@ -57,25 +57,32 @@ class OwnSelections(QueryInitializer):
 
     Each of the further groups has one, which looks for ``num_queries`` among all tokens, as LW-DETR
     trains (arXiv:2406.03459). What they predict is the source ``group.encoder``, in a block a
-    group. Where there are fewer tokens than ``num_queries`` there are no extra queries.
+    group. Where there are fewer tokens than ``num_queries`` there are no extra queries. Without
+    extra queries, the groups being dropped, it is the other initialiser.
     """
 
     def __init__(self, initializer: ProposalInitializer):
+        if not isinstance(initializer, ProposalInitializer):
+            raise ValueError(
+                "further groups with proposers of their own select from the encoder's proposals, "
+                f"which {type(initializer).__name__} does not: wrap an initialiser that does, such "
+                "as TwoStageInitializer, and put what wraps it around OwnSelections"
+            )
         num_queries, extra = initializer.num_queries, initializer.extra_queries
         super().__init__(num_queries, initializer.embed_dim, (extra,))
         groups, rest = divmod(extra, num_queries)
-        if rest or not groups:
+        if rest:
             raise ValueError(
                 f"further groups with proposers of their own have {num_queries} queries each, as "
                 f"many as the primary ones, but {extra} extra queries are asked for"
             )
-        self.sources = initializer.sources | {FURTHER_PROPOSALS}
+        self.sources = initializer.sources | ({FURTHER_PROPOSALS} if groups else set())
         self.initializer = initializer
         self.proposers = nn.ModuleList(OwnProposer(initializer) for _ in range(groups))
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         search = self.initializer
-        if not supervised:
+        if not supervised or not self.proposers:
             return search(memory, supervised)
         selections = [
             search.select(proposer, memory, self.num_queries, supervised)

@@ -13,6 +13,7 @@ from ms_detr.modeling import BoxHead, ClassHead, TwoStageInitializer
 from ms_detr.structures import Predictions
 from ms_detr.supervision import Criterion, HungarianAssigner, Terms
 from ms_detr.variants import DINOInitializer
+from ms_detr.variants.denoising import Indicated
 from ms_detr.variants.group import OwnSelections
 
 from ..layers.reference import parameters
@@ -136,10 +137,23 @@ def test_fewer_tokens_than_queries(tokens_too_few):
     assert predictions["group.encoder"].logits.shape == (1, 2, tokens, CLASSES)
 
 
-@pytest.mark.parametrize("extra", [0, 6])
-def test_groups_of_another_size(extra):
-    with pytest.raises(ValueError, match=f"4 queries each.* but {extra} extra queries"):
-        make(DINOInitializer, extra=extra)
+def test_groups_of_another_size():
+    with pytest.raises(ValueError, match="4 queries each.* but 6 extra queries"):
+        make(DINOInitializer, extra=6)
+
+
+def test_without_groups_it_is_the_other_initializer():
+    initializer, memory = make(DINOInitializer, extra=0), make_memory(PADDINGS, DIM, seed=1)
+    queries, predictions = initializer(memory, supervised=True)
+    expected, made = initializer.initializer(memory, supervised=True)
+    assert torch.equal(queries.reference, expected.reference)
+    assert set(predictions) == set(made) == initializer.sources == {"encoder"}
+    assert queries.count == QUERIES
+
+
+def test_it_wraps_what_selects_proposals():
+    with pytest.raises(ValueError, match="which Indicated does not: wrap an initialiser that does"):
+        OwnSelections(Indicated(DINOInitializer(4, DIM, ClassHead(DIM, 3), BoxHead(DIM), 0.2)))
 
 
 def test_the_proposals_loss_is_the_average_over_the_groups():

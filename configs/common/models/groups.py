@@ -1,7 +1,8 @@
 """Query groups for any model: each function changes a model in place, and returns it.
 
 On the command line a group goes with model.groups.X=null, model.criterion.terms.X=null and, if it
-takes extra queries, model.query_initializer.extra_queries=[].
+takes extra queries, model.query_initializer.extra_queries=[]. Group DETR leaves behind what
+averages it: set model.criterion.terms.o2o.weight=1, and that of what else has a further term.
 """
 
 import copy
