@@ -10,6 +10,7 @@ from typing import Any
 
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from ..errors import short_message
 
@@ -105,7 +106,19 @@ def build(cfg: DictConfig, key: str) -> Any:
         node = OmegaConf.select(cfg, key)
         if node is None:
             raise ValueError(f"{key} is null, and nothing can take its place")
+        _check_links(node)
         return instantiate(node)
+
+
+def _check_links(node: Any) -> None:
+    """Raise ValueError if a key in the node is linked to one that was dropped."""
+    try:
+        OmegaConf.to_container(node, resolve=True)
+    except InterpolationResolutionError as error:
+        reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
+        raise ValueError(
+            f"{error.full_key} is a link that leads nowhere ({reason}): change it as well"
+        ) from error
 
 
 @contextmanager

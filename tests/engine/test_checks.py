@@ -8,7 +8,7 @@ from detectron2.config import LazyCall as L
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import argument_parser, run
-from ms_detr.engine.checks import check_config
+from ms_detr.engine.checks import build, check_config
 from ms_detr.errors import short_message
 from tests.engine.standin import CONFIG, overrides, write_dataset
 
@@ -51,6 +51,15 @@ def test_a_wrong_value_is_one_line(train, override, message):
         train("out", override)
     shown = short_message(error.value)
     assert shown is not None and "\n" not in shown
+
+
+@pytest.mark.parametrize("override", ["model.groups.hybrid=null", "~model.groups.hybrid"])
+def test_a_link_to_what_was_dropped(override):
+    cfg = load("demo/family/hybrid.py", [override])
+    message = r"model\.query_initializer\.extra_queries\[0\] is a link that leads nowhere \(.*rows"
+    with pytest.raises(ValueError, match=message) as error:
+        build(cfg, "model")
+    assert short_message(error.value) == str(error.value)
 
 
 def test_output_folder_that_is_a_file(train, tmp_path):
