@@ -116,7 +116,7 @@ def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
         ((theirs, ours),) = sizes
         return f". It was trained on {theirs[0]} classes, model.num_classes is {ours[0]}"
     if wrong and all("quer" in name for name in wrong):
-        return ". Set model.num_queries as it was trained"
+        return ". Set model.num_queries and the groups of model.groups as it was trained"
     if wrong and len(wrong) > len(own) / 4:
         return (
             ". It comes from a model of another size (model.embed_dim, feedforward_dim, backbone)"

@@ -42,6 +42,16 @@ def test_whole_model(tmp_path, wrap):
         assert torch.equal(target.state_dict()[name], value)
 
 
+def test_other_queries_or_groups(tmp_path):
+    """A group's queries are rows of the content, as further primary ones are."""
+    model, other = Model(), Model()
+    for one, rows in ((model, 4), (other, 6)):
+        one.query_initializer = nn.Embedding(rows, 2)
+    message = "Set model.num_queries and the groups of model.groups as it was trained"
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, saved(tmp_path, other.state_dict()))
+
+
 def test_backbone_alone(tmp_path):
     source, target = Model(), Model()
     head = target.class_head.weight.clone()
