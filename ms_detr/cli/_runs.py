@@ -131,6 +131,19 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> 
     parser.add_argument("--threads", type=int, default=1, help="CPU threads each (default: 1)")
 
 
+def check_run_arguments(args: argparse.Namespace) -> None:
+    """Raise ValueError unless what `add_run_arguments` asked for makes sense."""
+    for name, least, values in (
+        ("--jobs", 1, [args.jobs]),
+        ("--threads", 1, [args.threads]),
+        ("--seeds", 0, args.seeds),
+    ):
+        if min(values) < least:
+            raise ValueError(f"{name} must be at least {least}, got {min(values)}")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise ValueError(f"--seeds: name every seed once, got {args.seeds}")
+
+
 def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
     """Train what isn't finished, and say how long it will take.
 

@@ -5,8 +5,17 @@ A run is finished once: called again, the command goes on where it was interrupt
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from ._runs import Run, add_run_arguments, ap_table, expect_none, measured_tasks, train_missing
+from ._runs import (
+    Run,
+    add_run_arguments,
+    ap_table,
+    check_run_arguments,
+    expect_none,
+    measured_tasks,
+    train_missing,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is missing; print the table of what is finished, write and draw it."""
+    from ms_detr.config import load
     from ms_detr.files import write_text
     from ms_detr.visualization import draw_comparison
 
+    check_run_arguments(args)
     for words in args.runs:
         if len(words) < 2:
             raise ValueError(f"--run {words[0]}: a name needs a config behind it")
     names = [words[0] for words in args.runs]
     if len(set(names)) < len(names):
         raise ValueError(f"--run: every run needs a name of its own, got {names}")
+    for name in names:
+        if name in ("", "..") or Path(name).name != name:
+            raise ValueError(f"--run '{name}': the name is that of a folder in --output")
+    for _, config, *overrides in args.runs:
+        load(config, overrides)  # a mistake shows before anything is trained
     runs = [
         Run(name, config, tuple(overrides), seed, args.output / name / f"seed{seed}")
         for seed in args.seeds

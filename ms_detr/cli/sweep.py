@@ -11,7 +11,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ._runs import Run, add_run_arguments, ap_table, expect_none, measured_tasks, train_missing
+from ._runs import (
+    Run,
+    add_run_arguments,
+    ap_table,
+    check_run_arguments,
+    expect_none,
+    measured_tasks,
+    train_missing,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.files import write_text
     from ms_detr.visualization import draw_sweep
 
+    check_run_arguments(args)
     choices = [expand(text) for text in args.opts]
     swept = [choice for choice in choices if len(choice) > 1]
     if not swept:

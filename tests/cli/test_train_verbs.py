@@ -109,12 +109,12 @@ def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
 
 def test_compare_names_the_run_that_failed_and_tabulates_the_others(overrides, tmp_path, capsys):
     words = ["compare", "--output", str(tmp_path), "--seeds", "0"]
-    words += ["--run", "bad", CONFIG, *overrides, "model.no_such_key=1"]
+    words += ["--run", "bad", CONFIG, *overrides, "model.num_queries=0"]
     words += ["--run", "good", CONFIG, *overrides]
     assert main(words) == 2
     printed = capsys.readouterr()
     assert str(tmp_path / "bad" / "seed0") in printed.err
-    assert "no_such_key" in (tmp_path / "bad" / "seed0" / "output.txt").read_text()
+    assert "model.num_queries must be" in (tmp_path / "bad" / "seed0" / "output.txt").read_text()
     assert "1/2 bad, seed 0: exit status 2, eta 0:" in printed.out
     assert "2/2 good, seed 0: finished\n" in printed.out
     rows = [line.split("|") for line in (tmp_path / "compare.md").read_text().splitlines()]
@@ -366,6 +366,27 @@ def test_compare_wants_a_name_of_its_own_for_every_run(tmp_path, capsys):
     words = ["compare", "--output", str(tmp_path), "--run", "a", CONFIG, "--run", "a", CONFIG]
     assert main(words) == 2
     assert "name of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--run", "b", "demo/ms_dter.py"], "the nearest are configs/demo/ms_detr.py"),
+        (["--run", "b", CONFIG, "train.epoch=3"], "did you mean train.epochs"),
+        (["--run", "", CONFIG], "--run '': the name is that of a folder in --output"),
+        (["--run", "../b", CONFIG], "--run '../b': the name"),
+        (["--run", "..", CONFIG], "--run '..': the name"),
+        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--seeds", "0", "-1"], "--seeds must be at least 0, got -1"),
+        (["--seeds", "0", "1", "0"], "--seeds: name every seed once, got [0, 1, 0]"),
+    ],
+)
+def test_mistakes_show_before_anything_is_trained(tmp_path, capsys, words, problem):
+    output = tmp_path / "out"
+    assert main(["compare", "--run", "a", CONFIG, *words, "--output", str(output)]) == 2
+    assert problem in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_demo_wants_a_config_of_its_dataset(capsys):
