@@ -194,6 +194,12 @@ def test_benchmark_step_gives_ratios_to_the_first_and_memory(overrides, capsys):
     assert rows[0]["peak MB"] > 0
 
 
+@pytest.mark.parametrize("word", ["rounds", "steps", "threads"])
+def test_benchmark_of_nothing(capsys, word):
+    assert main(["benchmark", "step", "--config-file", CONFIG, f"--{word}", "0"]) == 2
+    assert f"--{word} must be at least 1, got 0" in capsys.readouterr().err
+
+
 class Counted(MSDETR):
     """Knows how many of its kind are there when another is made."""
 
