@@ -278,6 +278,20 @@ def test_what_is_unknown_is_named():
         revert_state_dict(ours, "deformable-detr")
 
 
+def test_of_many_unknown_tensors_some_are_named():
+    state = {f"other.{i}": torch.ones(1) for i in range(300)}
+    with pytest.raises(ValueError, match=r"300 tensors .*other\.0, .*, \.\.\.$") as error:
+        convert_state_dict(state, "dino")
+    assert len(str(error.value)) < 300
+
+
+def test_a_detector_of_one_feature_level_is_not_known():
+    """DETR's own checkpoints have learned queries, too."""
+    state = {"query_embed.weight": torch.ones(100, 256), "class_embed.weight": torch.ones(92, 256)}
+    with pytest.raises(ValueError, match=r"query_embed\.weight .*without transformer\.level_embed"):
+        convert_state_dict(state, "deformable-detr")
+
+
 def test_copies_have_to_be_copies():
     state = small()
     state["transformer.decoder.bbox_embed.1.layers.0.bias"] = torch.zeros(8)

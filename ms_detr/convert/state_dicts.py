@@ -53,7 +53,7 @@ def convert_state_dict(state_dict: State, source: str, classes: str = "keep") ->
             unknown.append(name)
     if unknown:
         raise ValueError(
-            f"{len(unknown)} tensors are unknown in a checkpoint of {source}: {', '.join(unknown)}"
+            f"{len(unknown)} tensors are unknown in a checkpoint of {source}: {_some(unknown)}"
         )
     if not layout.spare_label and DENOISING_LABELS in result:
         result[DENOISING_LABELS] = F.pad(result[DENOISING_LABELS], (0, 0, 0, 1))  # never read
@@ -93,8 +93,12 @@ def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, T
         else:
             result[new] = tensor
     if unknown:
-        raise ValueError(f"{len(unknown)} tensors have no place in {target}: {', '.join(unknown)}")
+        raise ValueError(f"{len(unknown)} tensors have no place in {target}: {_some(unknown)}")
     return result | dict(_make_copies(result, layout))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _ways_back() -> list[str]:
@@ -129,7 +133,12 @@ def _queries(tensor: Tensor, state: State, layout: Layout) -> dict[str, Tensor]:
     """Learned queries: content alone (mixed selection), or position and content (one stage)."""
     if layout.extra_queries and len(tensor) > layout.extra_queries:
         tensor = tensor[: -layout.extra_queries]
-    levels = next(v for k, v in state.items() if k.startswith("transformer.level_embed"))
+    levels = next((v for k, v in state.items() if k.startswith("transformer.level_embed")), None)
+    if levels is None:
+        raise ValueError(
+            f"{layout.queries} is there without transformer.level_embed: this is no checkpoint of "
+            "a detector with several feature levels, and no other is known"
+        )
     if tensor.shape[1] == levels.shape[1]:
         return {"query_initializer.content": tensor}
     position, content = tensor.chunk(2, 1)
