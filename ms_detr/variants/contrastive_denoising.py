@@ -31,6 +31,11 @@ class ContrastiveDenoising(DenoisingGroup):
         box_noise: float = 0.4,
     ):
         super().__init__(num_classes, embed_dim, embed_dim, label_noise, box_noise)
+        if num_queries < 1:
+            raise ValueError(
+                f"contrastive denoising needs at least 1 query, got {num_queries}; "
+                "model.groups.denoising=null drops it, with its term"
+            )
         self.num_queries = num_queries
 
     def num_copies(self, objects: int) -> int:

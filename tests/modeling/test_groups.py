@@ -288,6 +288,10 @@ def test_groups_need_targets():
         (lambda: Denoising(4, DIM, num_groups=0), "at least 1 group, got 0"),
         (lambda: Denoising(4, DIM, label_noise=2), "label_noise from 0 to 1.* got 2"),
         (lambda: ContrastiveDenoising(4, DIM, box_noise=-1), "box_noise of at least 0.* -1"),
+        (
+            lambda: ContrastiveDenoising(4, DIM, num_queries=0),
+            "at least 1 query, got 0; model.groups",
+        ),
     ],
 )
 def test_values_out_of_range(make_group, message):
