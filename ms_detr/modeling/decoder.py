@@ -66,6 +66,8 @@ class Decoder(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"model.decoder.num_layers must be at least 1, got {num_layers}")
+        if not 0 < epsilon < 0.5:
+            raise ValueError(f"model.decoder.epsilon must be above 0 and below 0.5, got {epsilon}")
         if first_layer is not None and set(first_layer.taps) != set(layer.taps):
             raise ValueError(
                 f"model.decoder.first_layer has the taps {sorted(first_layer.taps)}, "

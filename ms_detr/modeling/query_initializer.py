@@ -148,6 +148,11 @@ class ProposalInitializer(QueryInitializer):
         extra_queries: Sequence[int] = (),
     ):
         super().__init__(num_queries, embed_dim, extra_queries)
+        if not 0 < anchor_size < 1:
+            raise ValueError(
+                "model.query_initializer.anchor_size is a share of the image, above 0 and below 1, "
+                f"got {anchor_size}"
+            )
         self.anchor_size = anchor_size
         self.token_projection = nn.Linear(embed_dim, embed_dim)
         self.token_norm = nn.LayerNorm(embed_dim)

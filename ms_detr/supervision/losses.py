@@ -166,12 +166,18 @@ def _background(x: Tensor, gamma: float, slope: Tensor) -> Tensor:
     return power.mul_(log_q).neg_()
 
 
+def check_not_negative(**values: float) -> None:
+    """Raise ValueError for a value of a loss, by its name, that is negative."""
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"a loss's {name} can't be negative, got {value}")
+
+
 class Weighted(ABC):  # noqa: B024 - what a loss computes hangs on its kind
     """What every loss has: its weight in the sum, at least 0."""
 
     def __init__(self, weight: float):
-        if weight < 0:
-            raise ValueError(f"a loss's weight can't be negative, got {weight}")
+        check_not_negative(weight=weight)
         self.weight = weight
 
 
@@ -192,6 +198,9 @@ class FocalLoss(Loss):
 
     def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0):
         super().__init__(weight)
+        check_not_negative(alpha=alpha, gamma=gamma)
+        if alpha > 1:
+            raise ValueError(f"a focal loss's alpha is from 0 to 1, got {alpha}")
         self.alpha = alpha
         self.gamma = gamma
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..modeling import ClassHead, Postprocess, QueryInitializer
 from ..structures import Memory, Predictions, PredictionSet, Queries
 from ..supervision.assigners import of_objects
-from ..supervision.losses import Loss, Matches
+from ..supervision.losses import Loss, Matches, check_not_negative
 
 
 class PositionInitializer(QueryInitializer):
@@ -71,6 +71,7 @@ class SoftmaxLoss(Loss):
 
     def __init__(self, weight: float, background: float = 0.1):
         super().__init__(weight)
+        check_not_negative(background=background)
         self.background = background
 
     def weights(self, matches: Matches) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..layers.boxes import box_iou
 from ..structures import Assignment
-from ..supervision.losses import Loss, Matches, class_loss
+from ..supervision.losses import Loss, Matches, check_not_negative, class_loss
 
 LEAST_QUALITY = 0.01
 
@@ -28,6 +28,7 @@ class VariFocalLoss(Loss):
 
     def __init__(self, weight: float, alpha: float = 0.75, gamma: float = 2.0):
         super().__init__(weight)
+        check_not_negative(alpha=alpha, gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
 
@@ -54,6 +55,7 @@ class IABCELoss(Loss):
 
     def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0, tau: float = 1.5):
         super().__init__(weight)
+        check_not_negative(gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
         self.rank_weight = RankWeight(alpha, tau)
