@@ -265,6 +265,8 @@ def test_what_inference_needs_has_to_be_trained(term, source):
         ("criterion.terms.o2m.assigner.quota=-1", "quota .* from 0 to 1, got -1"),
         ("criterion.terms.o2o.losses.class.gamma=-1", "loss's gamma can't be negative, got -1"),
         ("criterion.terms.o2o.losses.class.alpha=2", "alpha is from 0 to 1, got 2"),
+        ("criterion.terms.o2m.assigner=null", r"'decoder\.cross_attention' needs an assigner"),
+        ("criterion.terms.o2m.losses=null", r"'decoder\.cross_attention' needs .* losses; null"),
         ("query_initializer.anchor_size=0", r"anchor_size .* above 0 and below 1, got 0"),
         ("query_initializer.anchor_size=2", r"anchor_size .* above 0 and below 1, got 2"),
         ("decoder.epsilon=0", r"model\.decoder\.epsilon must be above 0 and below 0.5, got 0"),

@@ -35,7 +35,7 @@ class SupervisionTerm:
         source: name of the predictions that are supervised, e.g. ``"decoder"``.
         weight: multiplies every loss, at least 0.
         mask_points: where masks are compared; needed if there are losses of masks, and only then.
-        objects: the number that divides the losses, times the assignment's copies.
+        objects: the number that divides the losses, times the assignment's copies; N+ if None.
     """
 
     def __init__(
@@ -45,8 +45,13 @@ class SupervisionTerm:
         losses: Losses,
         weight: float = 1.0,
         mask_points: MaskPoints | None = None,
-        objects: ObjectCount = average_objects,
+        objects: ObjectCount | None = None,
     ):
+        if assigner is None or losses is None:
+            raise ValueError(
+                f"the term for '{source}' needs an assigner and losses; null in the place of the "
+                "whole term drops it"
+            )
         if weight < 0:
             raise ValueError(f"a term's weight can't be negative, got {weight} for '{source}'")
         if (mask_points is None) == any(isinstance(loss, PointLoss) for loss in losses.values()):
@@ -58,7 +63,7 @@ class SupervisionTerm:
         self.losses = losses
         self.weight = weight
         self.mask_points = mask_points
-        self.objects = objects
+        self.objects = objects or average_objects
 
     def compute(
         self,

@@ -247,6 +247,18 @@ def test_none_drops_a_term():
         Criterion(Terms(o2m=None))
 
 
+def test_without_a_count_of_its_own_a_term_is_divided_by_all_objects():
+    """What terms.denoising.objects=null says on the command line."""
+    images, predictions = scene((3, 0, 2))
+    terms = {
+        name: SupervisionTerm("decoder", HungarianAssigner(), losses(1.0), **given)
+        for name, given in (("default", {}), ("none", {"objects": None}))
+    }
+    found = Criterion(Terms(**terms))(predictions, make_targets(images))
+    for name, value in found.items():
+        assert torch.equal(value, found[name.replace("none/", "default/")])
+
+
 def from_config(*overrides):
     return instantiate(load(CONFIG, overrides).model.criterion)
 
