@@ -1,8 +1,8 @@
 """Query groups for any model: each function changes a model in place, and returns it.
 
 On the command line a group goes with model.groups.X=null, model.criterion.terms.X=null and, if it
-takes extra queries, model.query_initializer.extra_queries=[]. Group DETR leaves behind what
-averages it: set model.criterion.terms.o2o.weight=1, and that of what else has a further term.
+takes extra queries, model.query_initializer.extra_queries=[]. Group DETR leaves smaller weights
+behind: set model.criterion.terms.o2o.weight=1, o2m's and, in two stages, encoder's likewise.
 """
 
 import copy
