@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
@@ -30,9 +31,8 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     term = yaml.safe_load(config.read_text())["model"]["criterion"]["terms"][TERM]
     losses = {name: loss for name, loss in term["losses"].items() if isinstance(loss, dict)}
     weights = {name: term["weight"] * loss["weight"] for name, loss in losses.items()}
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     curves: dict[str, list[tuple[int, float]]] = {kind: [] for kind in KINDS}
-    for line in lines:
+    for line in _read_lines(metrics):
         for kind, names in KINDS.items():
             pattern = re.compile(rf"{TERM}/loss_({'|'.join(names)})/\d+")
             found = [
@@ -45,6 +45,14 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     if not all(curves.values()):
         raise ValueError(f"{metrics} has no losses of the term '{TERM}'")
     return curves
+
+
+def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    for line in file.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # half a line, of a run that was killed or is writing it
 
 
 def draw_losses(runs: Mapping[str, Path], file: Path) -> Path:
