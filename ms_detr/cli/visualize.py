@@ -64,8 +64,12 @@ def _one_model(parser: argparse.ArgumentParser, count: int) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and say where."""
-    if getattr(args, "count", 1) < 1:
-        raise ValueError(f"--count must be at least 1, got {args.count}")
+    for name in ("count", "top"):
+        if (value := getattr(args, name, 1)) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    names = [name for name, *_ in getattr(args, "runs", ())]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--run: every one needs a name of its own, got {names}")
     args.draw(args)
     return 0
 
@@ -104,8 +108,6 @@ def _candidates(args: argparse.Namespace) -> None:
     from ms_detr.visualization import draw_candidates
 
     configs = {name: load(config, args.opts) for name, config, _ in args.runs}
-    if len(configs) < len(args.runs):
-        raise ValueError("--run: every model needs a name of its own")
     models = {name: load_model(configs[name], weights) for name, _, weights in args.runs}
     loader = next(iter(configs.values())).dataloader.test
     _tell(draw_candidates(models, loader, args.output, count=args.count, top=args.top))

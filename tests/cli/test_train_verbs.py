@@ -279,6 +279,12 @@ def test_visualize_losses_of_runs(compared, tmp_path, capsys):
     assert "metrics.json is missing: give the train.output_dir of a run" in capsys.readouterr().err
 
 
+def test_visualize_wants_a_name_of_its_own_for_every_run(tmp_path, capsys):
+    words = ["visualize", "losses", "--output", str(tmp_path / "losses.png")]
+    assert main([*words, "--run", "a", "x", "--run", "a", "y"]) == 2
+    assert "--run: every one needs a name of its own" in capsys.readouterr().err
+
+
 def test_losses_are_read_without_their_weights(tmp_path):
     """Summed over layers; runs differ in weights, which is not what the curves are to show."""
     loss = {
