@@ -5,13 +5,21 @@ import json
 from typing import Any
 
 
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--threads", type=int, default=None, help="CPU threads")
+    shared.add_argument("--threads", type=count, default=None, help="CPU threads")
     shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
     rounds = argparse.ArgumentParser(add_help=False)
-    rounds.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
+    rounds.add_argument("--rounds", type=count, default=9, help="interleaved rounds (default: 9)")
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -21,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a training step and a prediction, data loading left out",
     )
     step.add_argument("--config-file", nargs="+", required=True, dest="configs")
-    step.add_argument("--steps", type=int, default=5, help="steps a round (default: 5)")
+    step.add_argument("--steps", type=count, default=5, help="steps a round (default: 5)")
     step.add_argument("--opts", nargs="*", default=[], help="overrides, key=value, for all configs")
     op = what.add_parser(
         "op",
@@ -35,22 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parents=[rounds, shared, device],
         help="matching and losses against the usual loop",
     )
-    criterion.add_argument("--batch", type=int, nargs="+", default=[2, 8])
-    criterion.add_argument("--queries", type=int, nargs="+", default=[300, 900])
-    criterion.add_argument("--objects", type=int, nargs="+", default=[7, 30], help="an image")
-    criterion.add_argument("--tokens", type=int, help="of the encoder term (default: as queries)")
+    criterion.add_argument("--batch", type=count, nargs="+", default=[2, 8])
+    criterion.add_argument("--queries", type=count, nargs="+", default=[300, 900])
+    criterion.add_argument("--objects", type=count, nargs="+", default=[7, 30], help="an image")
+    criterion.add_argument("--tokens", type=count, help="of the encoder term (default: as queries)")
     masks = what.add_parser(
         "masks", parents=[shared, device], help="supervision of masks, and the memory it takes"
     )
-    masks.add_argument("--queries", type=int, default=900)
-    masks.add_argument("--objects", type=int, default=100)
-    masks.add_argument("--size", type=int, default=1024, help="pixels of the image's side")
+    masks.add_argument("--queries", type=count, default=900)
+    masks.add_argument("--objects", type=count, default=100)
+    masks.add_argument("--size", type=count, default=1024, help="pixels of the image's side")
     groups = what.add_parser(
         "groups",
         parents=[rounds, shared, device],
         help="self-attention by blocks against one dense mask",
     )
-    groups.add_argument("--batch", type=int, default=2)
+    groups.add_argument("--batch", type=count, default=2)
     measures = {
         step: _step,
         op: _operator,
@@ -64,10 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print a table or JSON."""
-    for name in ("rounds", "steps", "threads"):
-        value = getattr(args, name, None)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
     return args.measure(args)
 
 

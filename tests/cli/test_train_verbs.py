@@ -194,10 +194,20 @@ def test_benchmark_step_gives_ratios_to_the_first_and_memory(overrides, capsys):
     assert rows[0]["peak MB"] > 0
 
 
-@pytest.mark.parametrize("word", ["rounds", "steps", "threads"])
-def test_benchmark_of_nothing(capsys, word):
-    assert main(["benchmark", "step", "--config-file", CONFIG, f"--{word}", "0"]) == 2
-    assert f"--{word} must be at least 1, got 0" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("what", "name", "values"),
+    [
+        (["step", "--config-file", CONFIG], "--rounds", ["0"]),
+        (["step", "--config-file", CONFIG], "--steps", ["0"]),
+        (["groups"], "--threads", ["0"]),
+        (["criterion"], "--objects", ["7", "-1"]),
+    ],
+)
+def test_benchmark_of_nothing(capsys, what, name, values):
+    with pytest.raises(SystemExit, match="2"):
+        main(["benchmark", *what, name, *values])
+    problem = f"argument {name}: must be at least 1, got {values[-1]}"
+    assert problem in capsys.readouterr().err
 
 
 class Counted(MSDETR):
