@@ -45,7 +45,7 @@ class BoxPosition(nn.Module):
 
     def forward(self, layer: int, reference: Tensor, content: Tensor) -> Tensor:
         """A :data:`PositionFunction` of boxes (B, Q, 4)."""
-        position = self.mlp(sine_embedding(reference[..., YXWH], self.channels))
+        position = self.mlp(_embed(reference[..., YXWH], self.channels, content))
         return position if self.scale is None else self.scale(layer, position, content)
 
     def on_first_level(self, grid: TokenGrid) -> PositionFunction:
@@ -70,4 +70,9 @@ class SpatialQuery(nn.Module):
 
     def forward(self, layer: int, reference: Tensor, content: Tensor) -> Tensor:
         """A :data:`PositionFunction` of points or boxes (B, Q, 2 or 4); y's half comes first."""
-        return self.scale(layer, sine_embedding(reference[..., YX], self.channels), content)
+        return self.scale(layer, _embed(reference[..., YX], self.channels, content), content)
+
+
+def _embed(places: Tensor, channels: int, content: Tensor) -> Tensor:
+    """Places keep the grid's precision; the content they are made for may have half of it."""
+    return sine_embedding(places, channels).to(content.dtype)

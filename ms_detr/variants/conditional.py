@@ -24,6 +24,6 @@ class ConditionalInitializer(PositionInitializer):
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Points (B, Q, 2) as references, which learn; nothing is predicted."""
         queries, predictions = super().forward(memory, supervised)
-        points = self.point(self.position[: queries.count]).sigmoid()
+        points = self.point(self.position[: queries.count]).to(queries.reference).sigmoid()
         points = points.expand_as(queries.reference)
         return replace(queries, reference=points, spatial=self.spatial), predictions

@@ -34,7 +34,7 @@ class ModulatedQuery(SpatialQuery):
         y, x = super().forward(layer, reference, content).chunk(2, -1)
         sides = self.size(content).sigmoid() / reference[..., 2:].clamp(min=SMALLEST)
         width, height = sides.split(1, -1)
-        return torch.cat((y * height, x * width), -1)
+        return torch.cat((y * height, x * width), -1).to(content.dtype)
 
 
 class DABInitializer(QueryInitializer):

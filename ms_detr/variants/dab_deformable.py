@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..layers.boxes import inverse_sigmoid
 from ..layers.query_position import BoxPosition
 from ..modeling import QueryInitializer
-from ..structures import Memory, Predictions, Queries
+from ..structures import Memory, Predictions, Queries, at_least_single
 
 
 class Anchors(nn.Module):
@@ -31,7 +31,7 @@ class Anchors(nn.Module):
     def forward(self, batch: int, count: int | None = None) -> Tensor:
         """The first ``count`` or all, (B, count, 4)."""
         logits = torch.cat((self.centers[:count], self.sizes[:count]), -1)
-        return logits.sigmoid().expand(batch, -1, -1)
+        return at_least_single(logits).sigmoid().expand(batch, -1, -1)
 
 
 class AnchorInitializer(QueryInitializer):

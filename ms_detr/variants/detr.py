@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling import ClassHead, Postprocess, QueryInitializer
-from ..structures import Memory, Predictions, PredictionSet, Queries
+from ..structures import Memory, Predictions, PredictionSet, Queries, at_least_single
 from ..supervision.assigners import of_objects
 from ..supervision.losses import Loss, Matches, check_not_negative
 
@@ -34,7 +34,7 @@ class PositionInitializer(QueryInitializer):
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """The same queries for every image; nothing is predicted."""
         position = self.position[: self.rows(supervised)].expand(len(memory.tokens), -1, -1)
-        middle = torch.full_like(position[..., :2], 0.5)
+        middle = torch.full_like(at_least_single(position[..., :2]), 0.5)
         return Queries(torch.zeros_like(position), position, middle), Predictions({})
 
 

@@ -7,6 +7,8 @@ from ms_detr.modeling import LearnedInitializer
 
 from .support import SMALLER, make_batch, make_model
 
+SMALL_FAMILY = ("model.encoder.num_layers=1", "model.decoder.num_layers=2")
+
 
 @pytest.mark.parametrize("kind", ["two_stage", "refined"])
 @pytest.mark.parametrize("pure", [True, False])
@@ -28,6 +30,26 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("method", ["dino", "dab_deformable", "dab", "conditional", "detr", "dn"])
+@pytest.mark.parametrize("pure", [True, False])
+def test_the_family_keeps_boxes_and_losses_in_single(method, pure):
+    model = make_model(*SMALL_FAMILY, config=f"configs/demo/family/ms_detr_{method}.py")
+    batch = make_batch()
+    images, mask = model.preprocess(batch)
+    targets = model.targets(batch, (80, 96))
+    if pure:
+        model, images = model.bfloat16(), images.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+        predictions = model.forward_tensors(images, mask, targets)
+    assert {made.boxes.dtype for made in predictions.values()} == {torch.float32}
+    losses = model.criterion(predictions, targets)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+        alone = model.eval().forward_tensors(images, mask)["decoder"]
+    assert alone.boxes.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["masks", "attention_masks"])
