@@ -18,6 +18,7 @@ from configs.common.models.backbones import (
     swin_small,
     swin_tiny,
 )
+from configs.common.models.conditional import conditional
 from ms_detr.backbones import TimmBackbone, resnet
 from ms_detr.config import load
 from ms_detr.convert import convert_state_dict
@@ -273,6 +274,18 @@ def test_five_scales(timms):
     sum(losses.values()).backward()
     for name, parameter in built.named_parameters():
         assert parameter.grad is not None or not parameter.requires_grad, name
+
+
+def test_one_scale_reads_the_coarsest_map():
+    """Of any backbone; what is not read is not made."""
+    model = swin_tiny(load(ROOT / "tests/modeling/small_ms_detr.py").model, OmegaConf.create({}))
+    model.backbone.options = SWIN
+    model.neck.in_channels = dict(res3=16, res4=32, res5=64)
+    built = instantiate(conditional(model))
+    assert built.neck.in_channels == {"res5": 64}
+    assert set(built.backbone.norms) == {"res5"}
+    sum(built(make_batch()).values()).backward()
+    assert all(parameter.grad is not None for parameter in built.parameters())
 
 
 def test_five_levels_of_three_maps():

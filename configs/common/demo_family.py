@@ -51,7 +51,6 @@ def small_dab_deformable(model):
 def small_dense(model, method):
     """A method that reads one map, at stride 8: at stride 32 these images have 16 cells."""
     model = method(resize(model))
-    del model.backbone.dilated
     model.backbone.out_features = ["res2"]
     model.neck.in_channels = dict(res2=48)
     return weigh_classes(model)

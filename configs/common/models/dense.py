@@ -21,13 +21,17 @@ def attention(kind=DenseAttention, **options):
 def dense(model, dilated=False):
     """Change a two-stage model in place, and return it; classes keep sigmoid and focal loss.
 
+    The map is the coarsest one that the model reads.
+
     Args:
-        dilated: the feature map has stride 16 instead of 32 (DC5).
+        dilated: a ResNet's feature map has stride 16 instead of 32 (DC5).
     """
-    model.backbone.out_features = ["res5"]
-    model.backbone.dilated = dilated
+    name, channels = list(model.neck.in_channels.items())[-1]
+    model.backbone.out_features = [name]
+    if dilated:
+        model.backbone.dilated = True
     model.neck = L(SingleScaleNeck)(
-        in_channels=dict(res5=2048),
+        in_channels={name: channels},
         embed_dim="${model.embed_dim}",
         position=L(SinePositionEncoding)(
             embed_dim="${model.embed_dim}", temperature=10000.0, offset=0.0
