@@ -24,6 +24,13 @@ def test_losses_by_name():
     assert names == {"o2o/loss_mask/1", "o2o/loss_dice/1"}
 
 
+def test_the_proposals_have_no_masks():
+    points = "+model.criterion.terms.encoder.mask_points='${model.criterion.terms.o2o.mask_points}'"
+    loss = "+model.criterion.terms.encoder.losses.mask='${model.criterion.terms.o2o.losses.mask}'"
+    with pytest.raises(ValueError, match="its source has none: only the decoder's have"):
+        small(DOT, points, loss)(make_batch())
+
+
 @pytest.mark.parametrize("config", [DOT, ATTENTION])
 def test_a_batch_without_objects_reaches_every_parameter(config):
     model = small(config)

@@ -127,7 +127,10 @@ def masks_of(predictions: PredictionSet) -> QueryMasks:
         ValueError: if there are none.
     """
     if predictions.masks is None:
-        raise ValueError("a term supervises masks, but its source has none: set model.masks")
+        raise ValueError(
+            "a term supervises masks, but its source has none: only the decoder's have, and a "
+            "group's, with model.masks"
+        )
     return predictions.masks
 
 
