@@ -128,8 +128,8 @@ def masks_of(predictions: PredictionSet) -> QueryMasks:
     """
     if predictions.masks is None:
         raise ValueError(
-            "a term supervises masks, but its source has none: only the decoder's have, and a "
-            "group's, with model.masks"
+            "a term supervises masks, but its source has none: set model.masks, which gives them "
+            "to the decoder and the groups; the encoder's proposals have none"
         )
     return predictions.masks
 
