@@ -10,6 +10,16 @@ from .support import SMALLER, make_batch, make_model
 SMALL_FAMILY = ("model.encoder.num_layers=1", "model.decoder.num_layers=2")
 
 
+def halve(model, pure):
+    """Make the model half, or leave it to autocast; its inputs and the context to run it in."""
+    batch = make_batch()
+    images, mask = model.preprocess(batch)
+    targets = model.targets(batch, (80, 96))
+    if pure:
+        model, images = model.bfloat16(), images.bfloat16()
+    return images, mask, targets, torch.autocast("cpu", torch.bfloat16, enabled=not pure)
+
+
 @pytest.mark.parametrize("kind", ["two_stage", "refined"])
 @pytest.mark.parametrize("pure", [True, False])
 def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
@@ -17,12 +27,8 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
     if kind == "refined":
         model.query_initializer = LearnedInitializer(num_queries=12, embed_dim=64)
         del model.criterion.terms["encoder"]
-    batch = make_batch()
-    images, mask = model.preprocess(batch)
-    targets = model.targets(batch, (80, 96))
-    if pure:
-        model, images = model.bfloat16(), images.bfloat16()
-    with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+    images, mask, targets, half = halve(model, pure)
+    with half:
         predictions = model.forward_tensors(images, mask, targets)
     for made in predictions.values():
         assert (made.logits.dtype, made.boxes.dtype) == (torch.bfloat16, torch.float32)
@@ -36,18 +42,14 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
 @pytest.mark.parametrize("pure", [True, False])
 def test_the_family_keeps_boxes_and_losses_in_single(method, pure):
     model = make_model(*SMALL_FAMILY, config=f"configs/demo/family/ms_detr_{method}.py")
-    batch = make_batch()
-    images, mask = model.preprocess(batch)
-    targets = model.targets(batch, (80, 96))
-    if pure:
-        model, images = model.bfloat16(), images.bfloat16()
-    with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+    images, mask, targets, half = halve(model, pure)
+    with half:
         predictions = model.forward_tensors(images, mask, targets)
     assert {made.boxes.dtype for made in predictions.values()} == {torch.float32}
     losses = model.criterion(predictions, targets)
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+    with torch.no_grad(), half:
         alone = model.eval().forward_tensors(images, mask)["decoder"]
     assert alone.boxes.isfinite().all()
 
@@ -57,11 +59,8 @@ def test_the_family_keeps_boxes_and_losses_in_single(method, pure):
 def test_masks_are_compared_in_single(kind, pure):
     config = f"configs/ms_detr/ms_detr_{kind}_r50_300q_12ep.py"
     model = make_model(*SMALLER, config=config)
-    images, mask = model.preprocess(make_batch())
-    targets = model.targets(make_batch(), (80, 96))
-    if pure:
-        model, images = model.bfloat16(), images.bfloat16()
-    with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+    images, mask, targets, half = halve(model, pure)
+    with half:
         predictions = model.forward_tensors(images, mask, targets)
         losses = model.criterion(predictions, targets)
         some = torch.zeros(2, dtype=torch.int64)
