@@ -60,7 +60,6 @@ struct SampleTable {
   using Int = IntOf<T>;
   int64_t count, size;
   std::vector<Samples<T, Int>> groups;
-  std::vector<uint32_t> order;
   std::vector<T> extents;  // widths of all padded samples, then heights
 
   SampleTable(const Problem& p, IntArrayRef level_shapes, int64_t row)
@@ -75,19 +74,15 @@ struct SampleTable {
         const int64_t k = i % kGroup;
         group.valid[k] = -1;
         group.width[k] = extents[i] = width;
-        group.height[k] = extents[size + i] = height;
+        extents[size + i] = height;
         group.last_column[k] = std::max<int64_t>(width - 2, 0);
         group.last_row[k] = std::max<int64_t>(height - 2, 0);
         group.start[k] = cell * row;
-        group.right[k] = width > 1 ? row : 0;
+        group.end_column[k] = width > 1 ? 2 : 0;
+        group.end_row[k] = height > 1 ? 2 : 0;
         group.below[k] = height > 1 ? width * row : 0;
       }
       cell += height * width;
-    }
-    for (int64_t point = 0; point < p.points; ++point) {
-      for (int64_t level = 0; level < p.levels; ++level) {
-        order.push_back(level * p.points + point);
-      }
     }
   }
 };
@@ -146,7 +141,7 @@ class Call {
   Call(const Tensor& value, IntArrayRef level_shapes, const Tensor& inputs, const Tensor& weights,
        const Tensor* reference, const Problem& p)
       : p_(p),
-        packed_(pack(p)),
+        packed_(pack(p, level_shapes)),
         channels_(packed_ ? padded(p.channels) : p.channels),
         row_(packed_ ? channels_ : p.heads * p.channels),
         table_(p, level_shapes, row_),
@@ -195,12 +190,14 @@ class Call {
   bool packed() const { return packed_; }
 
  private:
-  static bool pack(const Problem& p) {
+  static bool pack(const Problem& p, IntArrayRef level_shapes) {
     // Rows of one head lie heads * channels apart, which few sets of the cache share out. Where
     // every cell is read several times, a copy that lies close pays.
     const bool local = p.queries * p.samples() > 4 * p.cells;
     const bool fits = p.cells * p.heads * p.channels < std::numeric_limits<int32_t>::max();
-    return local || p.channels % kGroup || !fits;
+    bool narrow = false;  // the kernels read a row behind the last cell then
+    for (int64_t level = 0; level < p.levels; ++level) narrow |= level_shapes[2 * level + 1] == 1;
+    return local || narrow || p.channels % kGroup || !fits;
   }
 
   static int64_t threads() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
@@ -214,8 +211,8 @@ class Call {
     }
   }
 
-  int64_t cells_size() const { return packed_ ? p_.cells * channels_ : 0; }
-  int64_t workspace_size() const { return kWorkspace * table_.size + channels_; }
+  int64_t cells_size() const { return packed_ ? (p_.cells + 1) * channels_ : 0; }
+  int64_t workspace_size() const { return kWorkspace * table_.size + kTile * channels_; }
   T* workspace(T* scratch) const { return scratch + cells_size(); }
 
   // Of (image, head) in a tensor (B, n, heads, size).
@@ -225,7 +222,12 @@ class Call {
   }
 
   void copy_rows(const T* from, int64_t from_row, T* to, int64_t to_row) const {
+    constexpr int64_t kAhead = 16;
     for (int64_t cell = 0; cell < p_.cells; ++cell) {
+      for (int64_t c = 0; c < p_.channels; c += 64 / sizeof(T)) {
+        __builtin_prefetch(from + (cell + kAhead) * from_row + c);
+        __builtin_prefetch(to + (cell + kAhead) * to_row + c, 1);
+      }
       std::memcpy(to + cell * to_row, from + cell * from_row, p_.channels * sizeof(T));
     }
   }
@@ -236,7 +238,6 @@ class Call {
     const int64_t first_query = task / p_.heads * p_.queries;
     head.samples = table_.groups.data();
     head.count = samples;
-    head.scatter_order = table_.order.data();
     head.channels = channels_;
     head.output_channels = p_.channels;
     head.value = value_ + offset(task, p_.channels, p_.cells);
@@ -255,7 +256,8 @@ class Call {
     head.softmax = softmax_;
     head.out_stride = p_.heads * p_.channels;
     if (packed_) {
-      if (channels_ != p_.channels) std::fill_n(scratch, cells_size(), T(0));
+      const int64_t cells = channels_ == p_.channels ? 1 : p_.cells + 1;  // others are overwritten
+      std::fill_n(scratch + cells_size() - cells * channels_, cells * channels_, T(0));
       copy_rows(head.value, p_.heads * p_.channels, scratch, channels_);
       head.value = scratch;
     }

@@ -16,13 +16,13 @@ constexpr int64_t padded(int64_t n) { return (n + kGroup - 1) / kGroup * kGroup;
 // Constants of a group of samples, which are in the order (level, point). `Int` is as wide as T.
 template <typename T, typename Int>
 struct alignas(64) Samples {
-  Int valid[kGroup];  // all bits; 0 in the padding
-  T width[kGroup];    // of the sample's level, in cells
-  T height[kGroup];
+  Int valid[kGroup];      // all bits; 0 in the padding
+  T width[kGroup];        // of the sample's level, in cells
   T last_column[kGroup];  // the highest column that has a right neighbour, at least 0
   T last_row[kGroup];
+  T end_column[kGroup];  // how far behind such a column its neighbour has weight: 2; 0 without one
+  T end_row[kGroup];
   Int start[kGroup];  // from the first cell of all to the level's, in elements
-  Int right[kGroup];  // from a cell to its right neighbour, in elements; 0 in a level of width 1
   Int below[kGroup];  // from a cell to the one below; 0 in a level of height 1
 };
 
@@ -31,11 +31,12 @@ template <typename T, typename Int>
 struct Head {
   const Samples<T, Int>* samples;  // all groups
   int64_t count;                   // levels * points
-  const uint32_t* scatter_order;   // of the samples; neighbours in it lie on different levels
 
   int64_t channels;         // of value rows that may be read and written, a multiple of kGroup
   int64_t output_channels;  // of out and grad_out rows; at most `channels`
-  const T* value;           // the cells, `row` elements apart; fewer than 2^31 elements
+  // The cells, `row` elements apart, fewer than 2^31 elements. Where a level is one cell wide, a
+  // finite row follows the last cell: it is read, with weight 0.
+  const T* value;
   int64_t row;
   bool prefetch;  // worth while where few rows of many are read
 
@@ -65,8 +66,11 @@ struct Head {
 using HeadF = Head<float, int32_t>;
 using HeadD = Head<double, int64_t>;
 
-// `workspace`, aligned to 64 bytes: kWorkspace * padded(count) + channels elements.
-constexpr int64_t kWorkspace = 24;
+// Backward takes so many queries through one step after the other.
+constexpr int64_t kTile = 16;
+
+// `workspace`, aligned to 64 bytes: kWorkspace * padded(count) + kTile * channels elements.
+constexpr int64_t kWorkspace = 6 * kTile + 16;
 
 struct Kernels {
   const char* name;

@@ -1,11 +1,9 @@
 // Forward and backward of one head (Deformable DETR, arXiv:2010.04159, Eq. 2), on vectors of
 // MS_DETR_VECTOR_BYTES. Included by one file for every instruction set, which names MS_DETR_ISA.
 //
-// Each query takes two or three steps: plan (coordinates, cells, weights of all samples, vectorised
-// over the samples), then sums over cells, vectorised over the channels. A sample's four cells are
-// held as a 2 x 2 block that always lies inside its level: at a border the weight moves to the slot
-// of the cell that exists, the other slot gets 0. So every sample reads four addresses, none of
-// them out of bounds, whatever the coordinates are. Outside (or NaN) all weights are 0.
+// Each query takes two or three steps: a plan of its samples (plan.h), then sums over the cells,
+// vectorised over the channels. Backward takes a tile of queries through one step after the other,
+// so that values and their gradients do not drive each other out of the cache.
 #include <utility>  // integer_sequence: a type, no code
 
 #include "kernel.h"
@@ -14,288 +12,7 @@ namespace ms_detr::cpu {
 namespace MS_DETR_ISA {
 namespace {
 
-#define MS_DETR_INLINE inline __attribute__((always_inline))
-
-template <typename T>
-struct Vector;
-template <>
-struct Vector<float> {
-  using Int = int32_t;
-};
-template <>
-struct Vector<double> {
-  using Int = int64_t;
-};
-
-template <typename T>
-using IntOf = typename Vector<T>::Int;
-
-template <typename T>
-constexpr int kLanes = MS_DETR_VECTOR_BYTES / sizeof(T);
-
-template <typename T>
-struct Types {
-  typedef T V __attribute__((vector_size(MS_DETR_VECTOR_BYTES)));
-  typedef IntOf<T> I __attribute__((vector_size(MS_DETR_VECTOR_BYTES)));
-  // The same in memory: at any element, with a type that may alias.
-  typedef T Memory
-      __attribute__((vector_size(MS_DETR_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-  typedef IntOf<T> IntMemory
-      __attribute__((vector_size(MS_DETR_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-};
-
-template <typename T>
-using V = typename Types<T>::V;
-template <typename T>
-using I = typename Types<T>::I;
-
-template <typename T>
-MS_DETR_INLINE V<T> load(const T* p) {
-  return *reinterpret_cast<const typename Types<T>::Memory*>(p);
-}
-template <typename T>
-MS_DETR_INLINE void store(T* p, V<T> v) {
-  *reinterpret_cast<typename Types<T>::Memory*>(p) = v;
-}
-template <typename T>
-MS_DETR_INLINE I<T> load_int(const IntOf<T>* p) {
-  return *reinterpret_cast<const typename Types<T>::IntMemory*>(p);
-}
-template <typename T>
-MS_DETR_INLINE void store_int(IntOf<T>* p, I<T> v) {
-  *reinterpret_cast<typename Types<T>::IntMemory*>(p) = v;
-}
-template <typename T>
-MS_DETR_INLINE V<T> broadcast(T x) {
-  return x - V<T>{};
-}
-
-template <typename T, int... kIndex>
-MS_DETR_INLINE V<T> shuffle(V<T> a, V<T> b, std::integer_sequence<int, kIndex...>) {
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, kIndex...);
-#else
-  return __builtin_shuffle(a, b, I<T>{kIndex...});
-#endif
-}
-
-template <typename T>
-using LaneNumbers = std::make_integer_sequence<int, kLanes<T>>;
-
-// x0 y0 x1 y1 ... in two vectors -> all x (kOdd 0) or all y (kOdd 1).
-template <int kOdd, typename T, int... k>
-MS_DETR_INLINE V<T> split(V<T> a, V<T> b, std::integer_sequence<int, k...>) {
-  return shuffle<T>(a, b, std::integer_sequence<int, (2 * k + kOdd)...>{});
-}
-// The reverse: the first (kHigh 0) or second half of x0 y0 x1 y1 ...
-template <int kHigh, typename T, int... k>
-MS_DETR_INLINE V<T> zip(V<T> x, V<T> y, std::integer_sequence<int, k...>) {
-  constexpr int n = kLanes<T>;
-  return shuffle<T>(x, y,
-                    std::integer_sequence<int, (kHigh * n / 2 + k / 2 + (k % 2 ? n : 0))...>{});
-}
-// Lanes without bit kBit of a, the others of b; kSwap: each from the lane across that bit.
-template <int kBit, int kSwap, typename T, int... k>
-MS_DETR_INLINE V<T> pick(V<T> a, V<T> b, std::integer_sequence<int, k...>) {
-  constexpr int n = kLanes<T>;
-  return shuffle<T>(a, b,
-                    std::integer_sequence<int, ((kSwap ? k ^ kBit : k) + (k & kBit ? n : 0))...>{});
-}
-
-// Vectors f(0) ... f(lanes - 1) -> one whose lane i is the sum of the lanes of f(i). Adds halves
-// pairwise, depth first, so that few vectors are alive at a time.
-template <typename T, int kBit, int kFirst, typename F>
-MS_DETR_INLINE V<T> sums(const F& f) {
-  if constexpr (kBit == kLanes<T>) {
-    return f(kFirst);
-  } else {
-    const V<T> a = sums<T, 2 * kBit, kFirst>(f);
-    const V<T> b = sums<T, 2 * kBit, kFirst + kBit>(f);
-    return pick<kBit, 0, T>(a, b, LaneNumbers<T>{}) + pick<kBit, 1, T>(a, b, LaneNumbers<T>{});
-  }
-}
-
-template <typename T, int kBit = kLanes<T> / 2>
-MS_DETR_INLINE T sum_lanes(V<T> v) {
-  if constexpr (kBit == 0) {
-    return v[0];
-  } else {
-    return sum_lanes<T, kBit / 2>(v + pick<kBit, 1, T>(v, v, LaneNumbers<T>{}));
-  }
-}
-template <typename T, int kBit = kLanes<T> / 2>
-MS_DETR_INLINE T max_lanes(V<T> v) {
-  if constexpr (kBit == 0) {
-    return v[0];
-  } else {
-    const V<T> other = pick<kBit, 1, T>(v, v, LaneNumbers<T>{});
-    return max_lanes<T, kBit / 2>(v > other ? v : other);
-  }
-}
-
-// exp(x) for x <= 0; NaN stays NaN.
-MS_DETR_INLINE V<float> exp_negative(V<float> x) {
-  const V<float> clamped = x < -87.0f ? broadcast(-87.0f) : x;
-  const V<float> shifted = clamped * 1.44269504088896341f + 12582912.0f;  // rounds
-  const V<float> n = shifted - 12582912.0f;
-  const V<float> r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  V<float> p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const I<float> exponent = ((I<float>)shifted - 0x4B400000) << 23;
-  const V<float> scaled = (V<float>)((I<float>)p + exponent);
-  return x != x ? x : (x < -87.0f ? V<float>{} : scaled);
-}
-MS_DETR_INLINE V<double> exp_negative(V<double> x) {
-  for (int k = 0; k < kLanes<double>; ++k) x[k] = __builtin_exp(x[k]);
-  return x;
-}
-
-// What the plan of one query says of a group of samples.
-template <typename T>
-struct alignas(64) Plan {
-  // Of the slots top left, top right, bottom left, bottom right:
-  IntOf<T> cell[4][kGroup];  // in elements behind the first cell of all
-  T weight[4][kGroup];
-};
-
-// What backward needs besides: weights of the slots along an axis and their derivatives by the
-// coordinate, attention, and the slots' cells times the output's gradient.
-template <typename T>
-struct alignas(64) BackwardPlan {
-  T x[2][kGroup], y[2][kGroup], dx[2][kGroup], dy[2][kGroup];
-  T attention[kGroup];
-  T dots[4][kGroup];
-};
-
-// One axis: a coordinate in (-1, size) -> block position and weights of its two slots.
-template <typename T>
-struct Axis {
-  V<T> position, weight[2], slope[2];
-
-  MS_DETR_INLINE Axis(V<T> at, V<T> last_with_neighbour, V<T> size) {
-    const V<T> zero = {};
-    const V<T> one = zero + 1;
-    V<T> cell = __builtin_convertvector(__builtin_convertvector(at, I<T>), V<T>);
-    cell = cell > at ? cell - 1 : cell;
-    const V<T> after = at - cell;
-    const V<T> before = 1 - after;
-    const I<T> low = cell < 0;
-    const I<T> high = cell > size - 2;
-    weight[0] = low ? after : (high ? zero : before);
-    weight[1] = low ? zero : (high ? before : after);
-    slope[0] = low ? one : (high ? zero : -one);
-    slope[1] = low ? zero : (high ? -one : one);
-    cell = low ? zero : cell;
-    position = cell > last_with_neighbour ? last_with_neighbour : cell;
-  }
-};
-
-// n elements that vectors may read, copied if they end too close to the end of their tensor.
-template <typename T>
-MS_DETR_INLINE const T* readable(const T* p, const T* end, int64_t n, int64_t used, T* copy) {
-  if (p + n <= end) return p;
-  for (int64_t k = 0; k < used; ++k) copy[k] = p[k];
-  return copy;
-}
-
-// Attention weights of one query from its logits; `out` may hold padded(count) of them.
-template <typename T>
-MS_DETR_INLINE void softmax(const Head<T, IntOf<T>>& head, const T* logits, T* out) {
-  constexpr int n = kLanes<T>;
-  const int64_t size = padded(head.count);
-  const V<T> lowest = broadcast<T>(-__builtin_inf());
-  V<T> top = lowest;
-  for (int64_t i = 0; i < size; i += n) {
-    const I<T> valid = load_int<T>(head.samples[i / kGroup].valid + i % kGroup);
-    const V<T> x = valid ? load(logits + i) : lowest;
-    top = x > top ? x : top;
-    store(out + i, x);
-  }
-  const T highest = max_lanes<T>(top);
-  V<T> total = {};
-  for (int64_t i = 0; i < size; i += n) {
-    const V<T> e = exp_negative(load(out + i) - highest);
-    total += e;
-    store(out + i, e);
-  }
-  const T scale = 1 / sum_lanes<T>(total);
-  for (int64_t i = 0; i < size; i += n) store(out + i, load(out + i) * scale);
-}
-
-// One vector of samples: from sample k of a group on, sample `i` of the query.
-template <typename T>
-MS_DETR_INLINE void plan_vector(const Head<T, IntOf<T>>& head, int64_t query, int64_t i, int64_t k,
-                                const T* inputs, const T* weights, Plan<T>& plan,
-                                BackwardPlan<T>* backward) {
-  constexpr int n = kLanes<T>;
-  const Samples<T, IntOf<T>>& samples = head.samples[i / kGroup];
-  const int64_t size = padded(head.count);
-  const T* base = head.base + query * head.base_stride + i;
-  const T* scale = head.scale + query * head.scale_stride + i;
-  const V<T> a = load(inputs + 2 * i);
-  const V<T> b = load(inputs + 2 * i + n);
-  V<T> x = load(base) + load(scale) * split<0, T>(a, b, LaneNumbers<T>{});
-  V<T> y = load(base + size) + load(scale + size) * split<1, T>(a, b, LaneNumbers<T>{});
-  const V<T> width = load(samples.width + k);
-  const V<T> height = load(samples.height + k);
-  const V<T> zero = {};
-  const I<T> inside =
-      (x > T(-1)) & (x < width) & (y > T(-1)) & (y < height) & load_int<T>(samples.valid + k);
-  x = inside ? x : zero;
-  y = inside ? y : zero;
-  const V<T> attention = inside ? load(weights + i) : zero;
-  const Axis<T> h(x, load(samples.last_column + k), width);
-  const Axis<T> v(y, load(samples.last_row + k), height);
-  // Exact: a level has fewer than 2^24 cells.
-  const I<T> cell = __builtin_convertvector(v.position * width + h.position, I<T>);
-  const I<T> top_left = load_int<T>(samples.start + k) + cell * (IntOf<T>)head.row;
-  const I<T> right = load_int<T>(samples.right + k), below = load_int<T>(samples.below + k);
-  store_int<T>(plan.cell[0] + k, top_left);
-  store_int<T>(plan.cell[1] + k, top_left + right);
-  store_int<T>(plan.cell[2] + k, top_left + below);
-  store_int<T>(plan.cell[3] + k, top_left + below + right);
-  for (int s = 0; s < 4; ++s) {
-    store(plan.weight[s] + k, attention * v.weight[s / 2] * h.weight[s % 2]);
-  }
-  if (backward) {
-    store(backward->attention + k, head.softmax ? load(weights + i) : attention);
-    for (int s = 0; s < 2; ++s) {
-      store(backward->x[s] + k, inside ? h.weight[s] : zero);
-      store(backward->y[s] + k, inside ? v.weight[s] : zero);
-      store(backward->dx[s] + k, h.slope[s]);
-      store(backward->dy[s] + k, v.slope[s]);
-    }
-  }
-}
-
-template <bool kBackward, typename T>
-MS_DETR_INLINE void make_plan(const Head<T, IntOf<T>>& head, int64_t query, Plan<T>* plans,
-                              BackwardPlan<T>* backward, T* copies) {
-  const int64_t size = padded(head.count);
-  // What lies a few queries ahead: too far apart for the hardware to see a pattern.
-  const int64_t ahead = query + 4;
-  __builtin_prefetch(head.inputs + ahead * head.inputs_stride);
-  __builtin_prefetch(head.inputs + ahead * head.inputs_stride + 64 / sizeof(T));
-  __builtin_prefetch(head.weights + ahead * head.weights_stride);
-  const T* inputs = readable(head.inputs + query * head.inputs_stride, head.inputs_end, 2 * size,
-                             2 * head.count, copies);
-  const T* weights = readable(head.weights + query * head.weights_stride, head.weights_end, size,
-                              head.count, copies + 2 * size);
-  if (head.softmax) {
-    softmax<T>(head, weights, copies + 2 * size);
-    weights = copies + 2 * size;
-  }
-  for (int64_t g = 0; g < size / kGroup; ++g) {
-    for (int64_t k = 0; k < kGroup; k += kLanes<T>) {
-      plan_vector<T>(head, query, g * kGroup + k, k, inputs, weights, plans[g],
-                     kBackward ? backward + g : nullptr);
-    }
-  }
-}
+#include "plan.h"
 
 // Samples of group g that are not padding.
 template <typename T>
@@ -304,47 +21,48 @@ MS_DETR_INLINE int64_t group_size(const Head<T, IntOf<T>>& head, int64_t g) {
   return left < kGroup ? left : kGroup;
 }
 
+// The cell of a slot (see Plan) of sample i, where `row` elements lie between neighbours.
+template <typename P, typename T>
+MS_DETR_INLINE P cell_of(P cells, const Plan<T>& plan, int slot, int64_t i, int64_t row) {
+  return cells + plan.cell[slot / 2][i] + slot % 2 * row;
+}
+
+// A pointer that the compiler takes as it is: it would add up its parts again for every cell.
 template <typename T>
-MS_DETR_INLINE void prefetch(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* cells) {
+MS_DETR_INLINE T* summed(T* p) {
+  __asm__("" : "+r"(p));
+  return p;
+}
+
+template <bool kWrite, typename T>
+MS_DETR_INLINE void prefetch_cells(const Head<T, IntOf<T>>& head, const Plan<T>* plans,
+                                   const T* cells) {
   for (int64_t g = 0; g * kGroup < head.count; ++g) {
     const int64_t size = group_size(head, g);
     for (int64_t i = 0; i < size; ++i) {
-      for (int64_t c = 0; c < head.output_channels; c += 64 / (int64_t)sizeof(T)) {
-        for (int s = 0; s < 4; ++s) __builtin_prefetch(cells + plans[g].cell[s][i] + c);
+      for (int s = 0; s < 4; ++s) {
+        prefetch_row<kWrite>(cell_of(cells, plans[g], s, i, head.row), head.output_channels);
       }
     }
   }
 }
 
-// Lane i of v in all lanes. From a register, where AVX has one instruction for it: gathering is
-// bound by loads.
-template <typename T>
-MS_DETR_INLINE V<T> lane(const T* p, [[maybe_unused]] V<T> v, [[maybe_unused]] I<T> i) {
-#if MS_DETR_VECTOR_BYTES >= 32 && !defined(__clang__)
-  if constexpr (sizeof(T) == 4) return __builtin_shuffle(v, i);
-#endif
-  return broadcast(*p);
-}
-
 // out[0 : kCount vectors] = weighted sum of the cells. Several sums side by side hide the latency
 // of the additions.
 template <int kCount, typename T>
-MS_DETR_INLINE void gather(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* value,
+MS_DETR_INLINE void gather(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* cells,
                            T* out) {
   constexpr int n = kLanes<T>;
   constexpr int kSums = kCount * 4 * MS_DETR_VECTOR_BYTES <= 8 * 64 ? 4 : 2;
+  const T* value = summed(cells);
+  const int64_t row = head.row;
   V<T> sum[kSums][kCount] = {};
-  for (int64_t first = 0; first < head.count; first += n) {
-    const Plan<T>& plan = plans[first / kGroup];
-    const int64_t start = first % kGroup;
-    const int64_t size = head.count - first < n ? head.count - first : n;
-    V<T> weights[4];
-    for (int s = 0; s < 4; ++s) weights[s] = load(plan.weight[s] + start);
-    I<T> at = {};
-    for (int64_t i = start; i < start + size; ++i, at += 1) {
+  for (int64_t g = 0; g * kGroup < head.count; ++g) {
+    const int64_t size = group_size(head, g);
+    for (int64_t i = 0; i < size; ++i) {
       for (int s = 0; s < 4; ++s) {
-        const T* p = value + plan.cell[s][i];
-        const V<T> w = lane<T>(plan.weight[s] + i, weights[s], at);
+        const T* p = cell_of(value, plans[g], s, i, row);
+        const V<T> w = broadcast(plans[g].weight[s][i]);
         for (int k = 0; k < kCount; ++k) sum[s % kSums][k] += w * load(p + k * n);
       }
     }
@@ -358,9 +76,11 @@ MS_DETR_INLINE void gather(const Head<T, IntOf<T>>& head, const Plan<T>* plans, 
 
 // dots (+)= cells in the samples' slots . grad, over kCount vectors of channels.
 template <int kCount, typename T>
-MS_DETR_INLINE void dot(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* value,
+MS_DETR_INLINE void dot(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* cells,
                         const T* grad, BackwardPlan<T>* backward, bool add) {
   constexpr int n = kLanes<T>;
+  const T* value = summed(cells);
+  const int64_t row = head.row;
   V<T> gradient[kCount];
   for (int k = 0; k < kCount; ++k) gradient[k] = load(grad + k * n);
   for (int64_t first = 0; first < head.count; first += n) {
@@ -369,7 +89,7 @@ MS_DETR_INLINE void dot(const Head<T, IntOf<T>>& head, const Plan<T>* plans, con
     const int64_t start = first % kGroup;
     for (int s = 0; s < 4; ++s) {
       const auto products = [&](int i) __attribute__((always_inline)) {
-        const T* p = value + plan.cell[s][start + i];
+        const T* p = cell_of(value, plan, s, start + i, row);
         V<T> sum = gradient[0] * load(p);
         for (int k = 1; k < kCount; ++k) sum += gradient[k] * load(p + k * n);
         return sum;
@@ -380,26 +100,22 @@ MS_DETR_INLINE void dot(const Head<T, IntOf<T>>& head, const Plan<T>* plans, con
   }
 }
 
-// The cells' gradients. Neighbouring samples of one level often share cells, and a sum that was
-// just stored is slow to be read again: the order goes from level to level.
+// The cells' gradients by one sample of `queries` queries, whose plans lie `groups` apart.
 template <int kCount, typename T>
-MS_DETR_INLINE void scatter(const Head<T, IntOf<T>>& head, const Plan<T>* plans, const T* grad,
-                            T* grad_value) {
+MS_DETR_INLINE void scatter(const Plan<T>* plans, int64_t groups, int64_t i, const T* grad,
+                            int64_t grad_stride, int64_t queries, T* cells, int64_t row) {
   constexpr int n = kLanes<T>;
-  // Copies, for the compiler can't know that the stores below leave these alone.
-  const int64_t count = head.count;
-  const uint32_t* order = head.scatter_order;
-  V<T> gradient[kCount];
-  for (int k = 0; k < kCount; ++k) gradient[k] = load(grad + k * n);
-  for (int64_t j = 0; j < count; ++j) {
-    const Plan<T>& plan = plans[order[j] / kGroup];
-    const uint32_t i = order[j] % kGroup;
-    T* const p4[4] = {grad_value + plan.cell[0][i], grad_value + plan.cell[1][i],
-                      grad_value + plan.cell[2][i], grad_value + plan.cell[3][i]};
+  T* grad_value = summed(cells);
+  for (int64_t q = 0; q < queries; ++q, grad += grad_stride) {
+    const Plan<T>& plan = plans[q * groups];
+    V<T> gradient[kCount];
+    for (int k = 0; k < kCount; ++k) gradient[k] = load(grad + k * n);
+    // All before the stores, of which the compiler can't know that they leave the plan alone.
+    T* p[4];
+    for (int s = 0; s < 4; ++s) p[s] = cell_of(grad_value, plan, s, i, row);
     for (int s = 0; s < 4; ++s) {
       const T w = plan.weight[s][i];
-      T* p = p4[s];
-      for (int k = 0; k < kCount; ++k) store(p + k * n, load(p + k * n) + w * gradient[k]);
+      for (int k = 0; k < kCount; ++k) store(p[s] + k * n, load(p[s] + k * n) + w * gradient[k]);
     }
   }
 }
@@ -430,7 +146,7 @@ MS_DETR_INLINE void forward(const Head<T, IntOf<T>>& head, int64_t first, int64_
     if (query + 1 < last) {
       Plan<T>* next = plans[(query + 1) % 2];
       make_plan<false, T>(head, query + 1, next, nullptr, copies);
-      if (head.prefetch) prefetch<T>(head, next, head.value);
+      if (head.prefetch) prefetch_cells<false, T>(head, next, head.value);
     }
     T* out = head.out + query * head.out_stride;
     T* target = head.channels == head.output_channels ? out : row;
@@ -492,41 +208,90 @@ MS_DETR_INLINE void store_gradients(const Head<T, IntOf<T>>& head, int64_t query
   }
 }
 
+// Of the queries `first` to `last`, kTile at most.
+template <typename T>
+MS_DETR_INLINE void backward_tile(const Head<T, IntOf<T>>& head, int64_t first, int64_t last,
+                                  T* workspace) {
+  const int64_t size = padded(head.count), groups = size / kGroup;
+  Plan<T>* plans = reinterpret_cast<Plan<T>*>(workspace);
+  BackwardPlan<T>* backward_plans = reinterpret_cast<BackwardPlan<T>*>(plans + kTile * groups);
+  T* copies = reinterpret_cast<T*>(backward_plans + groups);
+  const T* grad = head.grad_out + first * head.out_stride;
+  int64_t grad_stride = head.out_stride;
+  if (head.channels != head.output_channels) {
+    T* rows = copies + 3 * size;
+    for (int64_t q = 0; q < last - first; ++q) {
+      for (int64_t c = 0; c < head.channels; ++c) {
+        rows[q * head.channels + c] = c < head.output_channels ? grad[q * grad_stride + c] : 0;
+      }
+    }
+    grad = rows;
+    grad_stride = head.channels;
+  }
+  for (int64_t query = first; query < last; ++query) {
+    Plan<T>* plan = plans + (query - first) * groups;
+    make_plan<true, T>(head, query, plan, backward_plans, copies);
+    if (head.prefetch) {
+      prefetch_cells<false, T>(head, plan, head.value);
+      prefetch_cells<true, T>(head, plan, head.grad_value);
+    }
+    for_blocks<T>(head.channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
+      dot<decltype(count)::value, T>(head, plan, head.value + c,
+                                     grad + (query - first) * grad_stride + c, backward_plans,
+                                     c > 0);
+    });
+    store_gradients<T>(head, query, backward_plans, copies);
+  }
+  for_blocks<T>(head.channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
+    for (int64_t i = 0; i < head.count; ++i) {
+      scatter<decltype(count)::value, T>(plans + i / kGroup, groups, i % kGroup, grad + c,
+                                         grad_stride, last - first, head.grad_value + c, head.row);
+    }
+  });
+}
+
 template <typename T>
 MS_DETR_INLINE void backward(const Head<T, IntOf<T>>& head, int64_t first, int64_t last,
                              T* workspace) {
-  const int64_t size = padded(head.count), groups = size / kGroup;
-  Plan<T>* plans = reinterpret_cast<Plan<T>*>(workspace);
-  BackwardPlan<T>* backward_plans = reinterpret_cast<BackwardPlan<T>*>(plans + groups);
-  T* copies = reinterpret_cast<T*>(backward_plans + groups);
-  T* row = copies + 3 * size;
-  for (int64_t c = 0; c < head.channels; ++c) row[c] = 0;
-  for (int64_t query = first; query < last; ++query) {
-    make_plan<true, T>(head, query, plans, backward_plans, copies);
-    if (head.prefetch) prefetch<T>(head, plans, head.value);
-    const T* grad = head.grad_out + query * head.out_stride;
-    if (head.channels != head.output_channels) {
-      for (int64_t c = 0; c < head.output_channels; ++c) row[c] = grad[c];
-      grad = row;
-    }
-    for_blocks<T>(head.channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
-      dot<decltype(count)::value, T>(head, plans, head.value + c, grad + c, backward_plans, c > 0);
-    });
-    for_blocks<T>(head.channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
-      scatter<decltype(count)::value, T>(head, plans, grad + c, head.grad_value + c);
-    });
-    store_gradients<T>(head, query, backward_plans, copies);
+  for (int64_t query = first; query < last; query += kTile) {
+    backward_tile<T>(head, query, query + kTile < last ? query + kTile : last, workspace);
+  }
+}
+
+// Calls f with a copy of the head, in which the usual sizes are constants for the compiler: one
+// group of samples, heads of 16, 32 or 64 channels.
+template <typename F>
+MS_DETR_INLINE void with_constants(HeadF head, const F& f) {
+  if (head.count != kGroup || head.channels != head.output_channels) return f(head);
+  head.count = kGroup;
+  const auto of_channels = [&](auto channels) __attribute__((always_inline)) {
+    head.channels = head.output_channels = channels;
+    f(head);
+  };
+  switch (head.channels) {
+    case 16:
+      return of_channels(std::integral_constant<int, 16>{});
+    case 32:
+      return of_channels(std::integral_constant<int, 32>{});
+    case 64:
+      return of_channels(std::integral_constant<int, 64>{});
+    default:
+      return f(head);
   }
 }
 
 void forward_f32(const HeadF& head, int64_t first, int64_t last, float* workspace) {
-  forward<float>(head, first, last, workspace);
+  with_constants(head, [&](const HeadF& h) __attribute__((always_inline)) {
+    forward<float>(h, first, last, workspace);
+  });
 }
 void forward_f64(const HeadD& head, int64_t first, int64_t last, double* workspace) {
   forward<double>(head, first, last, workspace);
 }
 void backward_f32(const HeadF& head, int64_t first, int64_t last, float* workspace) {
-  backward<float>(head, first, last, workspace);
+  with_constants(head, [&](const HeadF& h) __attribute__((always_inline)) {
+    backward<float>(h, first, last, workspace);
+  });
 }
 void backward_f64(const HeadD& head, int64_t first, int64_t last, double* workspace) {
   backward<double>(head, first, last, workspace);
