@@ -128,9 +128,10 @@ Problem check_all(const Tensor& value, IntArrayRef level_shapes, const Tensor* r
   if (reference) check_reference(p, value, *reference);
   TORCH_CHECK_VALUE(p.levels <= kMaxLevels, "the CUDA kernel knows at most ", kMaxLevels,
                     " levels, got ", p.levels);
-  TORCH_CHECK_VALUE(
-      p.batch < 65536 && p.heads < 65536 && p.cells < std::numeric_limits<int32_t>::max(),
-      "batch, heads or cells are too many for the CUDA kernel");
+  TORCH_CHECK_VALUE(p.batch < 65536 && p.heads < 65536,
+                    "batch or heads are too many for the CUDA kernel");
+  TORCH_CHECK_VALUE(p.cells * p.heads * p.channels < std::numeric_limits<int32_t>::max(),
+                    "an image with ", p.cells, " cells is too large for the CUDA kernel");
   return p;
 }
 

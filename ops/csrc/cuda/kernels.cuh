@@ -61,8 +61,11 @@ __device__ inline void add(A* to, const A* values) {
   if constexpr (std::is_same_v<A, float> && kVec % 4 == 0) {
 #pragma unroll
     for (int k = 0; k < kVec; k += 4) {
-      atomicAdd(reinterpret_cast<float4*>(to + k),
-                make_float4(values[k], values[k + 1], values[k + 2], values[k + 3]));
+      // atomicAdd would ask for the old values, too.
+      asm volatile(
+          "red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to + k)),
+          "f"(values[k]), "f"(values[k + 1]), "f"(values[k + 2]), "f"(values[k + 3])
+          : "memory");
     }
     return;
   }
@@ -86,6 +89,30 @@ __device__ inline A group_max(A x) {
     x = other > x ? other : x;
   }
   return x;
+}
+
+// Sums four values over the lanes of a group and stores them, side by side. Lanes hand each other
+// half of their values at first, so that fewer than four full reductions are exchanged.
+template <int kLanes, typename A>
+__device__ inline void store_sums(const A (&values)[4], int lane, bool add, A* to) {
+  const bool odd = lane & 1;
+  A half[2];  // of an even lane: values 0 and 2, of an odd one: 1 and 3
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    const A mine = odd ? values[2 * k + 1] : values[2 * k];
+    half[k] = mine + __shfl_xor_sync(kAllLanes, odd ? values[2 * k] : values[2 * k + 1], 1);
+  }
+  if constexpr (kLanes == 2) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) to[2 * k + odd] = half[k] + (add ? to[2 * k + odd] : A(0));
+  } else {
+    const bool high = lane & 2;
+    const A mine = high ? half[1] : half[0];
+    A sum = mine + __shfl_xor_sync(kAllLanes, high ? half[0] : half[1], 2);  // of value lane % 4
+#pragma unroll
+    for (int step = 4; step < kLanes; step *= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+    if (lane < 4) to[lane] = sum + (add ? to[lane] : A(0));
+  }
 }
 
 // One axis of a sample: position of its two slots, their weights, derivatives by the coordinate.
@@ -146,7 +173,7 @@ struct Location {
 // What all lanes of a group need of a sample.
 template <typename A>
 struct alignas(16) Sample {
-  int cell[4];
+  int cell[4];  // in elements behind the head's first cell
   A weight[4];
 };
 
@@ -192,13 +219,14 @@ struct Group {
 
   // The lanes split the samples and write down what the channels' loop needs.
   __device__ void prepare(const Arguments<T>& a, Sample<A>* shared) const {
+    const int row = a.heads * a.channels;
     for (int i = lane; i < samples; i += kLanes) {
       const auto at = Location<A>::of(a, inputs, reference, i);
       const A w = attention(i);
       Sample<A> s;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        s.cell[k] = at.cell + (k % 2) * at.right + (k / 2) * at.below;
+        s.cell[k] = (at.cell + (k % 2) * at.right + (k / 2) * at.below) * row;
         const A corner = at.x.weight[k % 2] * at.y.weight[k / 2];
         s.weight[k] = corner == 0 ? A(0) : w * corner;
       }
@@ -208,9 +236,11 @@ struct Group {
   }
 };
 
+// Of a group. 16 bytes stay empty: with a multiple of 128, the groups of a warp, which read their
+// samples in step, would all read from the same banks.
 template <typename A>
 __host__ __device__ inline int64_t shared_bytes(int64_t samples, bool backward) {
-  return samples * (sizeof(Sample<A>) + (backward ? 4 * sizeof(A) : 0));
+  return samples * (sizeof(Sample<A>) + (backward ? 4 * sizeof(A) : 0)) + 16;
 }
 
 // kVec channels a lane at a time, kLanes * kVec channels a group at a time.
@@ -222,7 +252,6 @@ __global__ void forward_kernel(const __grid_constant__ Arguments<T> a) {
   Sample<A>* samples =
       reinterpret_cast<Sample<A>*>(memory + group.slot * shared_bytes<A>(group.samples, false));
   group.prepare(a, samples);
-  const int64_t step = a.heads * a.channels;
   for (int64_t c = group.lane * kVec; c < a.channels; c += kLanes * kVec) {
     const T* value = a.value + group.value_offset + c;
     A sum[kVec] = {};
@@ -231,7 +260,7 @@ __global__ void forward_kernel(const __grid_constant__ Arguments<T> a) {
       const Sample<A> s = samples[i];
       A v[4][kVec];
 #pragma unroll
-      for (int k = 0; k < 4; ++k) load<T, kVec>(value + s.cell[k] * step, v[k]);
+      for (int k = 0; k < 4; ++k) load<T, kVec>(value + s.cell[k], v[k]);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
 #pragma unroll
@@ -256,7 +285,6 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
   Sample<A>* samples = reinterpret_cast<Sample<A>*>(own);
   A* dots = reinterpret_cast<A*>(samples + group.samples);  // (samples, 4)
   group.prepare(a, samples);
-  const int64_t step = a.heads * a.channels;
   // All lanes take as many rounds as the first one, for the reductions need all of them.
   for (int64_t first = 0; first < a.channels; first += kLanes * kVec) {
     const int64_t c = first + group.lane * kVec;
@@ -270,20 +298,19 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         A v[kVec];
-        load<T, kVec>(a.value + offset + s.cell[k] * step, v);
+        load<T, kVec>(a.value + offset + s.cell[k], v);
         dot[k] = 0;
 #pragma unroll
         for (int j = 0; j < kVec; ++j) dot[k] += g[j] * v[j];
       }
+      store_sums<kLanes>(dot, group.lane, first > 0, dots + 4 * i);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        dot[k] = group_sum<kLanes>(dot[k]);
-        if (group.lane == k % kLanes) dots[4 * i + k] = (first ? dots[4 * i + k] : A(0)) + dot[k];
         if (group.active && has_channels && s.weight[k] != 0) {
           A product[kVec];
 #pragma unroll
           for (int j = 0; j < kVec; ++j) product[j] = s.weight[k] * g[j];
-          add<A, kVec>(a.grad_value + offset + s.cell[k] * step, product);
+          add<A, kVec>(a.grad_value + offset + s.cell[k], product);
         }
       }
     }
