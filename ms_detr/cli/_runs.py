@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,8 +14,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from ms_detr.files import write_text
+
+from ._arguments import count, seed
 
 TASKS = {
     "bbox": "AP",
@@ -82,7 +87,7 @@ class Run:
                 ) from None
             yield file.fileno()
 
-    def train(self, threads: int, lock: int) -> int:
+    def train(self, processes: "Processes", threads: int, lock: int) -> int:
         """Train in a process of its own, from its last checkpoint on; its exit status.
 
         Args:
@@ -97,9 +102,9 @@ class Run:
         receipt = json.dumps(self.description())
         write_text(self.folder / "started.json", receipt)
         with (self.folder / "output.txt").open("w") as output:
-            status = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, check=False, pass_fds=[lock]
-            ).returncode
+            status = processes.run(
+                command, stdout=output, stderr=subprocess.STDOUT, pass_fds=[lock]
+            )
         if status == 0:
             write_text(self.folder / "finished.json", receipt)
         return status
@@ -120,28 +125,64 @@ class Run:
         return statistics.median(times) if times else None
 
 
+class Processes:
+    """Those that live no longer than a ``with`` block: an interrupt or SIGTERM ends them, too.
+
+    Of several threads; the block itself belongs into the main one, where signals arrive.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen] = set()
+        self._ended = False
+
+    def __enter__(self) -> "Processes":
+        self._handler = signal.signal(signal.SIGTERM, _exit)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._handler)
+        with self._lock:
+            self._ended = True
+            if self._running:
+                print(
+                    f"trainings ended early: {len(self._running)}; call again to go on", flush=True
+                )
+            for process in self._running:
+                process.terminate()
+
+    def run(self, command: Sequence[str], **options: Any) -> int:
+        """A command's exit status; that of SIGTERM where the block has ended already."""
+        with self._lock:
+            if self._ended:
+                return -signal.SIGTERM
+            process = subprocess.Popen(command, **options)
+            self._running.add(process)
+        status = process.wait()
+        with self._lock:
+            self._running.remove(process)
+        return status
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
 def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
     """Where, how often and how many at a time."""
     listed = " ".join(map(str, seeds))
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(seeds), help=f"default: {listed}"
+        "--seeds", type=seed, nargs="+", default=list(seeds), help=f"default: {listed}"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (default: 1)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads each (default: 1)")
+    parser.add_argument("--jobs", type=count, default=1, help="trainings side by side (default: 1)")
+    parser.add_argument("--threads", type=count, default=1, help="CPU threads each (default: 1)")
 
 
-def check_run_arguments(args: argparse.Namespace) -> None:
-    """Raise ValueError unless what `add_run_arguments` asked for makes sense."""
-    for name, least, values in (
-        ("--jobs", 1, [args.jobs]),
-        ("--threads", 1, [args.threads]),
-        ("--seeds", 0, args.seeds),
-    ):
-        if min(values) < least:
-            raise ValueError(f"{name} must be at least {least}, got {min(values)}")
-    if len(set(args.seeds)) < len(args.seeds):
-        raise ValueError(f"--seeds: name every seed once, got {args.seeds}")
+def expect_own_seeds(seeds: Sequence[int]) -> None:
+    """Raise ValueError where one is named twice."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds: name every seed once, got {seeds}")
 
 
 def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
@@ -160,8 +201,9 @@ def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
     with ThreadPoolExecutor(jobs) as pool, ExitStack() as stack:
         locks = [stack.enter_context(run.lock()) for run in missing]
         stack.callback(pool.shutdown, cancel_futures=True)  # of those behind an interrupt
+        processes = stack.enter_context(Processes())
         futures = {
-            pool.submit(run.train, threads, lock): run
+            pool.submit(run.train, processes, threads, lock): run
             for run, lock in zip(missing, locks, strict=True)
         }
         for done, future in enumerate(as_completed(futures), 1):

@@ -4,13 +4,7 @@ import argparse
 import json
 from typing import Any
 
-
-def count(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+from ._arguments import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

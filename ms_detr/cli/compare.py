@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ._arguments import expect_own_names
 from ._runs import (
     Run,
     add_run_arguments,
     ap_table,
-    check_run_arguments,
     expect_none,
+    expect_own_seeds,
     measured_tasks,
     train_missing,
 )
@@ -38,13 +39,12 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.files import write_text
     from ms_detr.visualization import draw_comparison
 
-    check_run_arguments(args)
+    expect_own_seeds(args.seeds)
     for words in args.runs:
         if len(words) < 2:
             raise ValueError(f"--run {words[0]}: a name needs a config behind it")
     names = [words[0] for words in args.runs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"--run: every run needs a name of its own, got {names}")
+    expect_own_names(names)
     for name in names:
         if name in ("", "..") or Path(name).name != name:
             raise ValueError(f"--run '{name}': the name is that of a folder in --output")

@@ -15,8 +15,8 @@ from ._runs import (
     Run,
     add_run_arguments,
     ap_table,
-    check_run_arguments,
     expect_none,
+    expect_own_seeds,
     measured_tasks,
     train_missing,
 )
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.files import write_text
     from ms_detr.visualization import draw_sweep
 
-    check_run_arguments(args)
+    expect_own_seeds(args.seeds)
     choices = [expand(text) for text in args.opts]
     swept = [choice for choice in choices if len(choice) > 1]
     if not swept:

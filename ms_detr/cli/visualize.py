@@ -4,19 +4,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ._arguments import count, expect_own_names
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     views = parser.add_subparsers(dest="view", required=True, metavar="VIEW")
     predictions = views.add_parser("predictions", help="predictions beside annotations")
-    _one_model(predictions, count=16)
+    _one_model(predictions, images=16)
     predictions.add_argument(
         "--threshold", type=float, default=0.3, help="least score that is drawn (default: 0.3)"
     )
     assignments = views.add_parser("assignments", help="which queries learn which objects")
-    _one_model(assignments, count=4)
+    _one_model(assignments, images=4)
     sampling = views.add_parser("sampling", help="where a query looks, layer by layer")
-    _one_model(sampling, count=4)
+    _one_model(sampling, images=4)
     sampling.add_argument("--query", type=int, help="its number (default: the best-scored one)")
     candidates = views.add_parser("candidates", help="the best-scored boxes of several models")
     candidates.add_argument(
@@ -29,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="once for every panel",
     )
     candidates.add_argument("--output", required=True, type=Path, help="folder for the pictures")
-    candidates.add_argument("--count", type=int, default=8, help="images (default: 8)")
-    candidates.add_argument("--top", type=int, default=20, help="boxes (default: 20)")
+    candidates.add_argument("--count", type=count, default=8, help="images (default: 8)")
+    candidates.add_argument("--top", type=count, default=20, help="boxes (default: 20)")
     candidates.add_argument("opts", nargs="*", help="config overrides for all, key=value")
     losses = views.add_parser("losses", help="one-to-one losses of several runs over time")
     losses.add_argument(
@@ -54,22 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         view.set_defaults(draw=draw)
 
 
-def _one_model(parser: argparse.ArgumentParser, count: int) -> None:
+def _one_model(parser: argparse.ArgumentParser, images: int) -> None:
     parser.add_argument("--config-file", required=True, help="config the model was trained with")
     parser.add_argument("--weights", required=True, type=Path, help="checkpoint, a .pth file")
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
-    parser.add_argument("--count", type=int, default=count, help=f"images (default: {count})")
+    parser.add_argument("--count", type=count, default=images, help=f"images (default: {images})")
     parser.add_argument("opts", nargs="*", help="config overrides, key=value")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and say where."""
-    for name in ("count", "top"):
-        if (value := getattr(args, name, 1)) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
-    names = [name for name, *_ in getattr(args, "runs", ())]
-    if len(set(names)) < len(names):
-        raise ValueError(f"--run: every one needs a name of its own, got {names}")
+    expect_own_names([name for name, *_ in getattr(args, "runs", ())])
     args.draw(args)
     return 0
 

@@ -125,7 +125,6 @@ def test_several_keys_give_a_grid_and_seeds_a_mean(tmp_path):
         (["optimizer.lr=1e-3,1e-3"], "the same value twice"),
         (["train.seed=1,2"], "give --seeds instead"),
         ([LR, "train.output_dir=x"], "give --output instead"),
-        ([LR, "--jobs", "0"], "--jobs must be at least 1, got 0"),
         ([LR, "--seeds", "3", "3"], "--seeds: name every seed once, got [3, 3]"),
     ],
 )

@@ -1,7 +1,12 @@
 """The verbs that need a model: visualize, compare, benchmark, on a few generated images."""
 
+import fcntl
 import gc
 import json
+import signal
+import subprocess
+import sys
+import time
 import weakref
 from typing import ClassVar
 
@@ -23,6 +28,13 @@ from tests.ops.inputs import needs_compiled
 
 CONFIG = "demo/ms_detr.py"
 BASELINE = "demo/deformable_detr.py"
+# A background job of a shell without job control ignores SIGINT, and so would its children.
+MAIN_WITH_SIGINT = """
+import signal, sys
+from ms_detr.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +135,27 @@ def test_compare_names_the_run_that_failed_and_tabulates_the_others(overrides, t
     assert float(rows[3][2]) >= 0
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_compare_ends_its_trainings_with_itself(overrides, tmp_path, number, status):
+    """Told alone, not with all processes of a terminal."""
+    words = ["compare", "--output", str(tmp_path), "--seeds", "0", "1", "--run", "long", CONFIG]
+    words += [*overrides, "train.max_iter=1000000"]
+    command = [sys.executable, "-c", MAIN_WITH_SIGINT, *words]
+    started = tmp_path / "long" / "seed0" / "output.txt"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as compare:
+        deadline = time.monotonic() + 120
+        while not (started.is_file() and "eta" in started.read_text()):
+            assert compare.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        compare.send_signal(number)
+        printed, _ = compare.communicate(timeout=60)
+    assert compare.returncode == status
+    assert "trainings ended early: 1; call again to go on" in printed
+    with (started.parent / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody trains there
+    assert not (tmp_path / "long" / "seed1" / "output.txt").exists()
+
+
 def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys):
     folder, _ = compared
     words = [
@@ -195,18 +228,25 @@ def test_benchmark_step_gives_ratios_to_the_first_and_memory(overrides, capsys):
 
 
 @pytest.mark.parametrize(
-    ("what", "name", "values"),
+    ("verb", "name", "values"),
     [
-        (["step", "--config-file", CONFIG], "--rounds", ["0"]),
-        (["step", "--config-file", CONFIG], "--steps", ["0"]),
-        (["groups"], "--threads", ["0"]),
-        (["criterion"], "--objects", ["7", "-1"]),
+        (["benchmark", "step"], "--rounds", ["0"]),
+        (["benchmark", "step"], "--steps", ["0"]),
+        (["benchmark", "groups"], "--threads", ["0"]),
+        (["benchmark", "criterion"], "--objects", ["7", "-1"]),
+        (["compare"], "--jobs", ["0"]),
+        (["compare"], "--seeds", ["0", "-1"]),
+        (["sweep"], "--threads", ["0"]),
+        (["visualize", "candidates"], "--count", ["0"]),
+        (["visualize", "candidates"], "--top", ["0"]),
+        (["visualize", "predictions"], "--count", ["0"]),
     ],
 )
-def test_benchmark_of_nothing(capsys, what, name, values):
+def test_numbers_without_sense(capsys, verb, name, values):
     with pytest.raises(SystemExit, match="2"):
-        main(["benchmark", *what, name, *values])
-    problem = f"argument {name}: must be at least 1, got {values[-1]}"
+        main([*verb, name, *values])
+    least = 0 if name == "--seeds" else 1
+    problem = f"argument {name}: must be at least {least}, got {values[-1]}"
     assert problem in capsys.readouterr().err
 
 
@@ -292,7 +332,7 @@ def test_visualize_losses_of_runs(compared, tmp_path, capsys):
 def test_visualize_wants_a_name_of_its_own_for_every_run(tmp_path, capsys):
     words = ["visualize", "losses", "--output", str(tmp_path / "losses.png")]
     assert main([*words, "--run", "a", "x", "--run", "a", "y"]) == 2
-    assert "--run: every one needs a name of its own" in capsys.readouterr().err
+    assert "--run: every run needs a name of its own" in capsys.readouterr().err
 
 
 def test_losses_are_read_without_their_weights(tmp_path):
@@ -399,9 +439,6 @@ def test_compare_wants_a_name_of_its_own_for_every_run(tmp_path, capsys):
         (["--run", "", CONFIG], "--run '': the name is that of a folder in --output"),
         (["--run", "../b", CONFIG], "--run '../b': the name"),
         (["--run", "..", CONFIG], "--run '..': the name"),
-        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
-        (["--seeds", "0", "-1"], "--seeds must be at least 0, got -1"),
         (["--seeds", "0", "1", "0"], "--seeds: name every seed once, got [0, 1, 0]"),
     ],
 )

@@ -1,0 +1,27 @@
+"""Arguments that several verbs have: their types and checks."""
+
+import argparse
+from collections.abc import Sequence
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    return _at_least(1, text)
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    value = int(text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+    return value
+
+
+def expect_own_names(names: Sequence[str]) -> None:
+    """Raise ValueError where two ``--run`` have one name."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"--run: every run needs a name of its own, got {names}")
