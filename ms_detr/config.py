@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import difflib
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictCon
 
     Raises:
         FileNotFoundError: there is no such file; names the nearest ones.
-        ValueError: not a ``.py`` file, an unknown key, or a value that doesn't fit the key.
+        ValueError: not a ``.py`` file, an error in it, an unknown key, or a value that doesn't fit.
     """
     cfg = _load_file(find(path))
     for text in overrides:
@@ -105,8 +106,27 @@ def _load_file(file: Path) -> DictConfig:
     original = builtins.__import__
     try:
         return LazyConfig.load(str(file))
+    except Exception as error:
+        raise ValueError(f"config {file}{_told(error, file)}") from error
     finally:
         builtins.__import__ = original
+
+
+def _told(error: Exception, file: Path) -> str:
+    """Line, kind and message of an error in a config file, and what to do about a usual one."""
+    if isinstance(error, SyntaxError) and isinstance(cause := error.__cause__, SyntaxError):
+        return f": {error} Line {cause.lineno}: {cause.msg}"  # the first names the file of a part
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    where = f", line {lines[-1]}" if lines else ""
+    hint = ""
+    # Detectron2's error about a relative import has no name.
+    relative = isinstance(error, ImportError) and error.name is None
+    if relative and config_folder() not in file.resolve().parents:
+        hint = (
+            " A config elsewhere than in configs/ starts from ms_detr.config.load: see the README."
+        )
+    return f"{where}: {type(error).__name__}: {error}{hint}"
 
 
 def _apply(cfg: DictConfig, text: str) -> None:

@@ -250,16 +250,41 @@ def test_config_folder_holds_configs():
     assert (config.config_folder() / "common").is_dir()
 
 
-def test_error_of_the_config_itself_is_kept(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import math\nmodel = dict(a=math.tau_)", r"bad\.py, line 2: AttributeError: .*tau_"),
+        ("\nimport mathh", r"bad\.py, line 2: ModuleNotFoundError: .*'mathh'$"),
+        ("x = 1\nmodel = dict(a=", r"bad\.py has syntax error! Line 2: "),
+        ("from .part import model", r"part\.py has syntax error! Line 1: "),
+        ("from ..common.part import x", r"line 1: ImportError: .*ms_detr\.config\.load"),
+        (
+            "from ms_detr.config import load\nload('none.py')",
+            r"bad\.py, line 2: .*none\.py not found",
+        ),
+    ],
+)
+def test_error_in_a_config_file(tmp_path, text, problem):
     path = tmp_path / "bad.py"
-    path.write_text("import math\nmodel = dict(a=math.tau_)")
+    path.write_text(text)
+    (tmp_path / "part.py").write_text("model = dict(a=")
     original = builtins.__import__
-    with pytest.raises(AttributeError, match="tau_"):
+    with pytest.raises(ValueError, match=problem):
         config.load(path)
     assert builtins.__import__ is original
-    path.write_text("model = dict(a=")
-    with pytest.raises(SyntaxError, match=r"bad\.py"):
-        config.load(path)
+
+
+def test_a_config_anywhere_starts_from_a_shipped_one(tmp_path):
+    """As the README says."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    text = readme.partition("```python\n# my_config.py")[2].partition("```")[0]
+    path = tmp_path / "my_config.py"
+    path.write_text(text)
+    made, shipped = config.load(path), config.load("ms_detr/ms_detr_r50_300q_12ep.py")
+    assert set(made) == set(shipped)
+    assert made != shipped
+    made.model.num_classes, shipped.model.num_classes = 0, 0
+    assert made.model == shipped.model
 
 
 class Unprintable:
