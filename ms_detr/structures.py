@@ -241,6 +241,15 @@ class PredictionSet:
     assignment: Assignment | None = None
     probability: Callable[[Tensor], Tensor] = torch.sigmoid
 
+    def logits_for(self, reader: str, probability: Callable[[Tensor], Tensor]) -> Tensor:
+        """The logits, for what takes them to mean this probability; a ValueError for others."""
+        if self.probability is not probability:
+            raise ValueError(
+                f"{reader} takes class logits through {probability.__name__}, the model's class "
+                f"head through {self.probability.__name__}: choose what fits the head"
+            )
+        return self.logits
+
     def at_least_single(self) -> PredictionSet:
         """The same with logits and boxes as :func:`at_least_single` has them."""
         return replace(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.transformer import MLP
 
 
 class ClassHead(nn.Linear):
-    """Class logits; every class starts at probability ``prior`` (focal loss, arXiv:1708.02002)."""
+    """Class logits; every class starts at probability ``prior`` (focal loss, arXiv:1708.02002).
+
+    Attributes:
+        probability: what its logits (..., K) mean: of every class.
+    """
+
+    probability: Callable[[Tensor], Tensor] = staticmethod(torch.sigmoid)
 
     def __init__(self, embed_dim: int, num_classes: int, prior: float = 0.01):
         self.num_classes = num_classes
@@ -21,11 +29,6 @@ class ClassHead(nn.Linear):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.constant_(self.bias, -math.log((1 - self.prior) / self.prior))
-
-    @staticmethod
-    def probability(logits: Tensor) -> Tensor:
-        """What its logits (..., K) mean: the probability of every class."""
-        return logits.sigmoid()
 
 
 class BoxHead(MLP):

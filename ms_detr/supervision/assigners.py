@@ -49,7 +49,8 @@ def focal_cost(
     predictions: PredictionSet, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> Tensor:
     """What the focal loss would gain if a logit became positive (arXiv:2010.04159)."""
-    p = of_objects(predictions.logits, labels).sigmoid()
+    logits = predictions.logits_for("the focal cost", torch.sigmoid)
+    p = of_objects(logits, labels).sigmoid()
     q = 1 - p
     return (1 - alpha) * p**gamma * (q + 1e-8).log() - alpha * q**gamma * (p + 1e-8).log()
 

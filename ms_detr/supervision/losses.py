@@ -182,7 +182,13 @@ class Weighted(ABC):  # noqa: B024 - what a loss computes hangs on its kind
 
 
 class Loss(Weighted):
-    """A weighted loss over :class:`Matches`."""
+    """A weighted loss over :class:`Matches`.
+
+    Attributes:
+        probability: what it takes class logits to mean; None: it doesn't read them.
+    """
+
+    probability: Callable[[Tensor], Tensor] | None = None
 
     @abstractmethod
     def __call__(self, matches: Matches) -> Tensor:
@@ -195,6 +201,8 @@ class Loss(Weighted):
 
 class FocalLoss(Loss):
     """:func:`focal_loss` of the class logits."""
+
+    probability = staticmethod(torch.sigmoid)
 
     def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0):
         super().__init__(weight)

@@ -77,6 +77,9 @@ class SupervisionTerm:
         Args:
             num_objects: N+, a scalar: objects of the whole batch per process.
         """
+        for loss in self.losses.values():
+            if isinstance(loss, Loss) and loss.probability is not None:
+                predictions.logits_for(type(loss).__name__, loss.probability)
         matches = match(predictions, targets, assignment)
         pairs = self.objects(num_objects, targets) * assignment.copies
         means = {

@@ -43,8 +43,15 @@ def with_nothing(logits: Tensor) -> Tensor:
     return F.pad(logits, (0, 1))
 
 
+def softmax_with_nothing(logits: Tensor) -> Tensor:
+    """Probabilities of the classes, (..., K)."""
+    return with_nothing(logits).softmax(-1)[..., :-1]
+
+
 class SoftmaxHead(ClassHead):
     """Logits of the classes, less that of nothing."""
+
+    probability = staticmethod(softmax_with_nothing)
 
     def __init__(self, embed_dim: int, num_classes: int):
         nn.Linear.__init__(self, embed_dim, num_classes + 1)
@@ -57,10 +64,6 @@ class SoftmaxHead(ClassHead):
         logits = super().forward(states)
         return logits[..., :-1] - logits[..., -1:]
 
-    @staticmethod
-    def probability(logits: Tensor) -> Tensor:
-        return with_nothing(logits).softmax(-1)[..., :-1]
-
 
 class SoftmaxLoss(Loss):
     """Cross entropy over the classes and nothing, a weighted mean over the queries of a layer.
@@ -68,6 +71,8 @@ class SoftmaxLoss(Loss):
     Args:
         background: weight of a query without object; one with an object has 1.
     """
+
+    probability = staticmethod(softmax_with_nothing)
 
     def __init__(self, weight: float, background: float = 0.1):
         super().__init__(weight)

@@ -26,6 +26,8 @@ class VariFocalLoss(Loss):
         alpha, gamma: background costs ``alpha * p**gamma * -log(1 - p)``.
     """
 
+    probability = staticmethod(torch.sigmoid)
+
     def __init__(self, weight: float, alpha: float = 0.75, gamma: float = 2.0):
         super().__init__(weight)
         check_not_negative(alpha=alpha, gamma=gamma)
@@ -52,6 +54,8 @@ class IABCELoss(Loss):
         gamma: background costs ``p**gamma * -log(1 - p)``.
         tau: how slowly the target falls; infinite: not at all.
     """
+
+    probability = staticmethod(torch.sigmoid)
 
     def __init__(self, weight: float, alpha: float = 0.25, gamma: float = 2.0, tau: float = 1.5):
         super().__init__(weight)

@@ -1,6 +1,7 @@
 """Matching and losses let the host wait once a step: seen here without a GPU."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ms_detr.benchmarks.criterion import build_criterion, count_waits, event_names, make_scene
 from ms_detr.config import load
+from ms_detr.modeling import ClassHead
 from ms_detr.structures import Predictions
 from ms_detr.supervision import Criterion, Terms
+from ms_detr.variants.detr import SoftmaxHead
 
 from .support import make_images, make_predictions, make_targets
 
@@ -59,12 +62,17 @@ def test_nothing_waits_for_values(rule, expected):
 
 
 @pytest.mark.parametrize(
-    "config", ["align_detr/align_detr_r50_4scale_12ep", "detr/detr_r50_100q_50ep"]
+    ("config", "head"),
+    [
+        ("align_detr/align_detr_r50_4scale_12ep", ClassHead),
+        ("detr/detr_r50_100q_50ep", SoftmaxHead),
+    ],
 )
-def test_the_family_waits_for_no_values(config):
+def test_the_family_waits_for_no_values(config, head):
     rng = np.random.default_rng(0)
     images = make_images(rng, (3, 0, 2))
     made, targets = make_predictions(rng, images, 20), make_targets(images)
+    made = replace(made, probability=head.probability)
     made.logits.requires_grad_()
     term = instantiate(load(f"configs/{config}.py").model.criterion.terms.o2o)
     with Watch() as watch:

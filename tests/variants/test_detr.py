@@ -1,6 +1,7 @@
 """DETR's classes: softmax with nothing as one more, from the head to the detections."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from configs.common.models.dense import detr
 from configs.common.models.groups import group
+from configs.common.models.implementations import at_the_output
+from configs.common.models.iou_aware import ia_bce, varifocal
 from ms_detr.config import load
 from ms_detr.modeling import BoxHead, TwoStageInitializer
 from ms_detr.modeling.groups import EMPTY
@@ -41,6 +44,8 @@ from ..supervision import reference
 from ..supervision.support import make_images, make_predictions, make_targets, pairs
 from ..supervision.test_groups import assign
 from ..test_configs import SMALLER
+
+MATCHING = HungarianAssigner(class_distance=ProbabilityCost())
 
 CONFIG = "detr/detr_r50_100q_50ep.py"
 LAYERS, QUERIES, CLASSES, DIM = 2, 7, 3, 8
@@ -139,7 +144,7 @@ def test_a_loss_may_divide_by_what_it_likes():
     images, _, made = make_scene()
     targets = make_targets(images)
     losses = Losses(**{"class": SoftmaxLoss(2.0)}, bbox=L1Loss(1.0))
-    term = SupervisionTerm("decoder", HungarianAssigner(), losses)
+    term = SupervisionTerm("decoder", MATCHING, losses)
     assignment = assign(term.assigner, made, targets)
     few, many = (term.compute(made, targets, assignment, torch.tensor(n)) for n in (1.0, 4.0))
     for name, loss in few.items():
@@ -149,10 +154,10 @@ def test_a_loss_may_divide_by_what_it_likes():
 def test_gradcheck():
     images, _, made = make_scene(1)
     targets = make_targets(images)
-    assignment = assign(HungarianAssigner(), made, targets)
+    assignment = assign(MATCHING, made, targets)
 
     def of_logits(logits):
-        return SoftmaxLoss(1.0)(match(PredictionSet(logits, made.boxes), targets, assignment))
+        return SoftmaxLoss(1.0)(match(replace(made, logits=logits), targets, assignment))
 
     assert torch.autograd.gradcheck(of_logits, made.logits.detach().requires_grad_())
 
@@ -164,6 +169,27 @@ def test_only_differences_of_logits_count(shift, seed):
     torch.testing.assert_close(predict(raw + shift, made.boxes).logits, made.logits)
 
 
+@pytest.mark.parametrize(
+    ("change", "reader", "meant"),
+    [
+        (varifocal, "VariFocalLoss", "sigmoid"),
+        (ia_bce, "IABCELoss", "sigmoid"),
+        (at_the_output, "SoftmaxLoss", "softmax_with_nothing"),
+    ],
+)
+def test_logits_read_as_what_they_are_not_are_an_error(change, reader, meant):
+    cfg = load(ROOT / "configs/demo/family/ms_detr_detr.py", SMALLER)
+    change(cfg.model)
+    with pytest.raises(ValueError, match=f"{reader} takes class logits through {meant}, the"):
+        instantiate(cfg.model)(make_batch())
+
+
+def test_costs_that_read_logits_as_what_they_are_not_are_an_error():
+    images, _, made = make_scene()
+    with pytest.raises(ValueError, match="the focal cost takes class logits through sigmoid, the"):
+        assign(HungarianAssigner(), made, make_targets(images))
+
+
 @pytest.mark.parametrize("value", [-1e4, EMPTY, 60.0, 1e4])
 def test_sure_predictions_are_finite(value):
     """What stands for nothing costs nothing, as with the focal loss."""
@@ -171,7 +197,7 @@ def test_sure_predictions_are_finite(value):
     targets = make_targets(images)
     logits = torch.full_like(made.logits[:, :1], value, dtype=torch.float32).requires_grad_()
     sure = PredictionSet(logits, made.boxes[:, :1].float(), probability=made.probability)
-    matches = match(sure, targets, assign(HungarianAssigner(), sure, targets))
+    matches = match(sure, targets, assign(MATCHING, sure, targets))
     loss = SoftmaxLoss(1.0)(matches)
     loss.sum().backward()
     assert loss.isfinite().all() and logits.grad.isfinite().all()
