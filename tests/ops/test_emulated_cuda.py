@@ -29,11 +29,11 @@ TOLERANCES = {
 }
 
 
-def compile_emulator(name, headers, folder):
+def compile_emulator(name, headers, folder, *flags):
     """Compile one emulator around the kernels in `headers` and load its operator."""
     library = folder / f"{name}.so"
     includes = [ROOT / headers, *cpp_extension.include_paths()]
-    command = [COMPILER, "-O1", "-std=c++20", "-fPIC", "-shared", "-w", "-pthread"]
+    command = [COMPILER, "-O1", "-std=c++20", "-fPIC", "-shared", "-w", "-pthread", *flags]
     command += [f"-I{folder}" for folder in includes]
     command += [str(Path(__file__).parent / "emulation" / f"{name}.cpp"), "-o", str(library)]
     command += [f"-L{folder}" for folder in cpp_extension.library_paths()]
@@ -42,11 +42,13 @@ def compile_emulator(name, headers, folder):
     torch.ops.load_library(str(library))
 
 
-@pytest.fixture(scope="module")
-def attend(tmp_path_factory):
-    """The operator's kernels, forward and backward."""
-    compile_emulator("operator", "ops/csrc/cuda", tmp_path_factory.mktemp("operator"))
-    return torch.ops.ms_detr_emulated.attend
+@pytest.fixture(scope="module", params=["sm_80", "sm_90"])
+def attend(request, tmp_path_factory):
+    """The operator's kernels, forward and backward: older architectures add float by float."""
+    library = f"ms_detr_emulated_{request.param}"
+    flags = [f"-DLIBRARY={library}"] + ["-DEMULATED_ARCH=800"] * (request.param == "sm_80")
+    compile_emulator("operator", "ops/csrc/cuda", tmp_path_factory.mktemp(library), *flags)
+    return getattr(torch.ops, library).attend
 
 
 @pytest.fixture(scope="module")

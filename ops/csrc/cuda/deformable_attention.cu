@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -105,6 +104,7 @@ Arguments<T> arguments(const Problem& p, IntArrayRef level_shapes, const Inputs&
   a.queries = p.queries;
   a.levels = p.levels;
   a.points = p.points;
+  a.box_unit = A(0.5) / p.points;
   int64_t start = 0;
   for (int64_t level = 0; level < p.levels; ++level) {
     a.height[level] = level_shapes[2 * level];
@@ -130,7 +130,11 @@ Problem check_all(const Tensor& value, IntArrayRef level_shapes, const Tensor* r
                     " levels, got ", p.levels);
   TORCH_CHECK_VALUE(p.batch < 65536 && p.heads < 65536,
                     "batch or heads are too many for the CUDA kernel");
-  TORCH_CHECK_VALUE(p.cells * p.heads * p.channels < std::numeric_limits<int32_t>::max(),
+  TORCH_CHECK_VALUE(p.queries <= std::numeric_limits<int32_t>::max(),
+                    "queries are too many for the CUDA kernel");
+  // Its bytes are counted in 32 bits, and those of its gradient, which is float32 at least.
+  const int64_t bytes = value.scalar_type() == at::kDouble ? sizeof(double) : sizeof(float);
+  TORCH_CHECK_VALUE(p.cells * p.heads * p.channels <= std::numeric_limits<uint32_t>::max() / bytes,
                     "an image with ", p.cells, " cells is too large for the CUDA kernel");
   return p;
 }
@@ -178,9 +182,12 @@ Gradients attend_backward(const Tensor& grad, const Tensor& value, IntArrayRef l
   const c10::cuda::CUDAGuard guard(value.device());
   const Inputs tensors = prepare(value, reference, inputs, weights);
   Tensor grad_value = at::zeros(value.sizes(), tensors.inputs.options());
-  Tensor grad_inputs = at::zeros_like(tensors.inputs);
-  Tensor grad_weights = at::zeros_like(tensors.weights);
-  if (grad.numel() && p.samples()) {
+  Tensor grad_inputs = at::empty_like(tensors.inputs);
+  Tensor grad_weights = at::empty_like(tensors.weights);
+  if (!grad.numel() || !p.samples()) {
+    grad_inputs.zero_();
+    grad_weights.zero_();
+  } else {
     const Tensor g = grad.to(value.scalar_type()).contiguous();
     dispatch(value.scalar_type(), [&](auto zero) {
       using T = decltype(zero);

@@ -22,12 +22,12 @@ using AccumulateType = std::conditional_t<std::is_same_v<T, double>, double, flo
 template <typename T>
 struct Arguments {
   using A = AccumulateType<T>;
-  int64_t cells, heads, channels, queries;
-  int levels, points;
+  int cells, heads, channels, queries, levels, points;
   int height[kMaxLevels], width[kMaxLevels], start[kMaxLevels];
   const T* value;
   const A* reference;  // (B, Q, levels, terms), or null: inputs are locations, weights attention
   int terms;
+  A box_unit;  // what an offset of 1 is in a box: 0.5 / points
   const A* inputs;
   const A* weights;
   T* out;
@@ -55,23 +55,36 @@ __device__ inline void load(const T* from, AccumulateType<T>* to) {
   for (int k = 0; k < kVec; ++k) to[k] = static_cast<AccumulateType<T>>(pack.values[k]);
 }
 
+// How many of a lane's kVec channels one addition takes.
 template <typename A, int kVec>
+__host__ __device__ constexpr int add_width() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  return 1;
+#else
+  return std::is_same_v<A, float> && kVec % 4 == 0 ? 4 : 1;
+#endif
+}
+
+template <int kWidth, typename A>
 __device__ inline void add(A* to, const A* values) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  if constexpr (std::is_same_v<A, float> && kVec % 4 == 0) {
-#pragma unroll
-    for (int k = 0; k < kVec; k += 4) {
-      // atomicAdd would ask for the old values, too.
-      asm volatile(
-          "red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to + k)),
-          "f"(values[k]), "f"(values[k + 1]), "f"(values[k + 2]), "f"(values[k + 3])
-          : "memory");
-    }
+  if constexpr (kWidth == 4) {
+    // atomicAdd would ask for the old values, too. No "memory" clobber: nothing reads this here,
+    // and what does not depend on it may go ahead.
+    asm volatile(
+        "red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+        "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]));
     return;
   }
 #endif
 #pragma unroll
-  for (int k = 0; k < kVec; ++k) atomicAdd(to + k, values[k]);
+  for (int k = 0; k < kWidth; ++k) atomicAdd(to + k, values[k]);
+}
+
+template <typename T>
+__device__ inline T* behind(T* base, unsigned bytes) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const unsigned char, unsigned char>;
+  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(base) + bytes);
 }
 
 // Reductions over the lanes of a group.
@@ -145,16 +158,15 @@ struct Location {
   template <typename T>
   __device__ static Location of(const Arguments<T>& a, const A* inputs, const A* reference,
                                 int index) {
-    const int level = index / a.points;
+    const int level = static_cast<unsigned>(index) / a.points;
     const int height = a.height[level], width = a.width[level];
     A scale_x = width, scale_y = height, base_x = A(-0.5), base_y = A(-0.5);
     if (reference) {
       const A* r = reference + level * a.terms;
       base_x += r[0] * scale_x;
       base_y += r[1] * scale_y;
-      const A half = A(0.5) / a.points;
-      scale_x = a.terms == 4 ? half * r[2] * scale_x : A(1);
-      scale_y = a.terms == 4 ? half * r[3] * scale_y : A(1);
+      scale_x = a.terms == 4 ? a.box_unit * r[2] * scale_x : A(1);
+      scale_y = a.terms == 4 ? a.box_unit * r[3] * scale_y : A(1);
     }
     const A px = base_x + scale_x * inputs[2 * index];
     const A py = base_y + scale_y * inputs[2 * index + 1];
@@ -173,18 +185,18 @@ struct Location {
 // What all lanes of a group need of a sample.
 template <typename A>
 struct alignas(16) Sample {
-  int cell[4];  // in elements behind the head's first cell
+  unsigned cell[4];  // bytes behind the head's first cell: offsets that need no multiplication
   A weight[4];
 };
 
-// Which query and head a group serves, and its attention weights before and after softmax.
+// Which query and head a group serves, and its samples.
 template <typename T, int kLanes>
 struct Group {
   using A = AccumulateType<T>;
   int lane, slot;  // lane in the group, group in the block
   int samples;
-  bool active;         // others follow along, for the warp's sake, and write nothing
-  int64_t query, row;  // row: of (image, query, head)
+  bool active;  // others follow along, for the warp's sake, and write nothing
+  int64_t row;  // of (image, query, head)
   int64_t value_offset;
   const A *inputs, *weights, *reference;
   A top = 0, scale = 1;  // of the softmax
@@ -193,45 +205,46 @@ struct Group {
     lane = threadIdx.x % kLanes;
     slot = threadIdx.x / kLanes;
     samples = a.levels * a.points;
-    const int64_t image = blockIdx.z, head = blockIdx.y;
-    query = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + slot;
-    active = query < a.queries;
-    if (!active) query = a.queries - 1;
-    row = (image * a.queries + query) * a.heads + head;
-    value_offset = (image * a.cells * a.heads + head) * a.channels;
+    const int64_t image = blockIdx.z;
+    const int first = blockIdx.x * (blockDim.x / kLanes);
+    active = slot < a.queries - first;
+    const int64_t query = image * a.queries + (active ? first + slot : a.queries - 1);
+    row = query * a.heads + blockIdx.y;
+    value_offset = (image * a.cells * a.heads + blockIdx.y) * a.channels;
     inputs = a.inputs + row * samples * 2;
     weights = a.weights + row * samples;
-    reference =
-        a.reference ? a.reference + (image * a.queries + query) * a.levels * a.terms : nullptr;
+    reference = a.reference ? a.reference + query * a.levels * a.terms : nullptr;
+  }
+
+  // To be multiplied by `scale`.
+  __device__ A attention(int i) const { return reference ? exp(weights[i] - top) : weights[i]; }
+
+  // The lanes split the samples and write down what the channels' loop needs. What the softmax
+  // divides by is known afterwards.
+  __device__ void prepare(const Arguments<T>& a, Sample<A>* shared) {
     if (reference) {
       top = weights[0];
+#pragma unroll 1
       for (int i = lane; i < samples; i += kLanes) top = weights[i] > top ? weights[i] : top;
       top = group_max<kLanes>(top);
-      A total = 0;
-      for (int i = lane; i < samples; i += kLanes) total += exp(weights[i] - top);
-      scale = 1 / group_sum<kLanes>(total);
     }
-  }
-
-  __device__ A attention(int i) const {
-    return reference ? exp(weights[i] - top) * scale : weights[i];
-  }
-
-  // The lanes split the samples and write down what the channels' loop needs.
-  __device__ void prepare(const Arguments<T>& a, Sample<A>* shared) const {
-    const int row = a.heads * a.channels;
+    const unsigned bytes = a.heads * a.channels * sizeof(T);  // of a cell
+    A total = 0;
+#pragma unroll 1
     for (int i = lane; i < samples; i += kLanes) {
       const auto at = Location<A>::of(a, inputs, reference, i);
       const A w = attention(i);
+      total += w;
       Sample<A> s;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        s.cell[k] = (at.cell + (k % 2) * at.right + (k / 2) * at.below) * row;
+        s.cell[k] = (at.cell + (k % 2) * at.right + (k / 2) * at.below) * bytes;
         const A corner = at.x.weight[k % 2] * at.y.weight[k / 2];
         s.weight[k] = corner == 0 ? A(0) : w * corner;
       }
       shared[i] = s;
     }
+    if (reference) scale = 1 / group_sum<kLanes>(total);
     __syncwarp();
   }
 };
@@ -243,16 +256,23 @@ __host__ __device__ inline int64_t shared_bytes(int64_t samples, bool backward) 
   return samples * (sizeof(Sample<A>) + (backward ? 4 * sizeof(A) : 0)) + 16;
 }
 
-// kVec channels a lane at a time, kLanes * kVec channels a group at a time.
+// A group takes kLanes * kVec channels at a time. Layouts of several a lane serve just as many, and
+// the compiler is to know: their loops run once.
+template <typename T, int kVec, int kLanes>
+__device__ inline int channels_of(const Arguments<T>& a) {
+  return kVec > 1 ? kLanes * kVec : a.channels;
+}
+
 template <typename T, int kVec, int kLanes>
 __global__ void forward_kernel(const __grid_constant__ Arguments<T> a) {
   using A = AccumulateType<T>;
   extern __shared__ __align__(16) unsigned char memory[];
-  const Group<T, kLanes> group(a);
+  Group<T, kLanes> group(a);
   Sample<A>* samples =
       reinterpret_cast<Sample<A>*>(memory + group.slot * shared_bytes<A>(group.samples, false));
   group.prepare(a, samples);
-  for (int64_t c = group.lane * kVec; c < a.channels; c += kLanes * kVec) {
+  const int channels = channels_of<T, kVec, kLanes>(a);
+  for (int c = group.lane * kVec; c < channels; c += kLanes * kVec) {
     const T* value = a.value + group.value_offset + c;
     A sum[kVec] = {};
 #pragma unroll 4
@@ -260,7 +280,7 @@ __global__ void forward_kernel(const __grid_constant__ Arguments<T> a) {
       const Sample<A> s = samples[i];
       A v[4][kVec];
 #pragma unroll
-      for (int k = 0; k < 4; ++k) load<T, kVec>(value + s.cell[k], v[k]);
+      for (int k = 0; k < 4; ++k) load<T, kVec>(behind(value, s.cell[k]), v[k]);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
 #pragma unroll
@@ -270,8 +290,8 @@ __global__ void forward_kernel(const __grid_constant__ Arguments<T> a) {
     if (group.active) {
       Pack<T, kVec> pack;
 #pragma unroll
-      for (int j = 0; j < kVec; ++j) pack.values[j] = static_cast<T>(sum[j]);
-      *reinterpret_cast<Pack<T, kVec>*>(a.out + group.row * a.channels + c) = pack;
+      for (int j = 0; j < kVec; ++j) pack.values[j] = static_cast<T>(group.scale * sum[j]);
+      *reinterpret_cast<Pack<T, kVec>*>(a.out + group.row * channels + c) = pack;
     }
   }
 }
@@ -280,37 +300,53 @@ template <typename T, int kVec, int kLanes>
 __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
   using A = AccumulateType<T>;
   extern __shared__ __align__(16) unsigned char memory[];
-  const Group<T, kLanes> group(a);
+  Group<T, kLanes> group(a);
   unsigned char* own = memory + group.slot * shared_bytes<A>(group.samples, true);
   Sample<A>* samples = reinterpret_cast<Sample<A>*>(own);
   A* dots = reinterpret_cast<A*>(samples + group.samples);  // (samples, 4)
   group.prepare(a, samples);
+  const int channels = channels_of<T, kVec, kLanes>(a);
   // All lanes take as many rounds as the first one, for the reductions need all of them.
-  for (int64_t first = 0; first < a.channels; first += kLanes * kVec) {
-    const int64_t c = first + group.lane * kVec;
-    const bool has_channels = c < a.channels;
-    const int64_t offset = group.value_offset + (has_channels ? c : 0);
-    A g[kVec] = {};
-    if (has_channels) load<T, kVec>(a.grad_out + group.row * a.channels + c, g);
+  for (int first = 0; first < channels; first += kLanes * kVec) {
+    const int c = first + group.lane * kVec;
+    const bool has_channels = c < channels, adds = group.active && has_channels;
+    const T* value = a.value + group.value_offset + (has_channels ? c : 0);
+    // A lane adds to other channels than it reads, so that what the lanes add at once lies side by
+    // side: the L2 cache adds 32 bytes at a time, and four scattered floats cost four times that.
+    constexpr int kWidth = add_width<A, kVec>();
+    const int to = first + group.lane * kWidth;
+    A* grad_value = a.grad_value + group.value_offset + to;
+    A g[kVec] = {}, added[kVec] = {};
+    if (has_channels) {
+      const T* grad_out = a.grad_out + group.row * channels;
+      load<T, kVec>(grad_out + c, g);
+#pragma unroll
+      for (int j = 0; j < kVec; j += kWidth) {
+        load<T, kWidth>(grad_out + to + j * kLanes, added + j);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) added[j] *= group.scale;
     for (int i = 0; i < group.samples; ++i) {
       const Sample<A> s = samples[i];
-      A dot[4];
+      A v[4][kVec], dot[4] = {};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) load<T, kVec>(behind(value, s.cell[k]), v[k]);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        A v[kVec];
-        load<T, kVec>(a.value + offset + s.cell[k], v);
-        dot[k] = 0;
 #pragma unroll
-        for (int j = 0; j < kVec; ++j) dot[k] += g[j] * v[j];
+        for (int j = 0; j < kVec; ++j) dot[k] += g[j] * v[k][j];
       }
       store_sums<kLanes>(dot, group.lane, first > 0, dots + 4 * i);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        if (group.active && has_channels && s.weight[k] != 0) {
+        if (adds && s.weight[k] != 0) {
           A product[kVec];
 #pragma unroll
-          for (int j = 0; j < kVec; ++j) product[j] = s.weight[k] * g[j];
-          add<A, kVec>(a.grad_value + offset + s.cell[k], product);
+          for (int j = 0; j < kVec; ++j) product[j] = s.weight[k] * added[j];
+          A* cell = behind(grad_value, s.cell[k] * (sizeof(A) / sizeof(T)));
+#pragma unroll
+          for (int j = 0; j < kVec; j += kWidth) add<kWidth>(cell + j * kLanes, product + j);
         }
       }
     }
@@ -320,7 +356,7 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
   A total = 0;
   for (int i = group.lane; i < group.samples; i += kLanes) {
     const auto at = Location<A>::of(a, group.inputs, group.reference, i);
-    const A attention = group.attention(i);
+    const A attention = group.attention(i) * group.scale;
     const A* d = dots + 4 * i;
     A by_column[2], by_row[2];
 #pragma unroll
@@ -343,7 +379,8 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
     total = group_sum<kLanes>(total);
     for (int i = group.lane; i < group.samples; i += kLanes) {
       if (group.active) {
-        a.grad_weights[group.row * group.samples + i] = group.attention(i) * (dots[4 * i] - total);
+        a.grad_weights[group.row * group.samples + i] =
+            group.attention(i) * group.scale * (dots[4 * i] - total);
       }
     }
   }

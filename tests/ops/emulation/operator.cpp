@@ -5,6 +5,9 @@
 #include "device.h"
 
 #define __shared__
+#ifdef EMULATED_ARCH
+#define __CUDA_ARCH__ EMULATED_ARCH
+#endif
 
 #include "kernels.cuh"
 
@@ -55,6 +58,7 @@ std::vector<Tensor> attend(const Tensor& value, at::IntArrayRef shapes,
   a.queries = inputs.size(1);
   a.levels = inputs.size(3);
   a.points = inputs.size(4);
+  a.box_unit = A(0.5) / a.points;
   int start = 0;
   for (int level = 0; level < a.levels; ++level) {
     a.height[level] = shapes[2 * level];
@@ -101,7 +105,9 @@ std::vector<Tensor> attend_any(const Tensor& value, at::IntArrayRef shapes,
 }  // namespace
 }  // namespace ms_detr::cuda
 
-TORCH_LIBRARY(ms_detr_emulated, m) {
+#define REGISTER(name, m) TORCH_LIBRARY(name, m)  // name is a macro
+
+REGISTER(LIBRARY, m) {
   m.def(
       "attend(Tensor value, int[] shapes, Tensor? reference, Tensor inputs, Tensor weights, "
       "Tensor grad) -> Tensor[]",
