@@ -136,7 +136,7 @@ struct Axis {
 
   __device__ Axis(A at, int size, bool inside) {
     at = inside ? at : A(0);
-    const A cell = floor(at);
+    const int cell = static_cast<int>(floor(at));
     const A after = at - cell, before = 1 - after;
     const bool low = cell<0, high = cell> size - 2;
     weight[0] = inside ? (low ? after : (high ? A(0) : before)) : A(0);
@@ -144,7 +144,7 @@ struct Axis {
     slope[0] = low ? A(1) : (high ? A(0) : A(-1));
     slope[1] = low ? A(0) : (high ? A(-1) : A(1));
     const int last = size > 2 ? size - 2 : 0;
-    position = low ? 0 : (cell > last ? last : static_cast<int>(cell));
+    position = low ? 0 : (cell > last ? last : cell);
   }
 };
 
@@ -354,6 +354,7 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
   __syncwarp();
   // The lanes split the samples again.
   A total = 0;
+#pragma unroll 1
   for (int i = group.lane; i < group.samples; i += kLanes) {
     const auto at = Location<A>::of(a, group.inputs, group.reference, i);
     const A attention = group.attention(i) * group.scale;
@@ -367,16 +368,17 @@ __global__ void backward_kernel(const __grid_constant__ Arguments<T> a) {
     const A sampled = at.x.weight[0] * by_column[0] + at.x.weight[1] * by_column[1];
     total += attention * sampled;
     if (group.active) {
-      A* to = a.grad_inputs + (group.row * group.samples + i) * 2;
-      to[0] =
-          at.scale_x * attention * (at.x.slope[0] * by_column[0] + at.x.slope[1] * by_column[1]);
-      to[1] = at.scale_y * attention * (at.y.slope[0] * by_row[0] + at.y.slope[1] * by_row[1]);
+      const A slope_x = at.x.slope[0] * by_column[0] + at.x.slope[1] * by_column[1];
+      const A slope_y = at.y.slope[0] * by_row[0] + at.y.slope[1] * by_row[1];
+      reinterpret_cast<Pack<A, 2>*>(a.grad_inputs)[group.row * group.samples + i] = {
+          {at.scale_x * attention * slope_x, at.scale_y * attention * slope_y}};
       if (!group.reference) a.grad_weights[group.row * group.samples + i] = sampled;
     }
     dots[4 * i] = sampled;  // only this lane reads it again
   }
   if (group.reference) {  // through the softmax
     total = group_sum<kLanes>(total);
+#pragma unroll 1
     for (int i = group.lane; i < group.samples; i += kLanes) {
       if (group.active) {
         a.grad_weights[group.row * group.samples + i] =
