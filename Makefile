@@ -84,16 +84,18 @@ asan: setup-dev ## test the CPU kernels under the address sanitizer
 
 .PHONY: memcheck
 memcheck: export PATH := $(or $(CUDA_HOME),/usr/local/cuda)/bin:$(PATH)
-memcheck: setup-dev ## test the CUDA kernels under compute-sanitizer (needs a GPU)
+memcheck: setup-dev ## test the CUDA kernels for bad reads and races, by compute-sanitizer (needs a GPU)
 	@command -v compute-sanitizer >/dev/null || { \
 	  echo "error: no compute-sanitizer, which comes with the CUDA toolkit." >&2; \
 	  echo "Name the toolkit: make memcheck CUDA_HOME=/path/to/cuda" >&2; exit 1; }
 	@$(RUN) $(BIN)/python -c "import sys, torch; from ms_detr.ops import status; sys.exit( \
 	  'error: PyTorch sees no GPU here' if not torch.cuda.is_available() else \
 	  'cuda' in status().reasons and 'error: no CUDA operator: ' + status().reasons['cuda'])"
-	PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(RUN) compute-sanitizer --tool memcheck \
-	  --target-processes application-only --error-exitcode 1 \
-	  $(BIN)/python -m pytest -p no:cacheprovider tests/ops/test_cuda.py
+	for tool in memcheck racecheck synccheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(RUN) compute-sanitizer --tool $$tool \
+	    --target-processes application-only --error-exitcode 1 \
+	    $(BIN)/python -m pytest -p no:cacheprovider tests/ops/test_cuda.py; \
+	done
 
 .PHONY: format
 format: setup-dev ## format the code and mend what ruff can mend

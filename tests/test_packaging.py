@@ -243,9 +243,13 @@ def test_memcheck_without_a_gpu(tmp_path):
     script(tmp_path / "venv" / "bin" / "python", "exit 0")  # as if there were one
     result = make(*command, f"VENV={tmp_path / 'venv'}")
     assert result.returncode == 0
-    last = result.stdout.splitlines()[-1]
-    assert last.startswith("1 --tool memcheck")
-    assert last.endswith("tests/ops/test_cuda.py")
+    lines = result.stdout.splitlines()[-3:]
+    for line, tool in zip(lines, ("memcheck", "racecheck", "synccheck"), strict=True):
+        assert line.startswith(f"1 --tool {tool}")
+        assert line.endswith("tests/ops/test_cuda.py")
+    script(tmp_path / "cuda" / "bin" / "compute-sanitizer", "test $2 != racecheck")
+    command = ("memcheck", "-o", "setup-dev", f"CUDA_HOME={tmp_path / 'cuda'}")
+    assert make(*command, f"VENV={tmp_path / 'venv'}").returncode == 2
 
 
 def test_tests_run_against_another_source_tree(tmp_path):

@@ -1,5 +1,7 @@
 """The compiled operators on a GPU, against pure torch in float64 on the CPU."""
 
+import os
+
 import pytest
 import torch
 
@@ -97,6 +99,12 @@ def test_values_that_do_not_start_on_16_bytes():
     )
 
 
+def test_inputs_with_gaps_in_memory():
+    inputs = to_gpu(make(LEVELS, channels=32), torch.float32)
+    gaps = [torch.stack((x, x), -1)[..., 0] if torch.is_tensor(x) else x for x in inputs]
+    torch.testing.assert_close(deformable_attention(*gaps), deformable_attention(*inputs))
+
+
 def test_deterministic_mode_refuses_the_backward_pass():
     value, shapes, locations, weights = to_gpu(make(LEVELS), torch.float32)
     out = deformable_attention(value.requires_grad_(), shapes, locations, weights)
@@ -118,6 +126,30 @@ def test_nothing_waits_for_the_gpu():
         torch.autograd.grad(out, leaves, grad)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(
+    "PYTORCH_NO_CUDA_MEMORY_CACHING" in os.environ, reason="a capture needs PyTorch's allocator"
+)
+def test_capture_in_a_graph():
+    value, shapes, locations, weights = to_gpu(make(LEVELS, channels=32), torch.float32)
+    leaves = [tensor.requires_grad_() for tensor in (value, locations, weights)]
+    grad = torch.ones(2, 3, 64, device="cuda")
+
+    def train():
+        out = deformable_attention(value, shapes, locations, weights)
+        return out.detach(), *torch.autograd.grad(out, leaves, grad)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # as captures do
+        expected = train()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = train()
+    graph.replay()
+    assert_close(captured, [x.cpu().double() for x in expected], torch.float32)
 
 
 def test_too_many_levels_are_named():
