@@ -74,11 +74,12 @@ __device__ inline void add(A* to, const A* values) {
     asm volatile(
         "red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
         "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]));
-    return;
-  }
+  } else
 #endif
+  {
 #pragma unroll
-  for (int k = 0; k < kWidth; ++k) atomicAdd(to + k, values[k]);
+    for (int k = 0; k < kWidth; ++k) atomicAdd(to + k, values[k]);
+  }
 }
 
 template <typename T>
