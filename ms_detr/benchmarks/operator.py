@@ -157,9 +157,11 @@ def compare_operator(
 def machine(device: str) -> dict[str, Any]:
     """What the figures depend on, next to the machine's limits."""
     if device == "cuda":
-        return {"gpu": torch.cuda.get_device_name()}
+        name = torch.cuda.get_device_name()
+        return {"torch": torch.__version__, "CUDA": torch.version.cuda, "gpu": name}
     pinned = all(name in os.environ for name in MALLOC)
     return {
+        "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "kernel": status().instruction_set,
         "malloc": "pinned" if pinned else "default",
