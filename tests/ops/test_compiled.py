@@ -25,7 +25,7 @@ problems = dict(
     queries=st.sampled_from([0, 1, 2, 7, 40]),
     heads=st.integers(1, 3),
     points=st.integers(1, 5),
-    # 16, 32 and 64 have paths of their own, more than 16 samples take several vectors.
+    # More than 16 samples take several vectors.
     channels=st.sampled_from([1, 2, 5, 8, 16, 17, 24, 32, 48, 64, 80]),
     seed=st.integers(0, 2**31),
 )
@@ -42,6 +42,17 @@ def poisoned_memory():
 def assert_same(actual, expected, atol=1e-10):
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("channels", [16, 32, 64, 80])
+@pytest.mark.parametrize("queries", [1, 16, 40])
+def test_sizes_that_are_constants_to_the_compiler(channels, queries):
+    """Four levels of four points; the levels of one cell width force copies, the others don't."""
+    for shapes in (LEVELS, [(7, 9), (3, 4), (2, 2), (2, 5)]):
+        value, _, locations, weights = make(shapes, queries=queries, points=4, channels=channels)
+        inputs = value, shapes, off_edges(shapes, locations), weights
+        expected = results(pure_torch.deformable_attention, *inputs)
+        assert_same(results(deformable_attention, *inputs), expected)
 
 
 @settings(max_examples=150)
@@ -91,7 +102,7 @@ def test_references_may_need_a_gradient(terms):
 def test_every_instruction_set(set, pytestconfig):
     """The tests above in a process that is held to an instruction set (or the best one below)."""
     paths = " ".join(map(str, pytestconfig.getini("pythonpath")))  # the same package is tested
-    selected = "forward_and_gradients or gradcheck or half or softmax"
+    selected = "forward_and_gradients or constants or gradcheck or half or softmax"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected]
     command += [__file__, "--confcutdir", str(ROOT), "-o", f"pythonpath={paths}"]
     environment = os.environ | {"MS_DETR_CPU": set}
@@ -158,11 +169,15 @@ def test_softmax_of_extreme_logits():
     assert inside.isnan().all()
 
 
+@pytest.mark.parametrize("points", [2, 4])
+@pytest.mark.parametrize("channels", [16, 24, 32, 64])
 @pytest.mark.parametrize(
     ("dtype", "atol"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)]
 )
-def test_half_and_single_precision(dtype, atol):
-    value, shapes, locations, weights = make(LEVELS, queries=20, channels=32, reach=0.1)
+def test_half_and_single_precision(dtype, atol, channels, points):
+    value, shapes, locations, weights = make(
+        LEVELS, queries=20, points=points, channels=channels, reach=0.1
+    )
     value = value.to(dtype).double()
     locations = off_edges(shapes, locations).float().double()
     expected = results(pure_torch.deformable_attention, value, shapes, locations, weights)
@@ -170,7 +185,8 @@ def test_half_and_single_precision(dtype, atol):
         deformable_attention, value.to(dtype), shapes, locations.float(), weights.float()
     )
     assert [part.dtype for part in actual] == [dtype, dtype, torch.float32, torch.float32]
-    scale = [1, 1, 30, 4]  # of location and weight gradients: sums over channels times cells
+    # Of gradients: sums over samples, over channels times cells, over channels.
+    scale = [1, points / 2, 30, 4]
     for one, other, factor in zip(actual, expected, scale, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=atol, atol=atol * factor)
 

@@ -260,8 +260,8 @@ MS_DETR_INLINE void backward(const Head<T, IntOf<T>>& head, int64_t first, int64
 
 // Calls f with a copy of the head, in which the usual sizes are constants for the compiler: one
 // group of samples, heads of 16, 32 or 64 channels.
-template <typename F>
-MS_DETR_INLINE void with_constants(HeadF head, const F& f) {
+template <typename H, typename F>
+MS_DETR_INLINE void with_constants(H head, const F& f) {
   if (head.count != kGroup || head.channels != head.output_channels) return f(head);
   head.count = kGroup;
   const auto of_channels = [&](auto channels) __attribute__((always_inline)) {
@@ -286,7 +286,9 @@ void forward_f32(const HeadF& head, int64_t first, int64_t last, float* workspac
   });
 }
 void forward_f64(const HeadD& head, int64_t first, int64_t last, double* workspace) {
-  forward<double>(head, first, last, workspace);
+  with_constants(head, [&](const HeadD& h) __attribute__((always_inline)) {
+    forward<double>(h, first, last, workspace);
+  });
 }
 void backward_f32(const HeadF& head, int64_t first, int64_t last, float* workspace) {
   with_constants(head, [&](const HeadF& h) __attribute__((always_inline)) {
@@ -294,7 +296,9 @@ void backward_f32(const HeadF& head, int64_t first, int64_t last, float* workspa
   });
 }
 void backward_f64(const HeadD& head, int64_t first, int64_t last, double* workspace) {
-  backward<double>(head, first, last, workspace);
+  with_constants(head, [&](const HeadD& h) __attribute__((always_inline)) {
+    backward<double>(h, first, last, workspace);
+  });
 }
 
 }  // namespace
