@@ -21,6 +21,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# What the tests start imports this checkout, and these tests, whatever else PYTHONPATH holds: a
+# source tree of Detectron2 has a package `tests` too. (This folder has an __init__.py because a
+# package that has one wins over one that has none from anywhere on the path.)
+PATHS = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
+
 
 @pytest.fixture(autouse=True)
 def logs_reach_caplog(monkeypatch: pytest.MonkeyPatch) -> None:

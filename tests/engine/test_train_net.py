@@ -30,7 +30,7 @@ def command(root, data, tmp_path):
             # Flags after the overrides: both orders work.
             [*command, *overrides(data, tmp_path / output, *opts), *flags],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=100,
@@ -95,7 +95,7 @@ def test_interrupted_run(root, data, tmp_path, processes):
     run = subprocess.Popen(
         [*command, *opts],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
