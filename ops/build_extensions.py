@@ -1,7 +1,8 @@
-"""How setup.py compiles the operator: for the CPU with any compiler, for CUDA where nvcc fits.
+"""How setup.py compiles the operator: for the CPU with any compiler, for CUDA where a GPU is.
 
-Environment: FORCE_CUDA=1 (the CUDA part must build, or the build fails), MS_DETR_BUILD_CUDA=0 (it
-is left out), TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS, MS_DETR_SANITIZE=address (`make asan`).
+Environment: FORCE_CUDA=1 (the CUDA part must build, or the build fails), MS_DETR_BUILD_CUDA=1 (it
+is built without a GPU too, where nvcc fits) or 0 (it is left out), TORCH_CUDA_ARCH_LIST, CUDA_HOME,
+MAX_JOBS, MS_DETR_SANITIZE=address (`make asan`).
 A part that can't be built is left out: everything runs without, slower, and
 `ms_detr.ops.status()` tells the reason, which is kept in build_reasons.json.
 """
@@ -19,13 +20,26 @@ from ms_detr.cuda_toolkit import ARCHITECTURES, find_cuda_home, why_no_toolkit
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = "ops/csrc"
 PACKAGE = "ms_detr/ops"
+NO_GPU = (
+    "left out without a GPU; this compiles it all the same: "
+    "FORCE_CUDA=1 pip install --no-build-isolation --no-deps -e ."
+)
 
 
 def why_no_cuda() -> str:
     """Why the CUDA part is left out; "" if it is built."""
-    if os.environ.get("MS_DETR_BUILD_CUDA") == "0":
+    wish = os.environ.get("MS_DETR_BUILD_CUDA", "")
+    if wish not in ("", "0", "1"):
+        raise SystemExit(f"error: MS_DETR_BUILD_CUDA must be 0 or 1, got {wish!r}")
+    if wish == "0":
         return "left out by MS_DETR_BUILD_CUDA=0"
-    return why_no_toolkit()
+    if reason := why_no_toolkit():
+        return reason
+    import torch
+
+    # It takes minutes, and who has no GPU has no use for it.
+    asked = wish == "1" or os.environ.get("FORCE_CUDA") == "1"
+    return "" if asked or torch.cuda.is_available() else NO_GPU
 
 
 def architectures() -> str:

@@ -16,6 +16,8 @@ import torch
 
 import ms_detr
 from ms_detr.cli import doctor
+from ms_detr.cuda_toolkit import why_no_toolkit
+from ms_detr.ops.build import BUILD_COMMAND
 from tests.conftest import ROOT, site_packages
 
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "ms_detr", "configs", "ops")
@@ -123,6 +125,14 @@ def fake_nvcc(folder: Path, release: str) -> Path:
     return folder
 
 
+@pytest.fixture
+def fitting_toolkit(monkeypatch, tmp_path):
+    """An nvcc of PyTorch's CUDA, on a machine with a GPU."""
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("CUDA_HOME", str(fake_nvcc(tmp_path, "13.1")))
+
+
 @pytest.mark.parametrize(
     ("torch_cuda", "nvcc", "reason"),
     [
@@ -132,15 +142,50 @@ def fake_nvcc(folder: Path, release: str) -> Path:
         ("13.0", "13.1", ""),
     ],
 )
+@pytest.mark.parametrize("forced", [False, True])
 def test_cuda_is_built_where_it_fits(
-    build_extensions, monkeypatch, tmp_path, torch_cuda, nvcc, reason
+    build_extensions, fitting_toolkit, monkeypatch, tmp_path, torch_cuda, nvcc, reason, forced
 ):
     monkeypatch.setattr("torch.version.cuda", torch_cuda)
-    monkeypatch.setenv("CUDA_HOME", str(fake_nvcc(tmp_path, nvcc)))
+    monkeypatch.setenv("CUDA_HOME", str(fake_nvcc(tmp_path / "other", nvcc)))
+    monkeypatch.setenv("FORCE_CUDA", str(int(forced)))
     assert build_extensions.why_no_cuda().endswith(reason)
     assert bool(build_extensions.why_no_cuda()) is bool(reason)
+
+
+def test_cuda_without_a_gpu_is_built_for_those_who_ask(
+    build_extensions, fitting_toolkit, monkeypatch
+):
+    assert build_extensions.why_no_cuda() == ""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    reason = build_extensions.why_no_cuda()
+    assert reason.startswith("left out without a GPU; ")
+    assert reason.endswith(f": FORCE_CUDA=1 {BUILD_COMMAND}")
+    for name in ("MS_DETR_BUILD_CUDA", "FORCE_CUDA"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            assert build_extensions.why_no_cuda() == ""
+
+
+def test_a_wish_for_no_cuda_is_heard(build_extensions, fitting_toolkit, monkeypatch):
     monkeypatch.setenv("MS_DETR_BUILD_CUDA", "0")
     assert build_extensions.why_no_cuda() == "left out by MS_DETR_BUILD_CUDA=0"
+    monkeypatch.setenv("MS_DETR_BUILD_CUDA", "no")
+    with pytest.raises(SystemExit, match="MS_DETR_BUILD_CUDA must be 0 or 1, got 'no'"):
+        build_extensions.why_no_cuda()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_no_toolkit()), reason=why_no_toolkit())
+def test_the_cuda_part_compiles(sources, tmp_path, monkeypatch):
+    """For one architecture, with or without a GPU; `make build-cuda` takes all."""
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    command = [sys.executable, "setup.py", "--quiet", "build", "--build-base", str(tmp_path)]
+    command += ["--build-lib", str(tmp_path / "lib")]
+    subprocess.run(command, check=True, cwd=sources)
+    names = {path.name.partition(".")[0] for path in (tmp_path / "lib/ms_detr/ops").glob("*.so")}
+    assert names == {"_C", "_C_cuda"}
 
 
 def test_an_nvcc_that_cannot_be_started(build_extensions, monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from ms_detr import cli
 from ms_detr.cli import doctor
+from ms_detr.ops import OperatorStatus
 from tests.conftest import ROOT
 
 
@@ -98,6 +99,17 @@ def test_old_torch_is_broken(monkeypatch):
     assert doctor.check_torch().status == "broken"
     monkeypatch.setattr("torch.__version__", "2.10.0a0+git123")
     assert doctor.check_torch().status == "ok"
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_cuda_kernels_that_the_setup_left_out(monkeypatch, gpu):
+    """Without a GPU nothing is amiss, and the reason holds the command."""
+    status = OperatorStatus(("cpu",), {"cuda": "left out; FORCE_CUDA=1 pip ..."}, "avx2", "pip ...")
+    monkeypatch.setattr("ms_detr.ops.status", lambda: status)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    found = doctor.check_operator()
+    assert found.value == "compiled for the CPU (avx2); cuda: left out; FORCE_CUDA=1 pip ..."
+    assert (found.status, found.remedy) == (("note", "pip ...") if gpu else ("ok", ""))
 
 
 def test_check_that_fails_is_a_finding_and_not_a_crash(monkeypatch):
