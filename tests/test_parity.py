@@ -82,6 +82,9 @@ CASES = {
     "refined": Case("deformable_detr/deformable_detr_refined_r50_300q_12ep", ONE_STAGE),
 }
 TIGHT = dict(rtol=1e-8, atol=1e-9)
+# The rounding of a sum grows with the square root of how many terms are added one after another:
+# one running sum errs four times as much as the sixteen side by side of a vector of AVX-512.
+ORDER_OF_SUMS = 4
 
 
 def scale(name, x, first_size):
@@ -163,17 +166,28 @@ def make_options(name):
     return published_model.Options(queries=QUERIES, heads=HEADS, **CASES[name].options)
 
 
+def in_precision(targets, dtype):
+    """Their boxes were made to be exact in float32."""
+    return [{**image, "boxes": image["boxes"].to(dtype)} for image in targets]
+
+
 @lru_cache(maxsize=1)  # one holds hundreds of megabytes
 def run_reference(name):
     """What goes into both; predictions, losses, and the gradients by the project's names."""
+    return compute_reference(name)
+
+
+def compute_reference(name, dtype=torch.float64, targets=None):
+    """The same in any precision; without targets they are made from the predictions."""
     case, options = CASES[name], make_options(name)
     images, mask = make_images(case.sizes)
     weights = make_state(options, case.seed)
-    leaves = {id(v): v.double().requires_grad_() for v in weights.values()}
+    leaves = {id(v): v.to(dtype, copy=True).requires_grad_() for v in weights.values()}
     state = {k: leaves[id(v)] for k, v in weights.items()}
-    made, anchors = published_model.predict(state, options, images, mask)
-    boxes = made["decoder"][0][1].detach()
-    targets = [make_targets(*image) for image in zip(boxes, case.objects, strict=True)]
+    made, anchors = published_model.predict(state, options, images.to(dtype), mask)
+    if targets is None:
+        boxes = made["decoder"][0][1].detach()
+        targets = [make_targets(*image) for image in zip(boxes, case.objects, strict=True)]
     losses, matched = published_model.losses(made, anchors, targets, options)
     sum(losses.values()).backward()
     gradients = {k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in state.items()}
@@ -193,15 +207,14 @@ def run_reference(name):
     )
 
 
-def run_project(name, dtype=torch.float64):
-    """The same of the project's model, and what it doesn't train."""
+def run_project(name, dtype=torch.float64, images=None):
+    """The same of the project's model, and what it doesn't train; of other images if given."""
     reference = run_reference(name)
     config = load(ROOT / "configs" / f"{CASES[name].config}.py", SMALLER)
     model = instantiate(config.model).to(dtype)
     model.load_state_dict(reference.weights)
-    images, mask = reference.images.to(dtype), reference.mask
-    targets = [{**image, "boxes": image["boxes"].to(dtype)} for image in reference.targets]
-    targets = Targets.from_list(targets)
+    images, mask = (reference.images if images is None else images).to(dtype), reference.mask
+    targets = Targets.from_list(in_precision(reference.targets, dtype))
     predictions = model.forward_tensors(images, mask, targets)
     losses = model.criterion(predictions, targets)
     sum(losses.values()).backward()
@@ -251,18 +264,35 @@ def test_gradients(both):
         )
 
 
+def relative(errors, expected):
+    """The size of each tensor's error over the size of the tensor, by name."""
+    return {name: float((errors[name] - x).norm() / x.norm()) for name, x in expected.items()}
+
+
 def test_single_precision():
-    """In float32 the project stays as close as rounding lets it."""
-    reference = run_reference("ms_detr_wide")
-    project = run_project("ms_detr_wide", torch.float32)
-    for source, expected in reference.made.items():
-        for mine, theirs, atol in zip(project.made[source], expected, (2e-5, 5e-6), strict=True):
-            torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=atol)
-    for name, expected in reference.losses.items():
-        assert float(project.losses[name]) == pytest.approx(float(expected), rel=1e-5), name
-    for name, mine in project.gradients.items():
-        expected = float(reference.gradients[name].norm())
-        assert float(mine.double().norm()) == pytest.approx(expected, rel=1e-4), name
+    """In float32 the project stays as close to float64 as rounding lets it, on any CPU.
+
+    Typical predictions are as close as the published code's in float32. The worst ones, losses and
+    gradients are closer than the float64 of pixels that are 2^-14 off, as hundreds of roundings
+    are: they hang on a few units at the border of ReLU and samples at that of a cell, which may
+    fall to either side in float32; of these the moved pixels turn a thousand times as many.
+    """
+    name = "ms_detr_wide"
+    exact, mine = run_reference(name), run_project(name, torch.float32)
+    peer = compute_reference(name, torch.float32, in_precision(exact.targets, torch.float32))
+    noise = torch.randn(exact.images.shape, generator=torch.Generator().manual_seed(1)).double()
+    moved = run_project(name, images=exact.images * (1 + 2**-14 * noise))
+    for source, expected in exact.made.items():
+        runs = (run.made[source] for run in (mine, peer, moved))
+        for x, *others in zip(expected, *runs, strict=True):
+            error, of_peer, of_moved = ((other.double() - x).flatten() for other in others)
+            assert error.norm() <= ORDER_OF_SUMS * of_peer.norm(), source
+            assert error.abs().max() <= of_moved.abs().max(), source
+    errors, bounds = (relative(run.losses, exact.losses) for run in (mine, moved))
+    assert max(errors.values()) <= max(bounds.values())
+    gradients = {key: exact.gradients[key] for key in mine.gradients}
+    errors, bounds = (relative(run.gradients, gradients) for run in (mine, moved))
+    assert not {key: error for key, error in errors.items() if error > bounds[key]}
 
 
 def test_the_cases_hold_what_sets_the_published_code_apart():
