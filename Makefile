@@ -56,6 +56,10 @@ doctor: setup ## say what is installed, what is wrong and how to mend it
 test: setup-dev ## run the tests (PYTEST_ARGS="-n 2 ...", DETECTRON2_SRC=/path/to/detectron2)
 	$(RUN) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: capabilities
+capabilities: setup-dev ## run the tests as on CPUs with fewer vector instructions too (PYTEST_ARGS)
+	$(RUN) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python tools/capabilities.py $(PYTEST_ARGS)
+
 .PHONY: slow
 slow: setup-dev ## run the slow tests, a shortened demo among them (SLOW_ARGS="-k ...")
 	$(RUN) $(BIN)/python -m pytest -m slow $(SLOW_ARGS)
@@ -123,7 +127,7 @@ distclean: clean ## remove the virtual environment too
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # A stamp says that a step is complete. A step that was interrupted left none, and runs again.
 $(STAMPS)/venv:
