@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from ms_detr.config import load
 from ms_detr.data import iterations_per_epoch
+from ms_detr.engine import build_optimizer
 from ms_detr.engine.train import run_length
 from ms_detr.layers.dense_attention import SplitAttention
 
@@ -55,10 +56,14 @@ def test_has_everything_that_training_needs(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_instantiates_at_full_size(config):
+    cfg = load(ROOT / config)
     with torch.device("meta"):
-        model = instantiate(load(ROOT / config).model)
+        model = instantiate(cfg.model)
     # A term's tap exists and no other does: every parameter is trained.
     assert model.decoder.sources <= model.criterion.sources
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    for part in cfg.optimizer.params.lr_factors:
+        assert any(part in name for name in trained), f"lr_factors.{part} matches nothing"
 
 
 def untrained(model):
@@ -117,14 +122,27 @@ def test_coco_recipe(config):
     assert (model.backbone.norm, model.backbone.freeze_at) == ("FrozenBN", 2)
     optimizer = cfg.optimizer
     assert (optimizer.lr, optimizer.weight_decay) == (2e-4, 1e-4)
-    factors = {"backbone": 0.1, "sampling_offsets": 0.1, "reference_points": 0.1}
-    assert dict(optimizer.params.lr_factors) == factors
+    assert dict(optimizer.params.lr_factors) == {"backbone": 0.1, "sampling_offsets": 0.1}
     assert (cfg.train.epochs, cfg.train.clip_grad_norm) == (12, 0.1)
     assert cfg.dataloader.train.total_batch_size == 16
     schedule = instantiate(cfg.lr_multiplier)
     assert [schedule(epoch / 12) for epoch in (0, 5, 10.99, 11, 11.99)] == pytest.approx(
         [1, 1, 1, 0.1, 0.1]
     )
+
+
+@pytest.mark.parametrize("method", ["deformable_detr", "ms_detr"])
+@pytest.mark.parametrize("kind", ["one_stage", "refined"])
+def test_learned_reference_points_have_a_rate_of_their_own(method, kind):
+    cfg = load(ROOT / "configs" / method / f"{method}_{kind}_r50_300q_12ep.py")
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    optimizer = build_optimizer(cfg.optimizer, model)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.query_initializer.named_parameters():
+        tenth = name.startswith("reference_points.")
+        assert rates[id(parameter)] == pytest.approx(2e-5 if tenth else 2e-4), name
+    assert "reference_points.weight" in dict(model.query_initializer.named_parameters())
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ def adamw(lr, **lr_factors):
 
 
 # Deformable DETR and what builds on its code.
-optimizer = adamw(2e-4, backbone=0.1, sampling_offsets=0.1, reference_points=0.1)
+optimizer = adamw(2e-4, backbone=0.1, sampling_offsets=0.1)
+# The same with learned queries, whose reference points are learned too: see `one_stage`.
+learned_points = adamw(2e-4, backbone=0.1, sampling_offsets=0.1, reference_points=0.1)
 # DETR, Conditional DETR, DAB-DETR, DINO.
 two_rates = adamw(1e-4, backbone=0.1)

@@ -3,7 +3,7 @@
 from ..common.data.coco import dataloader
 from ..common.models.ms_detr import model
 from ..common.models.one_stage import one_stage
-from ..common.optim import optimizer
+from ..common.optim import learned_points as optimizer
 from ..common.schedules import step_12ep as lr_multiplier
 from ..common.train import train
 

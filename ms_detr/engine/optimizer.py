@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -12,8 +12,6 @@ import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
-
-logger = logging.getLogger(__name__)
 
 
 def parameter_groups(
@@ -33,7 +31,8 @@ def parameter_groups(
         Groups of all trainable parameters, each parameter in one group; frozen ones in none.
 
     Raises:
-        ValueError: for a negative rate or factor, or when nothing in the model is trainable.
+        ValueError: for a negative rate or factor, a factor that matches no parameter, frozen ones
+            included, or when nothing in the model is trainable.
     """
     if not isinstance(base_lr, Real) or not 0 <= base_lr < math.inf:
         raise ValueError(f"optimizer.lr must be a number of at least 0, got {base_lr}")
@@ -41,23 +40,33 @@ def parameter_groups(
     for part, factor in factors.items():
         if factor < 0:
             raise ValueError(f"optimizer.params.lr_factors.{part} is negative: {factor}")
+    _check_parts(factors, [name for name, _ in model.named_parameters()])
     by_length = sorted(factors, key=len, reverse=True)
     parameters: dict[float, list[nn.Parameter]] = {}
-    matched: set[str | None] = set()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             match = next((part for part in by_length if part in name), None)
-            matched.add(match)
             factor = 1.0 if match is None else factors[match]
             parameters.setdefault(factor, []).append(parameter)
     if not parameters:
         raise ValueError("the model has no trainable parameter")
-    for part in factors.keys() - matched:
-        logger.warning("optimizer.params.lr_factors.%s matches no trainable parameter", part)
     return [
         {"params": parameters[factor], "lr": base_lr * factor}
         for factor in sorted(parameters, key=lambda factor: (factor != 1.0, -factor))
     ]
+
+
+def _check_parts(parts: Iterable[str], names: Sequence[str]) -> None:
+    """Raise if a factor names no parameter; frozen ones count, they were frozen on purpose."""
+    for part in parts:
+        if not any(part in name for name in names):
+            pieces = sorted({piece for name in names for piece in name.split(".")})
+            nearest = difflib.get_close_matches(part, pieces, n=3)
+            hint = f"; the nearest names are {', '.join(nearest)}" if nearest else ""
+            raise ValueError(
+                f"optimizer.params.lr_factors.{part} matches no parameter of the model{hint} "
+                f"(~optimizer.params.lr_factors.{part} drops it)"
+            )
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,6 +1,6 @@
 """Parameter groups and the optimiser of a config."""
 
-import logging
+import re
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_longest_part_wins():
     assert found["backbone.1.weight"] == pytest.approx(0.1)
 
 
-@given(st.dictionaries(st.sampled_from(["back", "backbone", "head", "e", "weight", "x"]),
+@given(st.dictionaries(st.sampled_from(["back", "backbone", "head", "e", "weight", "s"]),
                        st.sampled_from([0.0, 0.1, 0.5, 1.0])))  # fmt: skip
 def test_every_trainable_parameter_is_in_one_group(factors):
     model = Model()
@@ -67,12 +67,22 @@ def test_every_trainable_parameter_is_in_one_group(factors):
     assert len({group["lr"] for group in groups}) == len(groups)
 
 
-def test_unmatched_factor_is_reported(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ms_detr"), "propagate", True)
-    with caplog.at_level(logging.WARNING):
-        parameter_groups(Model(), 1.0, {"backbon3": 0.1, "backbone.0": 0.1, "head": 0.5})
-    assert "backbon3" in caplog.text and "backbone.0" in caplog.text
-    assert ".head" not in caplog.text
+def test_a_factor_that_matches_nothing_is_an_error():
+    for part, hint in (("bakbone", "; the nearest names are backbone"), ("q", "")):
+        expected = (
+            f"optimizer.params.lr_factors.{part} matches no parameter of the model{hint} "
+            f"(~optimizer.params.lr_factors.{part} drops it)"
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+            parameter_groups(Model(), 1.0, {"head": 0.5, part: 0.1})
+
+
+def test_a_factor_of_what_was_frozen_or_has_a_longer_one_is_fine():
+    model = Model()
+    model.backbone.requires_grad_(False)
+    found = rates(parameter_groups(model, 1.0, {"backbone": 0.1, "head": 0.5, "_head": 0.2}), model)
+    assert set(found.values()) == {1.0, 0.5, 0.2}
+    assert not any(name.startswith("backbone") for name in found)
 
 
 def test_errors():

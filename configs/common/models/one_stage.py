@@ -6,7 +6,7 @@ from ms_detr.modeling import LearnedInitializer
 
 
 def one_stage(model, box_refinement):
-    """Change a two-stage model in place, and return it."""
+    """Change a two-stage model in place, and return it; its optimiser is `learned_points`."""
     model.query_initializer = L(LearnedInitializer)(
         num_queries="${model.num_queries}", embed_dim="${model.embed_dim}", extra_queries=[]
     )
