@@ -158,7 +158,7 @@ class ReleasedTopK(OneToManyAssigner):
         generator = torch.Generator(positive.device)
         generator.manual_seed(int(torch.randint(2**62, ())))
         order = torch.rand(positive.shape, generator=generator, device=positive.device)
-        kept = order.masked_fill(~positive, 2.0).argsort(-1)[..., :most]
+        kept = order.masked_fill(~positive, 2.0).argsort(dim=-1, stable=True)[..., :most]
         return positive & torch.zeros_like(positive).scatter_(-1, kept, True)
 
 

@@ -81,8 +81,8 @@ class RankWeight:
     """``exp(-rank / tau)`` of every pair: an object's best query has rank 0 (arXiv:2304.07527).
 
     Only queries that learn the same copy of an object are rivals: in one-to-one assignment, in
-    denoising and between groups every weight is 1. Equal queries are ranked by their slots. Box
-    losses take it as their ``pair_weight``.
+    denoising and between groups every weight is 1. Of equal ones the lower query is the better, as
+    published. Box losses take it as their ``pair_weight``.
 
     Args:
         alpha: of the quality that ranks, as in :class:`IABCELoss`.
@@ -103,9 +103,11 @@ class RankWeight:
     def of(self, quality: Tensor, assignment: Assignment) -> Tensor:
         """Weights of pairs whose quality, 0 at least, is known; both are (L, B, G, T)."""
         slots, copies = quality.shape[-1], assignment.copies
-        rivals = quality.masked_fill(~assignment.valid, -1.0)
-        rivals = rivals.unflatten(-1, (copies, slots // copies))
-        rank = rivals.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        shape = (copies, slots // copies)
+        rivals = quality.masked_fill(~assignment.valid, -1.0).unflatten(-1, shape)
+        by_query = assignment.query.unflatten(-1, shape).argsort(dim=-1, stable=True)
+        falling = rivals.gather(-1, by_query).argsort(dim=-1, descending=True, stable=True)
+        rank = by_query.gather(-1, falling).argsort(dim=-1)
         return torch.exp(-rank.flatten(-2).to(quality.dtype) / self.tau)
 
 

@@ -118,6 +118,27 @@ def test_losses_and_gradients_of_the_config_equal_the_loop(name, layers, k):
             torch.testing.assert_close(gradient, other)
 
 
+def test_of_equal_queries_the_lower_is_the_better():
+    """Boxes far from their objects, as at the start of a training: every quality is the least."""
+    rng = np.random.default_rng(7)
+    images = make_images(rng, (3, 0, 4))
+    made = make_predictions(rng, images, 20, layers=2)
+    made.boxes[..., :2] = 0.01 * torch.rand((*made.boxes.shape[:-1], 2), dtype=torch.float64)
+    made.boxes[..., 2:] = 0.01
+    term, targets = instantiate(terms_of().o2o), make_targets(images)
+    assignment = assign(term.assigner, made, targets)
+    bags = assignment.query[0][assignment.valid[0].all(-1)]
+    assert len(bags) == 7
+    assert (bags[:, 0] > bags[:, 1]).any() and (bags[:, 0] < bags[:, 1]).any()
+    for pair, (_, quality, rank) in qualities(made, images[0], assignment, 0, 0).items():
+        others = [q for q, g in pairs(assignment, 0, 0) if g == pair[1]]
+        assert (quality, rank) == (0.01, sorted(others).index(pair[0]))
+    found = Criterion(Terms(x=term))(Predictions({term.source: made}), targets)
+    for layer in range(2):
+        for loss, value in layer_losses(made, images, layer, assignment, num_objects=7).items():
+            torch.testing.assert_close(found[f"x/loss_{loss}/{layer}"], value)
+
+
 def rank_weights(term, predictions, targets, assignment):
     """Of the pairs of a term: by its class loss and by its box losses."""
     matches = match(predictions, targets, assignment)

@@ -55,9 +55,9 @@ def qualities(predictions, image, assignment, layer, b):
                 predictions.boxes[layer, b, q].detach().numpy(), image["boxes"][g].numpy()
             )
             p = sigmoid(predictions.logits[layer, b, q, image["labels"][g]].item())
-            found.append((q, overlap, max(p**ALPHA * overlap ** (1 - ALPHA), 0.01), slot))
-        found.sort(key=lambda entry: (-entry[2], entry[3]))
-        out |= {(q, g): (overlap, t, rank) for rank, (q, overlap, t, _) in enumerate(found)}
+            found.append((q, overlap, max(p**ALPHA * overlap ** (1 - ALPHA), 0.01)))
+        found.sort(key=lambda entry: (-entry[2], entry[0]))
+        out |= {(q, g): (overlap, t, rank) for rank, (q, overlap, t) in enumerate(found)}
     return out
 
 
