@@ -19,8 +19,11 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat((0.5 * (low + high), high - low), -1)
 
 
-def inverse_sigmoid(x: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Logit of ``x`` clamped to [0, 1], numerator and denominator kept above ``epsilon``."""
+def inverse_sigmoid(x: Tensor, epsilon: float) -> Tensor:
+    """Logit of ``x`` clamped to [0, 1], numerator and denominator kept above ``epsilon``.
+
+    Deformable DETR's code has 1e-5, that of DAB-DETR, DN-DETR and DINO 1e-3.
+    """
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=epsilon) / (1 - x).clamp(min=epsilon))
 

@@ -29,8 +29,9 @@ class ContrastiveDenoising(DenoisingGroup):
         num_queries: int = 100,
         label_noise: float = 0.25,
         box_noise: float = 0.4,
+        epsilon: float = 1e-3,
     ):
-        super().__init__(num_classes, embed_dim, embed_dim, label_noise, box_noise)
+        super().__init__(num_classes, embed_dim, embed_dim, label_noise, box_noise, epsilon)
         if num_queries < 1:
             raise ValueError(
                 f"contrastive denoising needs at least 1 query, got {num_queries}; "

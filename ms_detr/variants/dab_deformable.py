@@ -24,7 +24,7 @@ class Anchors(nn.Module):
         super().__init__()
         self.sizes = nn.Parameter(torch.randn(num_anchors, 2))
         if fixed_centers:
-            self.register_buffer("centers", inverse_sigmoid(torch.rand(num_anchors, 2)))
+            self.register_buffer("centers", inverse_sigmoid(torch.rand(num_anchors, 2), 1e-3))
         else:
             self.centers = nn.Parameter(torch.randn(num_anchors, 2))
 

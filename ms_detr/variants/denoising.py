@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..layers.boxes import inverse_sigmoid
 from ..modeling import QueryGroup, QueryInitializer
 from ..structures import Assignment, GroupQueries, Memory, Predictions, Queries, Targets
 
@@ -24,6 +25,7 @@ class DenoisingGroup(QueryGroup):
         label_dim: channels of the content that encode the label.
         label_noise: share of the labels that become a random one, perhaps the same.
         box_noise: how far boxes are moved, in shares of their size.
+        epsilon: of the boxes' logits, as the decoder's; keeps coordinates off 0 and 1.
 
     Attributes:
         negatives: each copy has its positive queries and then as many negative ones; what isn't
@@ -40,6 +42,7 @@ class DenoisingGroup(QueryGroup):
         label_dim: int,
         label_noise: float,
         box_noise: float,
+        epsilon: float,
     ):
         super().__init__()
         if not (0 <= label_noise <= 1 and box_noise >= 0):
@@ -50,6 +53,7 @@ class DenoisingGroup(QueryGroup):
         self.embed_dim = embed_dim
         self.label_noise = label_noise
         self.box_noise = box_noise
+        self.epsilon = epsilon
         self.num_classes = num_classes
         # As published, with one row more, which stands for no class and is never drawn.
         self.embedding = nn.Embedding(num_classes + 1, label_dim)
@@ -60,7 +64,11 @@ class DenoisingGroup(QueryGroup):
 
     @abstractmethod
     def move(self, boxes: Tensor) -> Tensor:
-        """Boxes (..., parts, G, 4) with noise; they are clamped to the image afterwards."""
+        """Boxes (..., parts, G, 4) with noise; they are clamped to the image afterwards.
+
+        That is done in logits, as published: a coordinate near 0 or 1 becomes one that the decoder
+        can refine.
+        """
 
     def content(self, labels: Tensor) -> Tensor:
         """Labels (...) -> (..., C)."""
@@ -73,7 +81,8 @@ class DenoisingGroup(QueryGroup):
         empty = ~targets.valid[:, None, None].expand(shape)
         labels = self.flip(targets.labels[:, None, None].expand(shape))
         content = self.content(labels).masked_fill(empty[..., None], 0.0)
-        boxes = self.move(targets.boxes[:, None, None].expand(*shape, 4)).clamp(0, 1)
+        boxes = self.move(targets.boxes[:, None, None].expand(*shape, 4))
+        boxes = inverse_sigmoid(boxes, self.epsilon).sigmoid()
         boxes = boxes.masked_fill(empty[..., None], 0.5)
         device = labels.device
         first = torch.arange(copies, device=device) * parts * objects
@@ -116,8 +125,9 @@ class Denoising(DenoisingGroup):
         num_groups: int = 5,
         label_noise: float = 0.2,
         box_noise: float = 0.4,
+        epsilon: float = 1e-3,
     ):
-        super().__init__(num_classes, embed_dim, embed_dim - 1, label_noise, box_noise)
+        super().__init__(num_classes, embed_dim, embed_dim - 1, label_noise, box_noise, epsilon)
         if num_groups < 1:
             raise ValueError(f"denoising needs at least 1 group, got {num_groups}")
         self.num_groups = num_groups

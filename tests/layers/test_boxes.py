@@ -142,7 +142,7 @@ def test_inverse_sigmoid_clamps_each_side_by_itself():
     x = torch.tensor([-1.0, 0.0, 1e-7, 0.5, 1.0, 2.0], dtype=torch.float64)
     low, high = math.log(1e-5), -math.log(1e-5)
     expected = [low, low, math.log(1e-5 / (1 - 1e-7)), 0.0, high, high]
-    assert inverse_sigmoid(x).tolist() == pytest.approx(expected, abs=1e-12)
+    assert inverse_sigmoid(x, 1e-5).tolist() == pytest.approx(expected, abs=1e-12)
 
 
 @given(

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from ms_detr.layers.boxes import inverse_sigmoid
 from ms_detr.variants import AnchorInitializer, Anchors
 
+from ..layers import reference
 from ..layers.support import make_memory, random, randomise
 from ..modeling.test_decoder import CROSS_FIRST, LAYERS, PADDINGS, SELF_FIRST, make
 from .support import decode
@@ -18,7 +18,7 @@ def test_anchors_are_learned_logits():
     boxes = anchors(3)
     assert boxes.shape == (3, 2000, 4)
     assert torch.equal(boxes[0], boxes[2])
-    logits = inverse_sigmoid(boxes[0])
+    logits = boxes[0].logit()
     assert logits.mean().abs() < 0.05 and (logits.std() - 1).abs() < 0.05
     assert {name for name, _ in anchors.named_parameters()} == {"sizes", "centers"}
 
@@ -32,6 +32,18 @@ def test_fixed_centres_are_even_and_not_trained():
     assert (sizes.log() - (1 - sizes).log()).std().sub(1).abs() < 0.05
     assert {name for name, _ in anchors.named_parameters()} == {"sizes"}
     assert "centers" in anchors.state_dict()
+
+
+def test_fixed_centres_are_logits_clamped_as_published():
+    """DAB-DETR's epsilon is 1e-3: of 4,000 places a few lie nearer to the border."""
+    torch.manual_seed(0)
+    torch.randn(2000, 2)
+    places = torch.rand(2000, 2).double()
+    assert ((places < 1e-3) | (places > 1 - 1e-3)).sum() > 2
+    torch.manual_seed(0)
+    anchors = Anchors(2000, fixed_centers=True)
+    expected = [reference.inverse_sigmoid(x, 1e-3) for x in places.flatten().tolist()]
+    np.testing.assert_allclose(anchors.centers.flatten(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_queries():

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 
+from ms_detr.config import load
 from ms_detr.modeling import LearnedInitializer
 from ms_detr.structures import Predictions, Queries, Targets
 from ms_detr.supervision import (
@@ -21,7 +23,9 @@ from ms_detr.supervision import (
 from ms_detr.variants.contrastive_denoising import ContrastiveDenoising
 from ms_detr.variants.denoising import Denoising, Indicated
 
+from ..layers import reference as layers
 from ..layers.support import random, randomise
+from ..modeling.support import ROOT
 from ..modeling.test_decoder import make_inputs
 from ..supervision import reference
 from ..supervision.support import make_images, make_predictions, make_targets
@@ -91,9 +95,9 @@ def test_box_noise_of_contrastive_denoising(scale):
     moved /= scale * box[2:] / 2
     positive, negative = moved[0::2].reshape(-1, 4), moved[1::2].reshape(-1, 4)
     if scale == 1.0:  # corners of negatives may pass each other: such boxes have no size
-        crossed = (found[1::2, 2:] == 0).any(-1)
+        crossed = (found[1::2, 2:] < 1e-3).any(-1)
         assert 0.2 < crossed.mean() < 0.8
-        assert (found >= 0).all()
+        assert (found > 0).all()
         negative = negative[~crossed]
     for axis in range(4):
         uniform(positive[:, axis], -1, 1)
@@ -101,6 +105,48 @@ def test_box_noise_of_contrastive_denoising(scale):
         if scale != 1.0:
             uniform(negative[:, axis] - np.sign(negative[:, axis]), -1, 1)
     assert abs(np.corrcoef(positive.T) - np.eye(4)).max() < 0.05
+
+
+def in_logits(box, epsilon):
+    """What the published code makes of a noised box: logits, and boxes of them in the decoder."""
+    return [layers.sigmoid(layers.inverse_sigmoid(x, epsilon)) for x in box]
+
+
+@pytest.mark.parametrize("kind", [DN, CDN])
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-5])
+def test_boxes_are_clamped_in_logits(kind, epsilon):
+    """Tiny boxes, whole sides of the image, boxes at its corners."""
+    boxes = [
+        [0.0002, 0.9997, 0.0004, 0.0006],
+        [0.5, 0.5, 1.0, 1.0],
+        [0.3, 0.0004, 0.2, 0.0],
+        [1.0, 0.6, 0.0, 0.4],
+    ]
+    # The least coordinate is the one of zero, and not epsilon itself.
+    assert in_logits([0.0], 1e-3) == pytest.approx([1e-3 / 1.001], rel=1e-12)
+    count = {"num_groups": 1} if kind == DN else {"num_queries": 1}
+    group = make(kind, **count, box_noise=0.0, epsilon=epsilon)
+    found = run(group, targets_of([1, 2, 3, 4], boxes)).queries.reference[0, :4]
+    expected = [in_logits(box, epsilon) for box in boxes]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert epsilon == 1e-5 or make(kind).epsilon == epsilon
+
+
+def test_align_detrs_noise_leaves_no_coordinate_beyond_the_clamp():
+    """Half of its negatives are turned inside out and would have no size."""
+    found = offsets(CDN, [0.5, 0.4, 0.2, 0.3], box_noise=1.0)
+    least = in_logits([0.0], 1e-3)[0]
+    assert found.min() == pytest.approx(least, rel=1e-9)
+    assert (np.isclose(found, least, rtol=1e-9)).any(-1).mean() > 0.1
+
+
+@pytest.mark.parametrize("config", ["dn_detr/dn", "dn_detr/cdn"])
+def test_one_epsilon_for_denoising_and_decoder(config):
+    path = f"configs/{config}_deformable_detr_pp_r50_300q_12ep.py"
+    for value in (1e-3, 1e-4):
+        model = load(ROOT / path, [f"model.decoder.epsilon={value}"]).model
+        assert instantiate(model.groups.denoising).epsilon == model.decoder.epsilon == value
+    assert load(ROOT / path).model.decoder.epsilon == 1e-3
 
 
 @pytest.mark.parametrize("kind", [DN, CDN])

@@ -89,7 +89,10 @@ def _extra_queries(model):
 
 def _denoise(model, kind, **options):
     model.groups.denoising = L(kind)(
-        num_classes="${model.num_classes}", embed_dim="${model.embed_dim}", **options
+        num_classes="${model.num_classes}",
+        embed_dim="${model.embed_dim}",
+        epsilon="${model.decoder.epsilon}",
+        **options,
     )
     model.decoder.epsilon = 1e-3
     model.criterion.terms.denoising = L(SupervisionTerm)(
