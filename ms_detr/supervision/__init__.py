@@ -11,7 +11,7 @@ from .criterion import Criterion, Terms
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
 from .masks import DiceLoss, MaskCost, MaskLoss, MaskPoints, PointLoss
 from .one_to_many import MaskOverlap, MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
-from .term import LocalObjects, SupervisionTerm
+from .term import LocalObjects, ObjectCount, SupervisionTerm
 
 __all__ = [
     "AnchorHungarianAssigner",
@@ -31,6 +31,7 @@ __all__ = [
     "MaskOverlap",
     "MaskPoints",
     "MergedTopK",
+    "ObjectCount",
     "OneToManyAssigner",
     "PaperTopK",
     "PointLoss",

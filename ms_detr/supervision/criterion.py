@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..structures import Assignment, NonFiniteError, Predictions, Targets
-from .term import SupervisionTerm
+from .term import ObjectCount, SupervisionTerm
 
 
 class Terms(dict[str, SupervisionTerm]):
@@ -40,7 +40,9 @@ class Criterion(nn.Module):
         """All losses, weighted: ``{term}/loss_{name}/{layer}`` -> scalar.
 
         Losses are divided by N+, the objects of the batch over all processes, at least one, per
-        process (MS-DETR's published code), unless term or loss counts otherwise.
+        process (MS-DETR's published code), unless term or loss counts otherwise. So processes
+        train together as one would with all their images, also where there are fewer objects than
+        processes; published code has at least one object a process there.
 
         Raises:
             KeyError: if a term's source was not predicted.
@@ -48,13 +50,13 @@ class Criterion(nn.Module):
         """
         predictions = Predictions({k: made.at_least_single() for k, made in predictions.items()})
         with torch.no_grad():
-            num_objects = count_objects(targets)
+            objects = count_objects(targets)
         assignments = self.assign(predictions, targets)
         return {
             f"{name}/{loss}": value
             for name, term in self.terms.items()
             for loss, value in term.compute(
-                predictions[term.source], targets, assignments[name], num_objects
+                predictions[term.source], targets, assignments[name], objects
             ).items()
         }
 
@@ -79,14 +81,14 @@ class Criterion(nn.Module):
         }
 
 
-def count_objects(targets: Targets) -> Tensor:
-    """N+: objects of all processes, at least one, divided by the number of processes."""
+def count_objects(targets: Targets) -> ObjectCount:
+    """The objects of all processes."""
     total = torch.tensor(float(sum(targets.counts)))
     total = total.to(targets.boxes.device, targets.boxes.dtype, non_blocking=True)
     if not (distributed.is_available() and distributed.is_initialized()):
-        return total.clamp(min=1)
+        return ObjectCount(total)
     distributed.all_reduce(total)
-    return total.clamp(min=1) / distributed.get_world_size()
+    return ObjectCount(total, distributed.get_world_size())
 
 
 def to_host(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

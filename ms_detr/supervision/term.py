@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,20 +13,41 @@ from .assigners import Assigner
 from .losses import Loss, Losses, match
 from .masks import MaskPoints, PointLoss
 
-# How many objects a term counts, a scalar: from N+ and the objects of this process's own batch.
-ObjectCount = Callable[[Tensor, Targets], Tensor]
+
+@dataclass(frozen=True)
+class ObjectCount:
+    """The objects of a batch.
+
+    Attributes:
+        total: of all processes, a scalar.
+        processes: how many there are.
+    """
+
+    total: Tensor
+    processes: int = 1
+
+    def times(self, copies: int, of: int) -> Tensor:
+        """Objects per process, each counted ``copies`` times.
+
+        Where there is none, one of the ``of`` copies that an object would have counts as there.
+        """
+        return self.total.clamp(min=1 / of) / self.processes * copies
 
 
-def average_objects(num_objects: Tensor, targets: Targets) -> Tensor:
-    """N+: objects of all processes, per process."""
-    return num_objects
+# Which objects a term counts: from those of the whole batch and this process's own.
+CountedObjects = Callable[[ObjectCount, Targets], ObjectCount]
+
+
+def all_objects(objects: ObjectCount, targets: Targets) -> ObjectCount:
+    """Objects of all processes."""
+    return objects
 
 
 class LocalObjects:
-    """Objects of this process alone, at least one."""
+    """Objects of this process alone."""
 
-    def __call__(self, num_objects: Tensor, targets: Targets) -> Tensor:
-        return torch.full_like(num_objects, max(sum(targets.counts), 1))
+    def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
+        return ObjectCount(torch.full_like(objects.total, sum(targets.counts)))
 
 
 class SupervisionTerm:
@@ -35,7 +57,12 @@ class SupervisionTerm:
         source: name of the predictions that are supervised, e.g. ``"decoder"``.
         weight: multiplies every loss, at least 0.
         mask_points: where masks are compared; needed if there are losses of masks, and only then.
-        objects: the number that divides the losses, times the assignment's copies; N+ if None.
+        objects: those that are counted; of all processes if None.
+        copies: how often an object is learnt in all terms of one average, as in Group DETR's
+            groups; None: as often as this term's assignment has it.
+
+    The losses are divided by the objects times the assignment's copies. As published, the number
+    of all copies is at least 1, not that of objects: ``max(copies * objects, 1)``.
     """
 
     def __init__(
@@ -45,7 +72,8 @@ class SupervisionTerm:
         losses: Losses,
         weight: float = 1.0,
         mask_points: MaskPoints | None = None,
-        objects: ObjectCount | None = None,
+        objects: CountedObjects | None = None,
+        copies: int | None = None,
     ):
         if assigner is None or losses is None:
             raise ValueError(
@@ -54,6 +82,8 @@ class SupervisionTerm:
             )
         if weight < 0:
             raise ValueError(f"a term's weight can't be negative, got {weight} for '{source}'")
+        if copies is not None and copies < 1:
+            raise ValueError(f"objects have at least 1 copy, got {copies} for '{source}'")
         if (mask_points is None) == any(isinstance(loss, PointLoss) for loss in losses.values()):
             raise ValueError(
                 f"the term for '{source}' needs both mask_points and losses of masks, or neither"
@@ -63,25 +93,27 @@ class SupervisionTerm:
         self.losses = losses
         self.weight = weight
         self.mask_points = mask_points
-        self.objects = objects or average_objects
+        self.objects = objects or all_objects
+        self.copies = copies
 
     def compute(
         self,
         predictions: PredictionSet,
         targets: Targets,
         assignment: Assignment,
-        num_objects: Tensor,
+        objects: ObjectCount,
     ) -> dict[str, Tensor]:
         """Weighted scalar losses, named ``loss_{name}/{layer}`` (without layer where unlayered).
 
         Args:
-            num_objects: N+, a scalar: objects of the whole batch per process.
+            objects: of the whole batch.
         """
         for loss in self.losses.values():
             if isinstance(loss, Loss) and loss.probability is not None:
                 predictions.logits_for(type(loss).__name__, loss.probability)
         matches = match(predictions, targets, assignment)
-        pairs = self.objects(num_objects, targets) * assignment.copies
+        copies = assignment.copies
+        pairs = self.objects(objects, targets).times(copies, self.copies or copies)
         means = {
             name: loss(matches) / loss.divisor(matches, pairs)
             for name, loss in self.losses.items()

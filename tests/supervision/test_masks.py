@@ -19,6 +19,7 @@ from ms_detr.supervision import (
     MaskLoss,
     MaskOverlap,
     MaskPoints,
+    ObjectCount,
     PaperTopK,
     SupervisionTerm,
     masks,
@@ -110,7 +111,7 @@ def test_losses_of_a_term(masked, importance):
         predictions, targets, made.assigner.host_costs(predictions, targets).numpy()
     )
     torch.manual_seed(3)
-    losses = made.compute(predictions, targets, assignment, torch.tensor(5.0))
+    losses = made.compute(predictions, targets, assignment, ObjectCount(torch.tensor(5.0)))
 
     torch.manual_seed(3)
     expected = {}
@@ -163,7 +164,7 @@ def test_gradients_do_not_hang_on_the_pieces(monkeypatch):
             predictions, targets, made.assigner.host_costs(predictions, targets).numpy()
         )
         torch.manual_seed(7)
-        losses = made.compute(predictions, targets, assignment, torch.tensor(1.0))
+        losses = made.compute(predictions, targets, assignment, ObjectCount(torch.tensor(1.0)))
         maps = predictions.masks.maps
         return torch.autograd.grad(sum(v for k, v in losses.items() if "bbox" not in k), maps)[0]
 
@@ -222,7 +223,10 @@ def test_no_object_and_more_objects_than_queries(counts):
     made = term()
     cost = made.assigner.host_costs(predictions, targets).numpy()
     losses = made.compute(
-        predictions, targets, made.assigner.assign(predictions, targets, cost), torch.tensor(1.0)
+        predictions,
+        targets,
+        made.assigner.assign(predictions, targets, cost),
+        ObjectCount(torch.tensor(1.0)),
     )
     total = sum(losses.values())
     assert total.isfinite()
@@ -239,7 +243,7 @@ def test_objects_of_one_pixel_and_of_none():
     made = term()
     cost = made.assigner.host_costs(predictions, targets).numpy()
     assignment = made.assigner.assign(predictions, targets, cost)
-    losses = made.compute(predictions, targets, assignment, torch.tensor(1.0))
+    losses = made.compute(predictions, targets, assignment, ObjectCount(torch.tensor(1.0)))
     assert all(loss.isfinite() for loss in losses.values())
 
 

@@ -8,13 +8,8 @@ import pytest
 from . import two_processes
 
 SCRIPT = Path(two_processes.__file__)
-# Objects of each process's images, and N+: all objects, at least one, over two processes.
-BATCHES = [
-    ([[3, 1], [0, 1]], 2.5),
-    ([[2], [2]], 2.0),
-    ([[1, 0], [0, 0]], 0.5),
-    ([[0], [0]], 0.5),
-]
+# Objects of each process's images.
+BATCHES = [[[3, 1], [0, 1]], [[2], [2]], [[1, 0], [0, 0]], [[0], [0]]]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +18,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_processes")
     running = []
     for rank in range(2):
-        batches = json.dumps([counts[rank] for counts, _ in BATCHES])
+        batches = json.dumps([counts[rank] for counts in BATCHES])
         command = [sys.executable, SCRIPT, str(rank), folder / "meeting", folder / f"{rank}.json"]
         running.append(subprocess.Popen([*command, batches]))
     try:
@@ -35,16 +30,26 @@ def results(tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("batch", range(len(BATCHES)), ids=lambda i: str(BATCHES[i][0]))
+@pytest.mark.parametrize("batch", range(len(BATCHES)), ids=lambda i: str(BATCHES[i]))
 def test_objects_are_counted_over_all_processes(results, batch):
-    counts, expected = BATCHES[batch]
+    """Averaged over processes, the losses are those of one process with all images.
+
+    There the published code divides by ``max(copies * objects, 1)``: of two copies each, or, as
+    Group DETR's groups, of all five that the terms of one average have.
+    """
+    counts = BATCHES[batch]
+    total = sum(map(sum, counts))
     for rank in range(2):
-        num_objects, losses = results[rank][batch]
-        assert num_objects == expected
-        alone, local = two_processes.compute(counts[rank])
-        assert alone == max(1, sum(counts[rank]))
+        objects, processes, losses = results[rank][batch]
+        assert (objects, processes) == (total, 2)
+        own = sum(counts[rank])
+        alone_objects, alone_processes, alone = two_processes.compute(counts[rank])
+        assert (alone_objects, alone_processes) == (own, 1)
         names = [name.removeprefix("all/") for name in losses if name.startswith("all/")]
-        assert len(names) == len(losses) / 2 == 4
+        assert len(names) == len(losses) / 3 == 4
         for name in names:
-            assert losses[f"all/{name}"] == pytest.approx(local[f"all/{name}"] * alone / expected)
-            assert losses[f"own/{name}"] == local[f"own/{name}"] == local[f"all/{name}"]
+            added_up = alone[f"all/{name}"] * max(2 * own, 1)
+            assert losses[f"own/{name}"] == alone[f"own/{name}"] == alone[f"all/{name}"]
+            for term, copies in (("all", 2), ("five", 5)):
+                expected = added_up / (max(copies * total, 1) / 2)
+                assert losses[f"{term}/{name}"] == pytest.approx(expected, rel=1e-12)

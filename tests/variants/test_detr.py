@@ -23,6 +23,7 @@ from ms_detr.supervision import (
     HungarianAssigner,
     L1Loss,
     Losses,
+    ObjectCount,
     SupervisionTerm,
     Terms,
 )
@@ -146,7 +147,9 @@ def test_a_loss_may_divide_by_what_it_likes():
     losses = Losses(**{"class": SoftmaxLoss(2.0)}, bbox=L1Loss(1.0))
     term = SupervisionTerm("decoder", MATCHING, losses)
     assignment = assign(term.assigner, made, targets)
-    few, many = (term.compute(made, targets, assignment, torch.tensor(n)) for n in (1.0, 4.0))
+    few, many = (
+        term.compute(made, targets, assignment, ObjectCount(torch.tensor(n))) for n in (1.0, 4.0)
+    )
     for name, loss in few.items():
         torch.testing.assert_close(many[name], loss / (4 if "bbox" in name else 1))
 

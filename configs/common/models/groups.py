@@ -2,7 +2,8 @@
 
 On the command line a group goes with model.groups.X=null, model.criterion.terms.X=null and, if it
 takes extra queries, model.query_initializer.extra_queries=[]. Group DETR leaves smaller weights
-behind: set model.criterion.terms.o2o.weight=1, o2m's and, in two stages, encoder's likewise.
+behind: set model.criterion.terms.o2o.weight=1 and copies=null there, o2m's and, in two stages,
+encoder's likewise.
 """
 
 import copy
@@ -32,6 +33,7 @@ def hybrid(model, rows=1500, k=6):
     terms = model.criterion.terms
     terms.hybrid = _like(terms.o2o, "hybrid.decoder")
     terms.hybrid.weight = 1.0
+    terms.hybrid.pop("copies", None)  # of groups, if any
     # Classes and boxes alone are matched.
     costs = {key: value for key, value in terms.hybrid.assigner.items() if key in COSTS}
     terms.hybrid.assigner = L(RepeatedHungarianAssigner)(**costs, k=k)
@@ -49,6 +51,7 @@ def group(model, num_groups=11):
     _average(terms, "group", "o2o", num_groups)
     if terms.get("o2m") is not None:
         terms.o2m.weight /= num_groups
+        terms.o2m.copies = num_groups
     return model
 
 
@@ -110,6 +113,8 @@ def _average(terms, name, primary, num_groups):
     terms[name] = _like(first, f"group.{first.source}")
     terms[name].weight *= (num_groups - 1) / num_groups
     first.weight /= num_groups
+    for term in (first, terms[name]):
+        term.copies = num_groups
 
 
 def _like(primary, source):
