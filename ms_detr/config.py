@@ -9,8 +9,9 @@ from __future__ import annotations
 import builtins
 import difflib
 import os
+import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from . import paths
+
+# Names of keys whose values are paths.
+PATHS = ("output_dir", "init_checkpoint", "images", "annotations")
+LENGTHS = ("train.epochs", "train.max_iter")
+
 
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
     """Load a LazyConfig file and apply overrides.
@@ -29,26 +36,62 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictCon
     Args:
         path: a ``.py`` file; where it isn't found from here, it is looked up in `config_folder`.
         overrides: in Hydra's grammar, applied in order. ``key=value`` changes a key
-            (``key=null`` drops a sub-tree), ``+key=value`` adds one, ``~key`` removes one.
+            (``key=null`` drops a sub-tree), ``+key=value`` adds one, ``~key`` removes one. A path
+            is taken as it stands, whatever signs it holds.
 
     Raises:
         FileNotFoundError: there is no such file; names the nearest ones.
         ValueError: not a ``.py`` file, an error in it, an unknown key, or a value that doesn't fit.
     """
     cfg = _load_file(find(path))
+    given: dict[str, Any] = {}
     for text in overrides:
-        _apply(cfg, text)
+        given.update(_apply(cfg, text))
+    _settle_length(cfg, given)
+    expand_paths(cfg)
     return cfg
+
+
+def expand_paths(node: DictConfig | ListConfig) -> None:
+    """Put the home folder where a value starts with ``~``, in place: see `ms_detr.paths`."""
+    keys: Iterable[Any] = list(node.keys()) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        value = node[key]
+        if OmegaConf.is_config(value):
+            expand_paths(value)
+        elif isinstance(value, str) and value.startswith("~" if key in PATHS else "~/"):
+            node[key] = paths.expand(value)
+
+
+def _settle_length(cfg: DictConfig, given: Mapping[str, Any]) -> None:
+    """Of two keys that say how long to train, the one that was given takes the other's place.
+
+    Raises:
+        ValueError: both were given.
+    """
+    named = [key for key in LENGTHS if given.get(key) is not None]
+    if len(named) > 1:
+        both = " and ".join(f"{key}={given[key]}" for key in named)
+        raise ValueError(f"{both} both say how long to train: give one of them")
+    for key in LENGTHS:
+        if named and key not in named and OmegaConf.select(cfg, key) is not None:
+            OmegaConf.update(cfg, key, None)
 
 
 def expand(text: str) -> list[str]:
     """The overrides that one stands for: ``key=1,2`` for ``key=1`` and ``key=2``.
 
     Hydra's grammar has ``key=range(1,4)`` as well. One that has a single value stands for itself.
+    A comma in a path needs quotes here.
 
     Raises:
         ValueError: it can't be read, or its values can't be listed.
     """
+    if _is_plain_path(text):
+        key, _, listed = text.partition("=")
+        return [f"{key}={path}" for path in listed.split(",")]
     override = _read(text)
     if not override.is_sweep_override():
         return [text]
@@ -68,7 +111,7 @@ def config_folder() -> Path:
 
 def find(path: str | os.PathLike[str]) -> Path:
     """The file of a config: as given, else below `config_folder`, with or without ``configs/``."""
-    given = Path(path)
+    given = Path(paths.expand(path))
     if given.suffix in (".yaml", ".yml"):
         raise ValueError(
             f"config {given}: YAML configs are not loaded, because Detectron2 reads them with a "
@@ -129,14 +172,15 @@ def _told(error: Exception, file: Path) -> str:
     return f"{where}: {type(error).__name__}: {error}{hint}"
 
 
-def _apply(cfg: DictConfig, text: str) -> None:
-    """Apply one override, in place."""
+def _apply(cfg: DictConfig, text: str) -> dict[str, Any]:
+    """Apply one override, in place; what it says of each key, those of a mapping included."""
     override = _parse(text)
     key, value = override.key_or_group, override.value()
     try:
         if override.is_delete():
             parent, name = _locate(cfg, key)
             del parent[name]
+            return {key: None}
         elif override.is_add():
             _add(cfg, key, value)
         else:
@@ -145,11 +189,39 @@ def _apply(cfg: DictConfig, text: str) -> None:
         raise ValueError(f"override '{text}': {str(error).splitlines()[0]}") from error
     except ValueError as error:
         raise ValueError(f"override '{text}': {error}") from None
+    return dict(_leaves(key, value))
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, value
+
+
+def _is_plain_path(text: str) -> bool:
+    """Whether an override gives a path and has it in no quotes."""
+    key, _, value = text.partition("=")
+    quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
+    named = key.rpartition(".")[2] in PATHS and value not in ("", "null")
+    return not quoted and (named or value.startswith("~"))
+
+
+def _in_quotes(value: str) -> str:
+    """A text in Hydra's quotes, where a backslash counts only if a quote comes behind it."""
+    inner = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    last = inner[len(inner.rstrip("\\")) :]
+    return f'"{inner}{last}"'
 
 
 def _read(text: str) -> Override:
+    quoted = text
+    if _is_plain_path(text):
+        key, _, path = text.partition("=")
+        quoted = f"{key}={_in_quotes(path)}"
     try:
-        return OverridesParser.create().parse_override(text)
+        return OverridesParser.create().parse_override(quoted)
     except HydraException as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

@@ -43,6 +43,9 @@ terms = L(SimpleNamespace)(o2o=L(SimpleNamespace)(weight=1.0), o2m=L(SimpleNames
 """
 
 
+B_C = "train.init_checkpoint=b c.pth"
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     (tmp_path / "part.py").write_text(PART)
@@ -68,6 +71,8 @@ def value(file: Path, key: str, *overrides: str):
         ("a=[1,2]", ["a=[1,2]"]),
         ("a='1,2'", ["a='1,2'"]),
         ("~a", ["~a"]),
+        ("train.init_checkpoint=~/a=1.pth,b c.pth", ["train.init_checkpoint=~/a=1.pth", B_C]),
+        ("x.images='a,b'", ["x.images='a,b'"]),
     ],
 )
 def test_an_override_of_several_values_is_several_overrides(text, expected):
@@ -115,6 +120,73 @@ def test_override(file, override, key, expected):
 
 
 @pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("~/x", "{home}/x"),
+        ("~/x?a=b", "{home}/x?a=b"),
+        ("~", "{home}"),
+        ("/a b/c=d,e:f/{g}[h]&(i)", "/a b/c=d,e:f/{{g}}[h]&(i)"),
+        ("a~/~b", "a~/~b"),
+        ("50", "50"),
+        ("true", "true"),
+        ("C:\\runs\\x\\", "C:\\runs\\x\\"),
+        ('it\'s "so" \\"here', 'it\'s "so" \\"here'),
+        ("${model.name}/x", "r50/x"),
+        ('"~/quoted, still"', "{home}/quoted, still"),
+        ("https://example.org/a~b.pth?x=1,2", "https://example.org/a~b.pth?x=1,2"),
+    ],
+)
+def test_a_path_is_taken_as_it_stands(file, monkeypatch, text, path):
+    monkeypatch.setenv("HOME", "/home of me")
+    expected = path.format(home="/home of me")
+    assert value(file, "train.init_checkpoint", f"train.init_checkpoint={text}") == expected
+    assert value(file, "model.images", f"+model.images={text}") == expected
+
+
+def test_a_home_folder_is_found_wherever_a_config_names_it(file, monkeypatch):
+    monkeypatch.setenv("HOME", "/me")
+    file.write_text(TEXT + 'train["output_dir"] = "~/runs"\nmodel.layers[0]["file"] = "~/f"\n')
+    assert value(file, "train.output_dir") == "/me/runs"
+    assert value(file, "model.layers.0.file") == "/me/f"
+    assert value(file, "model.name", "model.name=~/n") == "/me/n"
+    assert value(file, "model.links.all", "+model.links.all=${train.output_dir}/b") == "/me/runs/b"
+    with pytest.raises(ValueError, match=r"'~no-one/x': there is no home folder ~no-one"):
+        value(file, "train.output_dir", "train.output_dir=~no-one/x")
+
+
+def test_a_config_in_the_home_folder(file, monkeypatch):
+    monkeypatch.setenv("HOME", str(file.parent))
+    assert config.find(f"~/{file.name}") == file
+
+
+LENGTH = ("train.epochs", "train.max_iter")
+
+
+@pytest.mark.parametrize(
+    ("before", "overrides", "expected"),
+    [
+        ((12, None), (), (12, None)),
+        ((None, 3200), ("train.epochs=50",), (50, None)),
+        ((12, None), ("train.max_iter=7",), (None, 7)),
+        ((12, None), ("train={max_iter:7}",), (None, 7)),
+        ((12, None), ("train.epochs=null", "train.max_iter=7"), (None, 7)),
+        ((None, 3200), ("train.max_iter=null", "train.epochs=5"), (5, None)),
+        ((12, None), ("train.max_iter=7", "train.max_iter=null"), (12, None)),
+        ((12, None), ("model.num_classes=1",), (12, None)),
+    ],
+)
+def test_the_length_that_is_given_takes_the_others_place(file, before, overrides, expected):
+    epochs, max_iter = before
+    file.write_text(TEXT + f"train.update(epochs={epochs}, max_iter={max_iter})\n")
+    assert tuple(value(file, key, *overrides) for key in LENGTH) == expected
+
+
+def test_two_lengths_are_an_error(file):
+    with pytest.raises(ValueError, match=r"^train\.epochs=5 and train\.max_iter=7 both say"):
+        config.load(file, ["train.max_iter=7", "train.epochs=5"])
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("model.num_clases=7", "did you mean model.num_classes"),
@@ -146,7 +218,7 @@ def test_override(file, override, key, expected):
         ("++model.name=x", "write key=value"),
         ("model.name", "can't be read"),
         ("model.order=[a", "can't be read"),
-        ("train.init_checkpoint=~/x?a=b", "quote a value"),
+        ("model.name=x?a=b", "quote a value"),
     ],
 )
 def test_wrong_override(file, override, message):

@@ -5,7 +5,7 @@ train = dict(
     # ImageNet weights of torchvision; a URL, a file, or "" for none.
     init_checkpoint="https://download.pytorch.org/models/resnet50-0676ba61.pth",
     epochs=12.0,
-    max_iter=None,  # wins over epochs
+    max_iter=None,  # instead of epochs
     seed=42,
     device="auto",  # CUDA if there is one
     threads=None,  # CPU threads a process; None leaves it to torch

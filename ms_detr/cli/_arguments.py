@@ -2,6 +2,17 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+
+from ms_detr.paths import expand
+
+
+def path(text: str) -> Path:
+    """A file or folder, for argparse; shells leave the ~ of ``--output=~/runs`` as it is."""
+    try:
+        return Path(expand(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def count(text: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ms_detr.files import write_text
 
-from ._arguments import count, seed
+from ._arguments import count, path, seed
 
 TASKS = {
     "bbox": "AP",
@@ -98,7 +98,7 @@ class Run:
         script = config_folder().parent / "train_net.py"
         command = [sys.executable, str(script), "--config-file", str(find(self.config)), "--resume"]
         command += [*self.overrides, f"train.seed={self.seed}", f"train.threads={threads}"]
-        command.append(f'train.output_dir="{self.folder}"')  # a path may hold = and blanks
+        command.append(f"train.output_dir={self.folder}")
         receipt = json.dumps(self.description())
         write_text(self.folder / "started.json", receipt)
         with (self.folder / "output.txt").open("w") as output:
@@ -174,7 +174,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> 
     parser.add_argument(
         "--seeds", type=seed, nargs="+", default=list(seeds), help=f"default: {listed}"
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
+    parser.add_argument("--output", type=path, required=True, help="folder of all runs")
     parser.add_argument("--jobs", type=count, default=1, help="trainings side by side (default: 1)")
     parser.add_argument("--threads", type=count, default=1, help="CPU threads each (default: 1)")
 

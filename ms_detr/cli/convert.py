@@ -1,7 +1,8 @@
 """Turn a published checkpoint into one that ms_detr loads."""
 
 import argparse
-from pathlib import Path
+
+from ._arguments import path
 
 SOURCES = (
     "ms-detr",
@@ -17,8 +18,8 @@ SOURCES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="SRC", help="the published .pth file")
-    parser.add_argument("target", type=Path, metavar="DST", help="the .pth file to be written")
+    parser.add_argument("source", type=path, metavar="SRC", help="the published .pth file")
+    parser.add_argument("target", type=path, metavar="DST", help="the .pth file to be written")
     parser.add_argument("--from", required=True, choices=SOURCES, dest="layout")
     parser.add_argument(
         "--classes",
@@ -45,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     converted = convert_state_dict(state, args.layout, classes)
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}
-    with atomic_path(args.target) as path:
-        torch.save({"model": plain}, path)
+    with atomic_path(args.target) as partial:
+        torch.save({"model": plain}, partial)
     print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source}")
     print(f"use it: train_net.py --eval-only ... train.init_checkpoint={args.target}")
     return 0

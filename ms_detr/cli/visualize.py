@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ._arguments import count, expect_own_names
+from ._arguments import count, expect_own_names, path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="runs",
         help="once for every panel",
     )
-    candidates.add_argument("--output", required=True, type=Path, help="folder for the pictures")
+    candidates.add_argument("--output", required=True, type=path, help="folder for the pictures")
     candidates.add_argument("--count", type=count, default=8, help="images (default: 8)")
     candidates.add_argument("--top", type=count, default=20, help="boxes (default: 20)")
     candidates.add_argument("opts", nargs="*", help="config overrides for all, key=value")
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="runs",
         help="a run's train.output_dir; once for every curve",
     )
-    losses.add_argument("--output", required=True, type=Path, help="the picture, a .png file")
+    losses.add_argument("--output", required=True, type=path, help="the picture, a .png file")
     drawn = {
         predictions: _predictions,
         assignments: _assignments,
@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _one_model(parser: argparse.ArgumentParser, images: int) -> None:
     parser.add_argument("--config-file", required=True, help="config the model was trained with")
-    parser.add_argument("--weights", required=True, type=Path, help="checkpoint, a .pth file")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument("--weights", required=True, type=path, help="checkpoint, a .pth file")
+    parser.add_argument("--output", required=True, type=path, help="folder for the pictures")
     parser.add_argument("--count", type=count, default=images, help=f"images (default: {images})")
     parser.add_argument("opts", nargs="*", help="config overrides, key=value")
 
@@ -111,9 +111,11 @@ def _candidates(args: argparse.Namespace) -> None:
 
 
 def _losses(args: argparse.Namespace) -> None:
+    from ms_detr.paths import expand
     from ms_detr.visualization import draw_losses
 
-    print(f"drawn: {draw_losses({name: Path(folder) for name, folder in args.runs}, args.output)}")
+    folders = {name: Path(expand(folder)) for name, folder in args.runs}
+    print(f"drawn: {draw_losses(folders, args.output)}")
 
 
 def _tell(files: list[Path]) -> None:

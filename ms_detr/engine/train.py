@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..config import describe
+from ..config import describe, expand_paths
 from ..data import (
     TrainLoader,
     check_classes,
@@ -59,6 +59,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
         ValueError, FileNotFoundError: about the config, the data or a checkpoint.
         NonFiniteError: a loss became NaN or infinite.
     """
+    expand_paths(cfg)  # of a config that was changed since it was loaded
     check_config(cfg)
     train = cfg.train
     setup_logging(train.output_dir)

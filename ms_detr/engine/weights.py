@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..convert import convert_state_dict
+from ..paths import expand
 from .state import load_strictly, read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     """
     if not source:
         return False
-    path = download(source) if source.startswith(("http://", "https://")) else source
+    path = download(source) if source.startswith(("http://", "https://")) else expand(source)
     state = state_of(read_checkpoint(path), path)
     if layout := backbone_layout(state):
         state = convert_state_dict(state, layout)

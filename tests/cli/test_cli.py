@@ -1,13 +1,17 @@
 """`ms-detr` itself: finding verbs, and what a user sees of an error."""
 
+import argparse
+import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 import ms_detr
 from ms_detr import cli
+from ms_detr.cli._arguments import path
 
 
 def add_verb(monkeypatch, run):
@@ -87,3 +91,47 @@ def test_module_runs_and_help_imports_nothing_heavy():
     loaded = output.splitlines()[-1]
     heavy = [name for name in ("torch", "numpy", "detectron2", "PIL") if f"'{name}'" in loaded]
     assert not heavy, "a verb imports these at its top: import them inside run()"
+
+
+def test_every_path_may_start_in_the_home_folder(monkeypatch):
+    """Shells leave the ~ of --output=~/x as it is."""
+    monkeypatch.setenv("HOME", "/me")
+
+    def actions(parser):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for inner in action.choices.values():
+                    yield from actions(inner)
+            yield action
+
+    paths = [action for action in actions(cli.build_parser()) if action.type in (path, Path)]
+    assert {action.dest for action in paths} >= {"source", "target", "weights", "output"}
+    for action in paths:
+        assert action.type("~/a b") == Path("/me/a b"), action.dest
+
+
+def test_an_unknown_home_folder_is_an_error_of_the_argument(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["convert", "a.pth", "~no-one/b.pth", "--from", "dino"])
+    assert "argument DST: path '~no-one/b.pth': there is no home folder" in capsys.readouterr().err
+
+
+def test_data_in_the_home_folder(root, tmp_path):
+    """Detectron2's own datasets, too, at both ends of its versions."""
+    code = """
+from ms_detr.config import load
+from detectron2.data import MetadataCatalog
+print(load("demo/ms_detr.py").dataloader.test.dataset.images)
+print(MetadataCatalog.get("coco_2017_val").json_file)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(root), "HOME": "/me", "DETECTRON2_DATASETS": "~/data"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    demo, coco = result.stdout.split()
+    assert demo.startswith("/me/data/") and demo.endswith("/val")
+    assert coco == "/me/data/coco/annotations/instances_val2017.json"

@@ -136,6 +136,18 @@ def test_max_iter_wins_over_epochs(train, tmp_path):
     assert not list((tmp_path / "out").glob("model_0*.pth"))
 
 
+def test_a_run_in_the_home_folder(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    short = ("train.max_iter=1", "dataloader.evaluator.output_dir=~/found, here")
+    train("out", *short, "train.output_dir=~/runs/a=1, b")
+    assert (tmp_path / "found, here" / "results.json").is_file()
+    assert (tmp_path / "runs" / "a=1, b" / "model_final.pth").is_file()
+    alone = train("alone", "--eval-only", "train.init_checkpoint=~/runs/a=1, b/model_final.pth")
+    assert alone["bbox"]
+    assert not (tmp_path / "~").exists()
+
+
 def test_finished_run_resumed_only_evaluates(train, tmp_path):
     first = train("out", "train.max_iter=2")
     before = (tmp_path / "out" / "metrics.json").read_text()

@@ -1,0 +1,21 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+
+
+def expand(path: str | os.PathLike[str]) -> str:
+    """A path whose ``~`` or ``~name`` at the start has become that home folder, as in a shell.
+
+    Raises:
+        ValueError: nobody of that name is known here.
+    """
+    text = os.fspath(path)
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise ValueError(
+            f"path '{text}': there is no home folder {text.partition(os.sep)[0]}; a file or folder "
+            f"of that name is ./{text}"
+        )
+    return expanded
