@@ -13,13 +13,14 @@ from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from .sampler import Key, TrainingSampler
+from .workers import WorkerLoader
 
 logger = logging.getLogger(__name__)
 
 Mapper = Callable[[dict], dict]
 
 
-class TrainLoader(DataLoader):
+class TrainLoader(WorkerLoader):
     """An endless DataLoader of lists of model inputs, in the order of a TrainingSampler."""
 
     batch_sampler: TrainingSampler
@@ -84,7 +85,6 @@ def build_train_loader(
         _SeededDataset(dataset, mapper, seed),
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=list,
         generator=_own_generator(),
         persistent_workers=num_workers > 0,
     )
@@ -104,11 +104,10 @@ def build_test_loader(
     if batch_size < 1:
         raise ValueError(f"dataloader.test.batch_size must be at least 1, got {batch_size}.")
     sampler = InferenceSampler(len(dataset))
-    return DataLoader(
+    return WorkerLoader(
         MapDataset(DatasetFromList(dataset), mapper),
         batch_sampler=BatchSampler(sampler, batch_size, drop_last=False),
         num_workers=num_workers,
-        collate_fn=list,
         generator=_own_generator(),
     )
 
