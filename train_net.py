@@ -30,6 +30,7 @@ def start(args: argparse.Namespace) -> None:
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         device=OmegaConf.select(cfg, "train.device", default="auto"),
+        output_dir=OmegaConf.select(cfg, "train.output_dir"),
     )
 
 

@@ -53,6 +53,7 @@ class Checkpointer:
         self.optimizer = optimizer
         self.keep = keep
         self.extra = dict(extra or {})
+        self.saved = -1  # the newest iteration that is
 
     def save(self, iteration: int, final: bool = False) -> None:
         """Write the state after ``iteration`` (0-based) and drop what is too old."""
@@ -63,8 +64,9 @@ class Checkpointer:
         with atomic_path(self.folder / name) as path:
             torch.save(state, path)
         write_text(self.folder / TAG, name)
+        self.saved = iteration
         logger.info("saved %s", self.folder / name)
-        for old in self._periodic()[self.keep :]:
+        for old in _periodic(self.folder)[self.keep :]:
             old.unlink()
 
     def save_best(self, iteration: int, box_ap: float) -> None:
@@ -81,8 +83,7 @@ class Checkpointer:
 
     def last(self) -> str:
         """The newest checkpoint that can be resumed, empty if there is none."""
-        candidates = self._candidates()
-        return str(candidates[0]) if candidates else ""
+        return last_checkpoint(self.folder)
 
     def start_afresh(self) -> None:
         """Make sure that a new run overwrites nothing.
@@ -90,7 +91,9 @@ class Checkpointer:
         Raises:
             ValueError: the folder holds checkpoints of an earlier run.
         """
-        found = [path.name for path in (*self._candidates(), self.folder / BEST) if path.is_file()]
+        found = [
+            path.name for path in (*resumable(self.folder), self.folder / BEST) if path.is_file()
+        ]
         if found:
             raise ValueError(
                 f"train.output_dir {self.folder} holds checkpoints of an earlier run "
@@ -122,7 +125,8 @@ class Checkpointer:
                 "config and overrides of the run that wrote it"
             ) from error
         logger.info("resuming from %s", path)
-        return int(state["iteration"]) + 1
+        self.saved = int(state["iteration"])
+        return self.saved + 1
 
     def _keep_hyper_parameters(self, saved: Mapping[str, Any]) -> None:
         """Put the optimiser's own settings into a saved state: someone may resume to change one.
@@ -144,7 +148,7 @@ class Checkpointer:
         if comm.is_main_process():
             for leftover in self.folder.glob(f"*{PARTIAL}"):
                 leftover.unlink()
-            for candidate in self._candidates():
+            for candidate in resumable(self.folder):
                 try:
                     state = _read_whole(candidate)
                     path = str(candidate)
@@ -159,21 +163,37 @@ class Checkpointer:
             state = read_checkpoint(path)
         return path, state
 
-    def _candidates(self) -> list[Path]:
-        """Checkpoints that can be resumed, newest first."""
-        tag = self.folder / TAG
-        tagged = [self.folder / tag.read_text(encoding="utf-8").strip()] if tag.is_file() else []
-        found = [*tagged, self.folder / FINAL, *self._periodic()]
-        return [path for path in dict.fromkeys(found) if path.is_file()]
 
-    def _periodic(self) -> list[Path]:
-        """Periodic checkpoints, newest first."""
-        numbered = [
-            (int(match[1]), path)
-            for path in self.folder.glob("model_*.pth")
-            if (match := PERIODIC.fullmatch(path.name))
-        ]
-        return [path for _, path in sorted(numbered, reverse=True)]
+def last_checkpoint(folder: str | os.PathLike[str]) -> str:
+    """The newest checkpoint of a run that can be resumed, empty if there is none."""
+    return str(next(iter(resumable(folder)), ""))
+
+
+def what_is_safe(folder: str | os.PathLike[str]) -> str:
+    """What a run that has ended early leaves behind, and what to do with it."""
+    last = last_checkpoint(folder)
+    if not last:
+        return f"no checkpoint was saved in {folder}: a new start begins at iteration 0"
+    return f"the last checkpoint is {last}: go on with --resume"
+
+
+def resumable(folder: str | os.PathLike[str]) -> list[Path]:
+    """Checkpoints in a folder that can be resumed, newest first."""
+    folder = Path(folder)
+    tag = folder / TAG
+    tagged = [folder / tag.read_text(encoding="utf-8").strip()] if tag.is_file() else []
+    found = [*tagged, folder / FINAL, *_periodic(folder)]
+    return [path for path in dict.fromkeys(found) if path.is_file()]
+
+
+def _periodic(folder: Path) -> list[Path]:
+    """Periodic checkpoints, newest first."""
+    numbered = [
+        (int(match[1]), path)
+        for path in folder.glob("model_*.pth")
+        if (match := PERIODIC.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(numbered, reverse=True)]
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from torch import Tensor, distributed
 MAX_NAMED = 8
 
 
-def anywhere(bad: Tensor) -> bool:
-    """Whether the flag (a scalar 0 or 1 on the device) is set in any process. A collective."""
+def largest(value: Tensor) -> int:
+    """The largest value in any process of a whole number on the device. A collective."""
     if comm.get_world_size() > 1:
-        distributed.all_reduce(bad, op=distributed.ReduceOp.MAX)
-    return bool(bad.item())
+        distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
+    return int(value.item())
 
 
 def bad_names(values: Mapping[str, Tensor]) -> list[str]:

@@ -12,6 +12,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from .checkpoint import Checkpointer
+from .signals import Terminated, termination
 
 logger = logging.getLogger(__name__)
 
@@ -19,19 +20,28 @@ BOX_AP = "bbox/AP"
 
 
 class CheckpointHook(HookBase):
-    """Save every ``period`` iterations (0: never) and after the last one."""
+    """Save every ``period`` iterations (0: never), after the last one, and when training stops."""
 
     def __init__(self, checkpointer: Checkpointer, period: int):
         self._checkpointer = checkpointer
         self._period = period
 
     def after_step(self) -> None:
-        """Save if it is time."""
-        done = self.trainer.iter + 1
+        """Save if it is time.
+
+        Raises:
+            Terminated: in all processes, once the checkpoint is written.
+        """
+        done, stopping = self.trainer.iter + 1, self.trainer.stopping
+        if stopping:
+            termination.in_order()
         if done == self.trainer.max_iter:
             self._checkpointer.save(self.trainer.iter, final=True)
-        elif self._period and done % self._period == 0:
+        elif stopping or (self._period and done % self._period == 0):
             self._checkpointer.save(self.trainer.iter)
+        if stopping:
+            comm.synchronize()  # who ends first ends the main process, which is still writing
+            raise Terminated
 
 
 class EvaluationHook(HookBase):
@@ -66,7 +76,8 @@ class EvaluationHook(HookBase):
             self._run(self.trainer.max_iter - 1)
 
     def _run(self, iteration: int) -> None:
-        self.results = self._evaluate()
+        with termination.first(lambda: self._keep(iteration)):
+            self.results = self._evaluate()
         if comm.is_main_process():
             scalars = {
                 name: float(value)
@@ -79,3 +90,8 @@ class EvaluationHook(HookBase):
                 if best is None or scalars[BOX_AP] > best:
                     self._checkpointer.save_best(iteration, scalars[BOX_AP])
         comm.synchronize()  # so that the next iteration's speed is the step's
+
+    def _keep(self, iteration: int) -> None:
+        """Save what an evaluation is about that is cut short."""
+        if self._checkpointer is not None and self._checkpointer.saved < iteration:
+            self._checkpointer.save(iteration)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,12 +23,23 @@ from torch import distributed
 from torch.multiprocessing.spawn import ProcessException
 
 from ..errors import short_message
+from ..processes import end_with_parent
+from .checkpoint import what_is_safe
+from .signals import TERMINATED, Terminated, termination
 
 logger = logging.getLogger(__name__)
 
 USER_ERROR = 2  # exit code, argparse's
 INTERRUPTED = 130  # exit code, the shells' for Ctrl-C
 TIMEOUT = timedelta(minutes=30)
+LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
+ENDING = {signal.SIGINT, signal.SIGTERM}
+# What is likely behind a signal that nobody has sent.
+KILLERS = {
+    "SIGKILL": ", most likely by the system for want of memory: smaller batches, smaller images or "
+    "fewer loader workers take less",
+    "SIGBUS": ", most likely for want of shared memory (/dev/shm) or of space on a disk",
+}
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -54,16 +66,20 @@ def run_command(command: Callable[[], Any], debug: bool = False) -> int:
     """Run a command; what the user can mend becomes one line on stderr.
 
     Returns:
-        The exit code: 0, 2 after such an error, 130 after Ctrl-C. Other errors keep their
-        traceback.
+        The exit code: 0, 2 after such an error, 130 after Ctrl-C, 143 after SIGTERM. Other errors
+        keep their traceback.
     """
     try:
         command()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if debug:
             traceback.print_exc()
-        print("interrupted; go on with --resume", file=sys.stderr, flush=True)
+        print(str(error) or "interrupted", file=sys.stderr, flush=True)
         return INTERRUPTED
+    except Terminated as error:
+        if error.message:
+            print(error.message, file=sys.stderr, flush=True)
+        return TERMINATED
     except Exception as error:
         message, details = short_message(error), traceback.format_exc()
         if isinstance(error, ProcessError):
@@ -78,13 +94,13 @@ def run_command(command: Callable[[], Any], debug: bool = False) -> int:
 
 
 class ProcessError(RuntimeError):
-    """A started process failed with an error that its user can mend: its message.
+    """A started process failed with an error that its user can mend, or was killed.
 
     Attributes:
-        details: the traceback in that process.
+        details: the traceback in that process, if it had the time for one.
     """
 
-    def __init__(self, message: str, details: str):
+    def __init__(self, message: str, details: str = ""):
         super().__init__(message)
         self.details = details
 
@@ -116,6 +132,7 @@ def launch(
     dist_url: str = "auto",
     device: str = "auto",
     timeout: timedelta = TIMEOUT,
+    output_dir: str | None = None,
 ) -> Any:
     """Call ``main(*args)`` in every process: torchrun's, or as many as are asked for.
 
@@ -127,12 +144,14 @@ def launch(
         dist_url: where processes meet; ``auto`` finds a free port on this machine.
         device: as in ``train.device``: NCCL on CUDA, gloo on the CPU.
         timeout: for what processes wait for one another, the slowest evaluation included.
+        output_dir: of the run, where who is told of an early end finds what was saved.
 
     Returns:
         What ``main`` returns; None where processes were started.
 
     Raises:
-        ProcessError: a started process failed in a way that the user can mend.
+        ProcessError: a started process failed in a way that the user can mend, or was killed.
+        KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM, with a message.
         ValueError: more processes than devices, or machines that have no place to meet.
     """
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
@@ -140,8 +159,13 @@ def launch(
         world_size = int(os.environ["WORLD_SIZE"])
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
         group = Group(backend, "env://", world_size, local_size, timeout)
-        with group.joined(int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])):
-            return main(*args)
+        rank = int(os.environ["RANK"])
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_parent()
+        with told_early_end(output_dir if rank == 0 else None):
+            termination.watch(lambda: ended("terminated", output_dir) if rank == 0 else "")
+            with group.joined(rank, int(os.environ["LOCAL_RANK"])):
+                return main(*args)
     if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
         raise ValueError(
             f"--num-gpus {num_processes} --num-machines {num_machines} --machine-rank "
@@ -149,7 +173,9 @@ def launch(
         )
     world_size = num_processes * num_machines
     if world_size == 1:
-        return main(*args)
+        with told_early_end(output_dir):
+            termination.watch(lambda: ended("terminated", output_dir))
+            return main(*args)
     if backend == "nccl" and num_processes > torch.cuda.device_count():
         raise ValueError(
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; "
@@ -164,8 +190,31 @@ def launch(
             raise ValueError("several machines need --dist-url tcp://first-machine:port")
         dist_url = f"tcp://127.0.0.1:{free_port()}"
     group = Group(backend, dist_url, world_size, num_processes, timeout)
-    _spawn(group, machine_rank * num_processes, main, args)
+    with told_early_end(output_dir):
+        _spawn(group, machine_rank * num_processes, main, args)
     return None
+
+
+def ended(how: str, output_dir: str | None) -> str:
+    """The last message of a run that ended early: what is safe, and what to do."""
+    return how if output_dir is None else f"{how}; {what_is_safe(output_dir)}"
+
+
+@contextmanager
+def told_early_end(output_dir: str | None) -> Iterator[None]:
+    """Give an early end out of the block its message."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(ended("interrupted", output_dir)) from None
+    except Terminated:
+        raise Terminated(ended("terminated", output_dir) if output_dir else "") from None
+    except Killed as error:
+        raise ProcessError(ended(str(error), output_dir)) from error
+
+
+class Killed(RuntimeError):
+    """The system has killed a started process."""
 
 
 @dataclass(frozen=True)
@@ -209,44 +258,89 @@ def free_port() -> int:
 
 
 def _spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Start this machine's processes and wait for them; none outlives the call."""
+    """Start this machine's processes and wait for them; none outlives the call, or this process."""
     errors = mp.get_context("spawn").SimpleQueue()
-    arguments = (errors, mp.get_start_method(), group, first_rank, main, args)
-    # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence.
+    arguments = (errors, mp.get_start_method(), os.getpid(), group, first_rank, main, args)
+    # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence,
+    # and SIGTERM until they can obey it. Here it waits until all of them are known.
     context = None
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         try:
             context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         while not context.join():
             pass
     except ProcessException as error:
-        if getattr(error, "signal_name", None) == "SIGINT":
-            raise KeyboardInterrupt from error
-        if errors.empty():
-            raise
-        raise ProcessError(*errors.get()) from error
-    except KeyboardInterrupt:
-        for process in context.processes if context else ():
-            process.kill()  # what they write is whole or not there
-            process.join()
+        raise _reason(error, context.processes if context else (), errors) from error
+    except Terminated:
+        _end(context.processes if context else (), signal.SIGTERM)
         raise
+    except KeyboardInterrupt:
+        _end(context.processes if context else (), signal.SIGKILL)  # what they write is whole
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_terminated(*_: object) -> None:
+    raise Terminated
+
+
+def _end(processes: Iterable[Any], number: int) -> None:
+    """Send a signal to processes and wait for their end; what interrupts that kills them."""
+    try:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+        for process in processes:
+            process.join()
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+
+
+def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
+    """Why processes have ended."""
+    if getattr(error, "signal_name", None) == "SIGINT":
+        return KeyboardInterrupt()
+    if getattr(error, "exit_code", None) in (TERMINATED, -signal.SIGTERM):
+        return Terminated()
+    if not errors.empty():
+        return ProcessError(*errors.get())
+    # Who talks to a process that was killed may fail before that one is looked at.
+    followed = LOST.search(str(error))
+    killed = [
+        (rank, signal.Signals(-process.exitcode).name)
+        for rank, process in enumerate(processes)
+        if process.exitcode < 0
+        and -process.exitcode != signal.SIGTERM
+        and (followed or rank == error.error_index)
+    ]
+    if not killed:
+        return error
+    rank, name = killed[0]
+    return Killed(f"process {rank} of this machine was killed by {name}{KILLERS.get(name, '')}")
 
 
 def _process(
     local_rank: int,
     errors: Any,
     start_method: str,
+    launcher: int,
     group: Group,
     first_rank: int,
     main: Callable[..., Any],
     args: tuple[Any, ...],
 ) -> None:
     """The body of a started process."""
+    end_with_parent(launcher)
+    termination.watch()  # the launcher tells what there is to tell
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     # A spawned process spawns its loaders' workers, too, unless told otherwise: they would take
     # seconds to start, and a copy of the dataset each.
     mp.set_start_method(start_method, force=True)

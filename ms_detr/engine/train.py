@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..data import (
     class_names,
     iterations_per_epoch,
 )
+from ..data.workers import named_worker_errors
 from ..evaluation import evaluate
 from ..files import write_text
 from .checkpoint import Checkpointer
@@ -36,6 +37,7 @@ from .launch import choose_device
 from .logs import environment, setup_logging
 from .metrics import ProgressPrinter, forget_metrics_from
 from .optimizer import build_optimizer
+from .signals import termination
 from .trainer import Trainer
 from .weights import load_weights
 
@@ -86,7 +88,8 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
     evaluator = build(cfg, "dataloader.evaluator")
 
     def evaluation() -> Mapping[str, Any]:
-        return evaluate(model, test_loader, evaluator)
+        with named_worker_errors():
+            return evaluate(model, test_loader, evaluator)
 
     start = begin(train, checkpointer, args)
     if train_loader is None:
@@ -138,7 +141,19 @@ def begin(train: DictConfig, checkpointer: Checkpointer, args: argparse.Namespac
         ValueError: nothing to evaluate, or a new run in the folder of an old one.
     """
     if args.resume and checkpointer.last():
+        if args.eval_only and _names_weights(args.opts):
+            raise ValueError(
+                "--resume evaluates the last checkpoint, train.init_checkpoint another one: give "
+                "one of them"
+            )
         return checkpointer.resume()
+    if args.resume:
+        if args.eval_only:
+            raise ValueError(
+                f"--resume: train.output_dir {train.output_dir} holds no checkpoint to evaluate; "
+                "without --resume train.init_checkpoint is evaluated"
+            )
+        logger.info("--resume: no checkpoint in %s, starting at iteration 0", train.output_dir)
     if args.eval_only:
         if not load_weights(checkpointer.model, train.init_checkpoint):
             raise ValueError(
@@ -149,6 +164,12 @@ def begin(train: DictConfig, checkpointer: Checkpointer, args: argparse.Namespac
     checkpointer.start_afresh()
     load_weights(checkpointer.model, train.init_checkpoint)
     return 0
+
+
+def _names_weights(opts: Sequence[str]) -> bool:
+    """Whether overrides say what to start from."""
+    given = dict(opt.lstrip("+").partition("=")[::2] for opt in opts)
+    return given.get("train.init_checkpoint", "") not in ("", "null", '""', "''")
 
 
 def fit(
@@ -181,6 +202,7 @@ def fit(
         clip_grad_norm=train.clip_grad_norm,
         log_period=train.log_period,
         last_checkpoint=checkpointer.last,
+        asked_to_stop=lambda: termination.requested,
     )
     evaluation_hook = EvaluationHook(evaluation, round(train.eval_epochs * epoch), checkpointer)
     trainer.register_hooks(
@@ -195,7 +217,8 @@ def fit(
             else None,
         ]
     )
-    trainer.train(start, max_iter)
+    with termination.noted():
+        trainer.train(start, max_iter)
     return evaluation_hook.results
 
 

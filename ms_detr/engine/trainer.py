@@ -13,8 +13,9 @@ from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..data.workers import named_worker_errors
 from ..structures import NonFiniteError
-from .finite import MAX_NAMED, anywhere, bad_names, report
+from .finite import MAX_NAMED, bad_names, largest, report
 from .metrics import TOTAL, RunningMean, term_sums
 
 
@@ -31,6 +32,11 @@ class Trainer(TrainerBase):
         clip_grad_norm: largest total norm of the gradient; None clips nothing.
         log_period: losses are read from the device every so many iterations.
         last_checkpoint: tells the last good checkpoint for the message of a failed run.
+        asked_to_stop: whether this process should stop training.
+
+    Attributes:
+        stopping: whether some process was asked to before this step's backward pass; the same in
+            all of them.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Trainer(TrainerBase):
         clip_grad_norm: float | None = None,
         log_period: int = 20,
         last_checkpoint: Callable[[], str] = str,
+        asked_to_stop: Callable[[], bool] = bool,
     ):
         super().__init__()
         self.model = model
@@ -52,6 +59,8 @@ class Trainer(TrainerBase):
         self.clip_grad_norm = clip_grad_norm
         self.log_period = log_period
         self.last_checkpoint = last_checkpoint
+        self.asked_to_stop = asked_to_stop
+        self.stopping = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._means = RunningMean()
         self._batches: Iterator[list[dict[str, Any]]] = iter(())
@@ -73,7 +82,12 @@ class Trainer(TrainerBase):
         Raises:
             NonFiniteError: in all processes, if a loss or the gradient isn't finite in any of
                 them; before the weights are changed.
+            ChildProcessError: a loader's process has died.
         """
+        with named_worker_errors():
+            self._step()
+
+    def _step(self) -> None:
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
@@ -94,7 +108,7 @@ class Trainer(TrainerBase):
 
         The processes agree before the backward pass and not after it: there they would wait for
         the gradients of one that has failed. Matching has just made the host wait for the device,
-        so that reading the flag here costs little.
+        so that reading the flag here costs little; so they agree on stopping at the same time.
         """
         losses: dict[str, Tensor] = {}
         trouble = ""
@@ -104,7 +118,9 @@ class Trainer(TrainerBase):
         except NonFiniteError as error:
             trouble = str(error)
             bad = torch.ones((), dtype=torch.bool, device=self._parameters[0].device)
-        if anywhere(bad.to(torch.int32)):
+        verdict = largest(2 * bad.to(torch.int32) + self.asked_to_stop())
+        self.stopping = verdict == 1
+        if verdict > 1:
             trouble = trouble or ", ".join(bad_names(losses))
             raise NonFiniteError(
                 report("a loss", self.iter, batch, trouble, self.last_checkpoint())

@@ -81,6 +81,6 @@ def test_run_command(capsys):
         raise KeyboardInterrupt
 
     assert run_command(interrupted) == 130
-    assert capsys.readouterr().err == "interrupted; go on with --resume\n"
+    assert capsys.readouterr().err == "interrupted\n"
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 / 0)

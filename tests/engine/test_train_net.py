@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,8 +65,7 @@ def test_killed_run_resumes_to_the_weights_of_the_unbroken_one(command, train, t
 
 def test_torchrun_trains_as_one_process_does(command, train, tmp_path):
     train("one", "model.dropout=0", "train.eval_epochs=0")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train_net.py")
-    two = command("two", "model.dropout=0", "train.eval_epochs=0", python=torchrun)
+    two = command("two", "model.dropout=0", "train.eval_epochs=0", python=TORCHRUN)
     assert two.returncode == 0, two.stderr
     a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in a:
@@ -86,33 +86,166 @@ def test_non_finite_loss_in_one_of_two_processes_ends_both(command, tmp_path):
     assert "Traceback" not in failed.stderr
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_interrupted_run(root, data, tmp_path, processes):
-    """Ctrl-C reaches every process of the terminal's foreground group."""
-    opts = ("train.epochs=100000", "train.checkpoint_epochs=1000", "train.eval_epochs=0")
-    opts = overrides(data, tmp_path / "out", *opts, "dataloader.train.num_workers=1")
-    command = [sys.executable, "train_net.py", "--config-file", CONFIG, f"--num-gpus={processes}"]
-    run = subprocess.Popen(
-        [*command, *opts],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell's background job ignores Ctrl-C, and hands that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert any("iter 2/" in line for line in run.stdout)
-    os.killpg(run.pid, signal.SIGINT)
+@pytest.fixture
+def started(root, data, tmp_path):
+    """Start train_net.py on the stand-in's config, in a process group of its own; ends with it."""
+    runs = []
+
+    def start(*arguments, python=("train_net.py",)):
+        opts = [a for a in arguments if not a.startswith("--")]
+        flags = [a for a in arguments if a.startswith("--")]
+        long = ("train.epochs=100000", "train.checkpoint_epochs=1000", "train.eval_epochs=0")
+        opts = overrides(data, tmp_path / "out", *long, "dataloader.train.num_workers=1", *opts)
+        run = subprocess.Popen(
+            [sys.executable, *python, "--config-file", CONFIG, *flags, *opts],
+            cwd=root,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # A shell's background job ignores Ctrl-C, and hands that down.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        runs.append(run)
+        return run
+
+    yield start
+    for run in runs:
+        if group_is_alive(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
+def wait_for(run, text):
+    assert any(text in line for line in run.stdout), run.stderr.read()
+
+
+def ended(run, loud=False):
+    """Status, output and errors of a run that ends; nothing of it is left.
+
+    What dies may be ``loud``, if it is cut off in the midst of talking to another process.
+    """
     shown, errors = run.communicate(timeout=100)
-    assert run.returncode == 130, errors
-    assert errors.splitlines()[-1] == "interrupted; go on with --resume"
-    assert "Traceback" not in shown + errors
     deadline = time.monotonic() + 20  # a loader's worker may need a moment to miss its parent
     while time.monotonic() < deadline and group_is_alive(run.pid):
         time.sleep(0.1)
     assert not group_is_alive(run.pid)
+    assert loud or "Traceback" not in shown + errors, errors
+    return run.returncode, shown, errors.strip().splitlines()
+
+
+def children(pid):
+    """Numbers of the processes that a launcher has started."""
+    found = []
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+            found.append(child)
+    return found
+
+
+@pytest.mark.parametrize(("processes", "period"), [(1, 0.34), (2, 1000)])
+def test_interrupted_run(started, tmp_path, processes, period):
+    """Ctrl-C reaches every process of the terminal's foreground group."""
+    run = started(f"--num-gpus={processes}", f"train.checkpoint_epochs={period}")
+    wait_for(run, "iter 2/")
+    os.killpg(run.pid, signal.SIGINT)
+    status, _, errors = ended(run)
+    assert status == 130
+    folder = tmp_path / "out"
+    if processes == 1:
+        last = folder / (folder / "last_checkpoint").read_text()
+        safe = f"the last checkpoint is {last}: go on with --resume"
+    else:
+        safe = f"no checkpoint was saved in {folder}: a new start begins at iteration 0"
+    assert errors[-1] == f"interrupted; {safe}"
+
+
+SLOW = pytest.mark.slow
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train_net.py")
+RECEIVERS = {
+    "the process": (1, lambda run: os.kill(run.pid, signal.SIGTERM)),
+    "the launcher": (2, lambda run: os.kill(run.pid, signal.SIGTERM)),
+    "one rank": (2, lambda run: os.kill(children(run.pid)[1], signal.SIGTERM)),
+    "all at once": (2, lambda run: os.killpg(run.pid, signal.SIGTERM)),
+}
+
+
+@pytest.mark.parametrize(
+    "receiver",
+    ["the process", "the launcher", *(pytest.param(r, marks=SLOW) for r in list(RECEIVERS)[2:])],
+)
+def test_sigterm_saves_and_ends_every_process(started, train, tmp_path, receiver):
+    processes, send = RECEIVERS[receiver]
+    run = started(f"--num-gpus={processes}")
+    wait_for(run, "iter 3/")
+    send(run)
+    status, _, errors = ended(run)
+    assert status == 143
+    last = (tmp_path / "out" / "last_checkpoint").read_text()
+    assert errors[-1] == (
+        f"terminated; the last checkpoint is {tmp_path}/out/{last}: go on with --resume"
+    )
+    done = int(last[6:13]) + 1
+    assert done >= 3
+    if receiver == "the process":  # what it would be had it trained so long and no longer
+        train("whole", f"train.max_iter={done}", "lr_multiplier.values=[1.0,1.0]")
+        kept = read_checkpoint(tmp_path / "out" / last)["model"]
+        whole = weights(tmp_path / "whole")
+        assert all(torch.equal(kept[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun(started, tmp_path):
+    run = started(python=TORCHRUN)
+    wait_for(run, "iter 3/")
+    os.kill(run.pid, signal.SIGTERM)
+    _, errors = run.communicate(timeout=100)
+    assert run.returncode != 0 and not group_is_alive(run.pid)
+    last = (tmp_path / "out" / "last_checkpoint").read_text()
+    assert errors.count(f"terminated; the last checkpoint is {tmp_path}/out/{last}") == 1
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=SLOW)], ids=str
+)
+def test_a_launcher_that_ends_leaves_no_process(started, tmp_path, number):
+    """While its processes start: they aren't yet, or are importing."""
+    run = started("--num-gpus=2")
+    deadline = time.monotonic() + 60
+    while len(children(run.pid)) < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(run.pid, number)
+    status, _, errors = ended(run, loud=number == signal.SIGKILL)
+    if number == signal.SIGTERM:
+        assert status == 143
+        assert errors[-1].startswith("terminated; no checkpoint was saved in ")
+    else:
+        assert status == -number
+    assert not (tmp_path / "out" / "last_checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_leaves_no_training(started):
+    run = started("--num-gpus=2")
+    wait_for(run, "iter 2/")
+    os.kill(run.pid, signal.SIGKILL)
+    assert ended(run, loud=True)[0] == -signal.SIGKILL
+
+
+def test_a_rank_that_the_system_kills_is_named(started, tmp_path):
+    run = started("--num-gpus=2", "train.checkpoint_epochs=0.34")
+    wait_for(run, "iter 2/")
+    os.kill(children(run.pid)[1], signal.SIGKILL)
+    status, _, errors = ended(run, loud=True)
+    assert status == 2
+    last = (tmp_path / "out" / "last_checkpoint").read_text()
+    assert "process 1 of this machine was killed by SIGKILL, most likely" in errors[-1]
+    assert "for want of memory" in errors[-1]
+    assert errors[-1].endswith(
+        f"; the last checkpoint is {tmp_path}/out/{last}: go on with --resume"
+    )
 
 
 def group_is_alive(group):

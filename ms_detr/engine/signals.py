@@ -1,0 +1,126 @@
+"""SIGTERM, by which schedulers end a run: noted while training, obeyed at once elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+TERMINATED = 128 + signal.SIGTERM  # exit code, the shells'
+GRACE = 60.0  # seconds; a training that has not come to the end of a step by then is stuck
+TOGETHER = (
+    3.0  # seconds; a scheduler signals to a launcher, which tells its processes, and to these
+)
+
+
+class Terminated(SystemExit):
+    """SIGTERM has ended a run.
+
+    Attributes:
+        message: for the terminal; empty where another process says it.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(TERMINATED)
+        self.message = message
+
+
+class Termination:
+    """What SIGTERM does to this process.
+
+    A thread of its own obeys it, since handlers in Python have to wait for a main thread that is
+    in C++, e.g. for another process. A second SIGTERM, later than `TOGETHER` behind the first one,
+    always ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._since = 0.0
+        self._watching = self._noting = False
+        self._first: Callable[[], None] | None = None
+        self._farewell: Callable[[], str] = str
+        self._deadline: threading.Timer | None = None
+
+    def watch(self, farewell: Callable[[], str] = str) -> None:
+        """Take over SIGTERM. Only in a main thread, where Python lets one do so.
+
+        Args:
+            farewell: what is printed when the process ends at once.
+        """
+        self._farewell = farewell
+        if self._watching or threading.current_thread() is not threading.main_thread():
+            return
+        self._watching = True
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)  # its number arrives in the pipe
+        threading.Thread(target=self._read, args=(read,), daemon=True, name="SIGTERM").start()
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """In the block SIGTERM sets ``requested``, and whoever runs there stops when it can."""
+        self._noting = True
+        try:
+            yield
+        finally:
+            self._noting = False
+            self.in_order()
+        if self.requested:
+            self._end()
+
+    @contextmanager
+    def first(self, action: Callable[[], None]) -> Iterator[None]:
+        """In the block SIGTERM ends the process, too, but calls ``action`` before that."""
+        noting, self._noting, self._first = self._noting, False, action
+        try:
+            if self.requested:
+                self._end()
+            yield
+        finally:
+            if self.requested:
+                threading.Event().wait()  # for the end: what is being saved must not change
+            self._noting, self._first = noting, None
+
+    def in_order(self) -> None:
+        """Who was asked is stopping: it may take its time."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _read(self, pipe: int) -> None:
+        while True:
+            for number in os.read(pipe, 64):
+                if number == signal.SIGTERM:
+                    self._receive()
+
+    def _receive(self) -> None:
+        if self.requested:
+            if time.monotonic() - self._since > TOGETHER:
+                os._exit(TERMINATED)
+            return
+        self.requested, self._since = True, time.monotonic()
+        if self._noting:
+            self._deadline = threading.Timer(GRACE, self._end)
+            self._deadline.daemon = True
+            self._deadline.start()
+        else:  # not here, where a second signal must be heard
+            threading.Thread(target=self._end, daemon=True).start()
+
+    def _end(self) -> None:
+        try:
+            if self._first is not None:
+                self._first()
+        except Exception as error:
+            print(f"error: can't save the last state: {error}", file=sys.stderr, flush=True)
+        try:
+            if message := self._farewell():
+                print(message, file=sys.stderr, flush=True)
+        finally:
+            os._exit(TERMINATED)
+
+
+termination = Termination()  # signals are the process's
