@@ -70,6 +70,6 @@ setup(
         "tqdm",
     ],
     # What only some configs need; imported where it is used.
-    extras_require={"timm": ["timm>=1.0.9"]},
+    extras_require={"timm": ["timm>=1.0.9"], "safetensors": ["safetensors>=0.4"]},
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

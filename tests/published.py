@@ -39,6 +39,11 @@ class Publisher:
         ):
             self.linear(f"{name}.{part}", out, self.dim)
 
+    def multihead(self, name):
+        self.add(f"{name}.in_proj_weight", 3 * self.dim, self.dim)
+        self.add(f"{name}.in_proj_bias", 3 * self.dim)
+        self.linear(f"{name}.out_proj", self.dim, self.dim)
+
     def batch_norm(self, name, size):
         for part in ("weight", "bias", "running_mean", "running_var"):
             self.add(f"{name}.{part}", size)
@@ -77,9 +82,7 @@ class Publisher:
             self.feedforward(name, 1)
             name = f"transformer.decoder.layers.{i}"
             self.deformable(f"{name}.cross_attn")
-            self.add(f"{name}.self_attn.in_proj_weight", 3 * self.dim, self.dim)
-            self.add(f"{name}.self_attn.in_proj_bias", 3 * self.dim)
-            self.linear(f"{name}.self_attn.out_proj", self.dim, self.dim)
+            self.multihead(f"{name}.self_attn")
             for k in (1, 2, 3, 4)[: 4 if aux_ffn else 3]:
                 self.norm(f"{name}.norm{k}")
             self.feedforward(name, 1)

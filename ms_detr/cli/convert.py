@@ -9,8 +9,21 @@ SOURCES = (
     "deformable-detr",
     "h-detr",
     "dino",
+    "dab-deformable-detr",
+    "dn-deformable-detr",
+    "detr",
+    "conditional-detr",
+    "dab-detr",
+    "dn-detr",
     "detrex",
     "detrex-dino",
+    "align-detr",
+    "detrex-conditional-detr",
+    "group-detr",
+    "transformers-detr",
+    "transformers-conditional-detr",
+    "transformers-dab-detr",
+    "transformers-deformable-detr",
     "torchvision",
     "swin",
 )
@@ -18,9 +31,18 @@ SOURCES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=path, metavar="SRC", help="the published .pth file")
+    parser.add_argument(
+        "source", type=path, metavar="SRC", help="the published .pth, .bin or .safetensors file"
+    )
     parser.add_argument("target", type=path, metavar="DST", help="the .pth file to be written")
-    parser.add_argument("--from", required=True, choices=SOURCES, dest="layout")
+    parser.add_argument(
+        "--from",
+        choices=SOURCES,
+        dest="layout",
+        metavar="LAYOUT",
+        help="whose it is; left out, it is told by the names of the tensors. One of "
+        + ", ".join(SOURCES),
+    )
     parser.add_argument(
         "--classes",
         choices=("coco91", "keep"),
@@ -28,26 +50,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="coco91: heads with a row a COCO id become 80 classes (default for the official "
         "repositories); keep: all rows",
     )
+    parser.add_argument(
+        "--all-queries",
+        action="store_true",
+        help="keep H-DETR's queries of the one-to-many branch, for training on",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     import torch
 
-    from ms_detr.convert import LAYOUTS, convert_state_dict
-    from ms_detr.engine.state import read_checkpoint
-    from ms_detr.engine.weights import state_of
+    from ms_detr.convert import LAYOUTS, convert_state_dict, recognise
+    from ms_detr.engine.weights import read_weights
     from ms_detr.files import atomic_path
 
     if args.target.exists():
         raise FileExistsError(f"{args.target} exists; choose another file or remove it")
-    state = state_of(read_checkpoint(args.source), str(args.source))
-    classes = args.classes or LAYOUTS[args.layout].classes
-    converted = convert_state_dict(state, args.layout, classes)
+    state = read_weights(args.source)
+    layout = args.layout or recognise(state)
+    if layout is None:
+        raise ValueError(
+            f"{args.source}: no layout is known by its names ({', '.join(list(state)[:3])}, ...); "
+            "tell it with --from"
+        )
+    classes = args.classes or LAYOUTS[layout].classes
+    try:
+        converted = convert_state_dict(state, layout, classes, args.all_queries)
+    except ValueError as error:
+        raise ValueError(f"{args.source}: {error}") from error
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}
     with atomic_path(args.target) as partial:
         torch.save({"model": plain}, partial)
-    print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source}")
+    print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source} ({layout})")
     print(f"use it: train_net.py --eval-only ... train.init_checkpoint={args.target}")
     return 0

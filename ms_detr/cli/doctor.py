@@ -32,8 +32,8 @@ PACKAGES = {
     "tabulate": "tabulate",
     "tqdm": "tqdm",
 }
-# What only some configs need: the extras of setup.py.
-OPTIONAL = {"timm": "timm"}
+# What only some configs or files need: the extras of setup.py.
+OPTIONAL = {"timm": "timm", "safetensors": "safetensors"}
 OLDEST_TORCH = (2, 6)
 
 # What ms_detr needs from a Detectron2: the same as in tools/detectron2_setup.py.

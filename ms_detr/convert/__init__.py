@@ -4,7 +4,7 @@ Strict both ways: every tensor of the source is used, is a known copy of one tha
 an error.
 """
 
-from .layouts import LAYOUTS, Layout
+from .layouts import LAYOUTS, Layout, recognise
 from .rules import DENOISING_LABELS
 from .state_dicts import COCO_IDS, convert_state_dict, revert_state_dict
 
@@ -14,5 +14,6 @@ __all__ = [
     "LAYOUTS",
     "Layout",
     "convert_state_dict",
+    "recognise",
     "revert_state_dict",
 ]

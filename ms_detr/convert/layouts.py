@@ -5,124 +5,272 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .rules import (
-    DETREX_DECODER,
-    DETREX_ENCODER,
-    MS_DETR_DECODER,
-    OFFICIAL_DECODER,
-    OFFICIAL_ENCODER,
-    Rules,
-    Sizes,
-    box_head,
-    detrex_neck,
-    dino_additions,
-    layers,
-    official_neck,
-    queries_and_heads,
-    resnet,
-    swin,
-    swin_maps,
+import torch
+
+from . import detrex, official, transformers
+from .official import WRAPPED
+from .rearrange import (
+    Columns,
+    Indicator,
+    JoinedProjections,
+    OneHead,
+    Rearrangement,
+    RepeatedHead,
+    SpareRow,
+    UnknownLabel,
+    embed_dim,
 )
+from .rules import ANCHORS, DENOISING_LABELS, QUERIES, Rules, Sizes, State, resnet, swin
 
 # Queries that only H-DETR's one-to-many branch uses, behind the others.
 H_DETR_EXTRA = 1500
-BODY = "backbone.0.body."
 
 
-def _deformable_detr(sizes: Sizes) -> Rules:
-    return [
-        *resnet(BODY),
-        *swin(BODY),
-        *swin_maps(BODY),
-        *official_neck(sizes),
-        *layers(OFFICIAL_ENCODER, OFFICIAL_DECODER),
-        *queries_and_heads(sizes),
-    ]
+def always(_: State) -> bool:
+    """Of every state dict."""
+    return True
 
 
-def _ms_detr(sizes: Sizes) -> Rules:
-    return [
-        *layers(OFFICIAL_ENCODER, MS_DETR_DECODER),
-        *_deformable_detr(sizes),
-        # Implementation (a).
-        ("decoder.tap_class_heads.ffn.{i}.{end}", "class_embed_o2m.{i}.{end}"),
-    ]
+@dataclass(frozen=True)
+class Copies:
+    """Names that repeat others: one tensor, saved twice.
 
+    Attributes:
+        rules: (name of the copy, name that it repeats).
+        saved: whether the published code makes them, from its state dict without copies.
+    """
 
-def _dino(sizes: Sizes) -> Rules:
-    start = "query_initializer."
-    return [
-        *dino_additions(),
-        *swin("backbone.0."),
-        *swin_maps("backbone.0."),
-        (f"{start}class_head.{{end}}", "transformer.enc_out_class_embed.{end}"),
-        *box_head(f"{start}box_head", "transformer.enc_out_bbox_embed"),
-        *_deformable_detr(sizes),
-    ]
-
-
-def _detrex(sizes: Sizes) -> Rules:
-    return [
-        ("backbone.{resnet}", "backbone.{resnet}"),
-        *detrex_neck(sizes),
-        *layers(DETREX_ENCODER, DETREX_DECODER),
-        *queries_and_heads(sizes),
-    ]
-
-
-def _detrex_dino(sizes: Sizes) -> Rules:
-    return [*dino_additions(), *_detrex(sizes)]
+    rules: Callable[[Sizes], Rules]
+    saved: Callable[[State], bool] = always
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How an implementation names its tensors.
+    """How an implementation names and arranges its tensors.
 
     Attributes:
         rules: for a model of these sizes.
-        copies: starts of names that repeat others; the start that those have; the start of the
-            heads whose number a copy has to have, too.
+        own: whether a state dict has the names that tell this layout from the others.
+        arranged: what renaming does not do, in the order of converting.
+        copies: what is saved twice.
+        takes: layouts whose checkpoints may be of this one, for the names are the same.
         dropped: pattern of names that carry nothing for us.
-        queries: name of the learned queries.
-        extra_queries: of the learned content, at its end, unused at inference.
+        detector: a whole one, to which there is a way back.
+        queries: name of the learned ones, where some of them are unused at inference:
+        extra_queries: so many, at their end.
         objectness: whether row 0 of the proposals' class head is the objectness.
+        background: class heads have one row more, the last, for nothing.
         classes: what published class heads need, see `convert_state_dict`.
-        spare_label: the embedding of labels has a row for no class, as ours.
     """
 
     rules: Callable[[Sizes], Rules]
-    copies: tuple[tuple[str, str, str], ...] = ()
+    own: Callable[[State], bool]
+    arranged: tuple[Rearrangement, ...] = ()
+    copies: tuple[Copies, ...] = ()
+    takes: tuple[str, ...] = ()
     dropped: str = r".*\.(?:num_batches_tracked|relative_position_index)|.*total_(?:params|ops)"
-    queries: str = "query_embed.weight"
+    detector: bool = True
+    queries: str = ""
     extra_queries: int = 0
-    objectness: bool = True
+    objectness: bool = False
+    background: bool = False
     classes: str = "coco91"
-    spare_label: bool = True
 
 
-IN_DECODER = (
-    ("transformer.decoder.class_embed.", "class_embed.", "class_embed."),
-    ("transformer.decoder.bbox_embed.", "bbox_embed.", "class_embed."),
+def has(*names: str, without: tuple[str, ...] = ()) -> Callable[[State], bool]:
+    """Of a state dict: it has all of the names, and none of those it is to be without."""
+    return lambda state: state.keys() >= set(names) and state.keys().isdisjoint(without)
+
+
+def _hybrid(state: State) -> bool:
+    """More learned queries than H-DETR's one-to-many branch has for itself."""
+    return len(state.get("query_embed.weight", ())) > H_DETR_EXTRA
+
+
+def _refined(state: State) -> bool:
+    """Layers have box heads of their own."""
+    biases = [v for k, v in state.items() if k.startswith("bbox_embed.") and k.endswith("2.bias")]
+    return any(not torch.equal(biases[0], other) for other in biases[1:])
+
+
+def _head_copies(start: str) -> tuple[Copies, ...]:
+    """The decoder has the box heads that refine boxes, and of two stages all heads."""
+    two_stage = has(f"{start}enc_output.weight")
+    classes, boxes = "class_embed.{i}.{end}", "bbox_embed.{i}.layers.{j}.{end}"
+    return (
+        Copies(lambda _: [(f"{start}decoder.{classes}", classes)], two_stage),
+        Copies(
+            lambda _: [(f"{start}decoder.{boxes}", boxes)],
+            lambda state: two_stage(state) or _refined(state),
+        ),
+    )
+
+
+def _one_box_head(start: str, head: str) -> tuple[Copies, ...]:
+    """The box head is the decoder's as well."""
+    end = "layers.{j}.{end}"
+    return (Copies(lambda _: [(f"{start}decoder.bbox_embed.{end}", f"{head}.{end}")]),)
+
+
+def _anchors(start: str = "query_initializer.") -> Columns:
+    whole = ANCHORS.replace("query_initializer.", start)
+    return Columns(whole, (f"{whole}.centers", f"{whole}.sizes"), lambda state: 2)
+
+
+HEADS = _head_copies("transformer.")
+# Implementation (a) of MS-DETR: the proposals' head, the last, serves no layer.
+ONE_TO_MANY_HEADS = Copies(
+    lambda sizes: [
+        (f"bbox_embed_o2m.{k}.layers.{{j}}.{{end}}", f"bbox_embed.{k}.layers.{{j}}.{{end}}")
+        for k in range(sizes.layers)
+    ],
+    has("class_embed_o2m.0.weight"),
 )
-# Implementation (a): the proposals' head, the last, serves no layer.
-FOR_ONE_TO_MANY = ("bbox_embed_o2m.", "bbox_embed.", "class_embed_o2m.")
-# Both of DINO's call them so.
-CONTENT = "transformer.tgt_embed.weight"
+LEARNED = Columns(QUERIES, ("query_initializer.position", "query_initializer.content"), embed_dim)
+
+# Names of a first layer, or beside the layers, by which layouts are told apart.
+LEVELS = ("transformer.level_embed", "transformer.decoder.layers.0.norm1.weight")
+LABELS, ANCHORED = "label_enc.weight", "refpoint_embed.weight"
+FOR_ONE_TO_MANY = ("transformer.decoder.layers.0.linear3.weight", "class_embed_o2m.0.weight")
+SELECTED = "transformer.enc_out_class_embed.weight"
+CONDITIONAL = "transformer.decoder.layers.0.ca_qcontent_proj.weight"
+MODULATED = "transformer.decoder.ref_anchor_head.layers.0.weight"
+
+_plain = has(*LEVELS, without=(*FOR_ONE_TO_MANY, SELECTED, LABELS, ANCHORED))
+_detrex_dino = Layout(
+    detrex.dino,
+    has("transformer.level_embeds", LABELS),
+    (SpareRow(DENOISING_LABELS),),
+    HEADS,
+    classes="keep",
+)
+_detrex_conditional = Layout(
+    detrex.conditional_detr,
+    has(
+        "transformer.decoder.layers.0.attentions.0.query_content_proj.weight", "query_embed.weight"
+    ),
+    (OneHead(),),
+    classes="keep",
+)
 LAYOUTS = {
-    "ms-detr": Layout(_ms_detr, (*IN_DECODER, FOR_ONE_TO_MANY)),
-    "deformable-detr": Layout(_deformable_detr, IN_DECODER),
-    "h-detr": Layout(_deformable_detr, IN_DECODER, extra_queries=H_DETR_EXTRA),
-    "dino": Layout(_dino, IN_DECODER, queries=CONTENT, objectness=False),
-    "detrex": Layout(_detrex, IN_DECODER, queries="query_embedding.weight", classes="keep"),
-    "detrex-dino": Layout(
-        _detrex_dino, IN_DECODER, queries=CONTENT, classes="keep", spare_label=False
+    "ms-detr": Layout(
+        official.ms_detr,
+        lambda state: state.keys() >= set(LEVELS) and not state.keys().isdisjoint(FOR_ONE_TO_MANY),
+        (LEARNED,),
+        (*HEADS, ONE_TO_MANY_HEADS),
+        takes=("deformable-detr",),  # without the auxiliary feed-forward networks
+        objectness=True,
+    ),
+    "deformable-detr": Layout(
+        official.deformable_detr,
+        lambda state: _plain(state) and not _hybrid(state),
+        (LEARNED,),
+        HEADS,
+        objectness=True,
+    ),
+    "h-detr": Layout(
+        official.deformable_detr,
+        lambda state: _plain(state) and _hybrid(state),
+        (LEARNED,),
+        HEADS,
+        takes=("deformable-detr",),  # without learned queries
+        queries="query_embed.weight",
+        extra_queries=H_DETR_EXTRA,
+        objectness=True,
+    ),
+    "dino": Layout(official.dino, has(*LEVELS, SELECTED), (), HEADS),
+    "dab-deformable-detr": Layout(
+        official.dab_deformable_detr,
+        has(*LEVELS, ANCHORED, without=(LABELS,)),
+        (_anchors(),),
+        HEADS,
+    ),
+    "dn-deformable-detr": Layout(
+        lambda sizes: official.denoising(official.dab_deformable_detr(sizes)),
+        has(*LEVELS, ANCHORED, LABELS),
+        (_anchors(WRAPPED), Indicator(f"{WRAPPED}content")),
+        HEADS,
+    ),
+    "detr": Layout(
+        official.detr,
+        has("transformer.decoder.layers.0.multihead_attn.in_proj_weight"),
+        (OneHead(),),
+        background=True,
+    ),
+    "conditional-detr": Layout(
+        official.conditional_detr,
+        has(CONDITIONAL, without=(ANCHORED, MODULATED, LABELS)),
+        (OneHead(),),
+    ),
+    "dab-detr": Layout(
+        official.dab_detr,
+        has(CONDITIONAL, ANCHORED, MODULATED, without=(LABELS,)),
+        (OneHead(), _anchors()),
+        _one_box_head("transformer.", "bbox_embed"),
+    ),
+    "dn-detr": Layout(
+        lambda sizes: official.denoising(official.dab_detr(sizes)),
+        has(CONDITIONAL, ANCHORED, MODULATED, LABELS),
+        (
+            OneHead(),
+            _anchors(WRAPPED),
+            UnknownLabel(DENOISING_LABELS, f"{WRAPPED}content"),
+            Indicator(f"{WRAPPED}content"),
+        ),
+        _one_box_head("transformer.", "bbox_embed"),
+    ),
+    "detrex": Layout(
+        detrex.deformable_detr,
+        has("transformer.level_embeds", without=(LABELS,)),
+        (LEARNED,),
+        HEADS,
+        classes="keep",
+    ),
+    "detrex-dino": _detrex_dino,
+    "align-detr": _detrex_dino,  # built on it, and so named as it
+    "detrex-conditional-detr": _detrex_conditional,
+    "group-detr": _detrex_conditional,
+    "transformers-detr": Layout(
+        transformers.detr,
+        has("class_labels_classifier.weight", "model.decoder.layers.0.encoder_attn.q_proj.weight"),
+        (JoinedProjections(), OneHead()),
+        background=True,
+    ),
+    "transformers-conditional-detr": Layout(
+        transformers.conditional_detr,
+        has("model.decoder.layers.0.ca_qcontent_proj.weight"),
+        (JoinedProjections(), OneHead()),
+    ),
+    "transformers-dab-detr": Layout(
+        transformers.dab_detr,
+        has("model.query_refpoint_embeddings.weight"),
+        (JoinedProjections(), OneHead(), _anchors()),
+        _one_box_head("model.", "bbox_predictor"),
+    ),
+    "transformers-deformable-detr": Layout(
+        transformers.deformable_detr,
+        has("model.level_embed"),
+        (JoinedProjections(), RepeatedHead(), LEARNED),
+        _head_copies("model."),
+        objectness=True,
     ),
     "torchvision": Layout(
-        lambda _: resnet(""), dropped=r".*\.num_batches_tracked|fc\..*", classes="keep"
+        lambda _: resnet(""),
+        has("conv1.weight", "bn1.running_var", "layer1.0.conv1.weight"),
+        dropped=r".*\.num_batches_tracked|fc\..*",
+        detector=False,
+        classes="keep",
     ),
     "swin": Layout(
         lambda _: swin(""),
+        has("patch_embed.proj.weight", "layers.0.downsample.reduction.weight"),
         dropped=r".*\.(?:relative_position_index|attn_mask)|norm\..*|head\..*",
+        detector=False,
         classes="keep",
     ),
 }
+
+
+def recognise(state: State) -> str | None:
+    """The layout that a state dict has, by names that only it has; None for our own or others."""
+    return next((name for name, layout in LAYOUTS.items() if layout.own(state)), None)

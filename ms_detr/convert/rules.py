@@ -1,6 +1,7 @@
-"""What the tensors of published implementations are called, and what they are called here.
+"""Rules that rename tensors, one by one, from a published implementation's names to ours.
 
-From the official repositories of Deformable DETR, H-DETR, MS-DETR and DINO, and from detrex.
+A rule is a pair of templates. What implementations share is here; `official`, `detrex` and
+`transformers` hold those of one origin each.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ State = Mapping[str, Tensor]
 # (ours, theirs). Of rules that fit a name the first one counts.
 Rules = list[tuple[str, str]]
 
-# Where contrastive denoising keeps its embedding of labels.
+# Where denoising keeps its embedding of labels.
 DENOISING_LABELS = "groups.denoising.embedding.weight"
+# What published code keeps in one tensor and we in several: `rearrange` takes them apart.
+QUERIES = "query_initializer.queries"
+ANCHORS = "query_initializer.anchors"
 
 # Parts of names that are the same on both sides.
 PARTS = {
@@ -30,6 +34,7 @@ PARTS = {
     "window": "(?:norm[12]|attn[.]qkv|attn[.]proj|mlp[.]fc[12])[.](?:weight|bias)"
     "|attn[.]relative_position_bias_table",
     "multihead": "in_proj_weight|in_proj_bias|out_proj[.]weight|out_proj[.]bias",
+    "projection": "[qkv]_proj[.](?:weight|bias)|out_proj[.](?:weight|bias)",
     "resnet": r"(?:stem[.]conv1|res[2-5][.]\d+[.](?:conv[123]|shortcut))"
     "[.](?:weight|norm[.](?:weight|bias|running_mean|running_var))",
 }
@@ -52,8 +57,10 @@ class Sizes:
 
 def measure(state: State) -> Sizes:
     """The sizes of a model by its state dict, with our names or published ones."""
-    layer = re.compile(r"(?:transformer\.)?decoder\.layers\.(\d+)\.")
-    level = re.compile(r"(?:input_proj|neck\.projections|neck\.extra_levels)\.\d+\.0\.weight")
+    layer = re.compile(r"(?:transformer\.|model\.)?decoder\.layers\.(\d+)\.")
+    level = re.compile(
+        r"(?:(?:model\.)?input_proj|neck\.projections|neck\.extra_levels)\.\d+\.0\.weight"
+    )
     layers = [int(found[1]) for name in state if (found := layer.match(name))]
     # A backbone's map is projected by 1x1, a further level made by 3x3.
     kernels = [tensor.shape[-1] for name, tensor in state.items() if level.fullmatch(name)]
@@ -61,7 +68,7 @@ def measure(state: State) -> Sizes:
 
 
 def resnet(theirs: str) -> Rules:
-    """As torchvision has them."""
+    """As torchvision and timm have them."""
     rules = [
         ("backbone.stem.conv1.weight", f"{theirs}conv1.weight"),
         ("backbone.stem.conv1.norm.{norm}", f"{theirs}bn1.{{norm}}"),
@@ -104,93 +111,56 @@ def swin_maps(theirs: str) -> Rules:
     return [(f"backbone.norms.res{k + 2}.{{end}}", f"{theirs}norm{k}.{{end}}") for k in range(4)]
 
 
+def mlp(ours: str, theirs: str, count: int) -> Rules:
+    """Linear layers; here activations count as well."""
+    return [(f"{ours}.{2 * k}.{{end}}", f"{theirs}.layers.{k}.{{end}}") for k in range(count)]
+
+
 def box_head(ours: str, theirs: str) -> Rules:
-    """Three linear layers; here activations count as well."""
-    return [(f"{ours}.{2 * k}.{{end}}", f"{theirs}.layers.{k}.{{end}}") for k in range(3)]
+    """Three linear layers."""
+    return mlp(ours, theirs, 3)
 
 
-def official_neck(sizes: Sizes) -> Rules:
-    """One list of levels."""
+def neck(level_embed: str, projections: str, sizes: Sizes) -> Rules:
+    """One list of levels, the further ones at its end."""
     return [
-        ("neck.level_embedding", "transformer.level_embed"),
+        ("neck.level_embedding", level_embed),
         *(
-            (f"neck.extra_levels.{k - sizes.maps}.{{j}}.{{end}}", f"input_proj.{k}.{{j}}.{{end}}")
+            (
+                f"neck.extra_levels.{k - sizes.maps}.{{j}}.{{end}}",
+                f"{projections}.{k}.{{j}}.{{end}}",
+            )
             for k in range(sizes.maps, sizes.levels)
         ),
-        ("neck.projections.{i}.{j}.{end}", "input_proj.{i}.{j}.{end}"),
+        ("neck.projections.{i}.{j}.{end}", f"{projections}.{{i}}.{{j}}.{{end}}"),
     ]
 
 
-def detrex_neck(_: Sizes) -> Rules:
-    """Levels from the backbone's maps, and further ones."""
+def layers(start: str, encoder: Mapping[str, str], decoder: Mapping[str, str]) -> Rules:
+    """All layers, from what the parts of one are called: theirs by ours."""
     return [
-        ("neck.level_embedding", "transformer.level_embeds"),
-        *(
-            (f"neck.{ours}.{{i}}.{j}.{{end}}", f"neck.{theirs}.{{i}}.{part}.{{end}}")
-            for ours, theirs in (("projections", "convs"), ("extra_levels", "extra_convs"))
-            for j, part in enumerate(("conv", "norm"))
-        ),
-    ]
-
-
-# Of a layer, by our names.
-OFFICIAL_ENCODER = {
-    "attention.attention.{attention}": "self_attn.{attention}",
-    "attention.norm.{end}": "norm1.{end}",
-    "ffn.norm.{end}": "norm2.{end}",
-    "ffn.linear1.{end}": "linear1.{end}",
-    "ffn.linear2.{end}": "linear2.{end}",
-}
-OFFICIAL_DECODER = {
-    "sublayers.cross_attention.attention.{attention}": "cross_attn.{attention}",
-    "sublayers.self_attention.attention.{multihead}": "self_attn.{multihead}",
-    "sublayers.cross_attention.norm.{end}": "norm1.{end}",
-    "sublayers.self_attention.norm.{end}": "norm2.{end}",
-    "sublayers.ffn.norm.{end}": "norm3.{end}",
-    "sublayers.ffn.linear1.{end}": "linear1.{end}",
-    "sublayers.ffn.linear2.{end}": "linear2.{end}",
-}
-MS_DETR_DECODER = OFFICIAL_DECODER | {
-    "taps.cross_attention.ffn.norm.{end}": "norm4.{end}",
-    "taps.cross_attention.ffn.linear1.{end}": "linear3.{end}",
-    "taps.cross_attention.ffn.linear2.{end}": "linear4.{end}",
-}
-DETREX_FFN = {"linear1.{end}": "ffns.0.layers.0.0.{end}", "linear2.{end}": "ffns.0.layers.1.{end}"}
-DETREX_ENCODER = {
-    "attention.attention.{attention}": "attentions.0.{attention}",
-    "attention.norm.{end}": "norms.0.{end}",
-    "ffn.norm.{end}": "norms.1.{end}",
-    **{f"ffn.{ours}": theirs for ours, theirs in DETREX_FFN.items()},
-}
-DETREX_DECODER = {
-    "sublayers.self_attention.attention.{multihead}": "attentions.0.attn.{multihead}",
-    "sublayers.cross_attention.attention.{attention}": "attentions.1.{attention}",
-    "sublayers.self_attention.norm.{end}": "norms.0.{end}",
-    "sublayers.cross_attention.norm.{end}": "norms.1.{end}",
-    "sublayers.ffn.norm.{end}": "norms.2.{end}",
-    **{f"sublayers.ffn.{ours}": theirs for ours, theirs in DETREX_FFN.items()},
-}
-
-
-def layers(encoder: Mapping[str, str], decoder: Mapping[str, str]) -> Rules:
-    """All layers, from what the parts of one are called."""
-    return [
-        (f"{where}.layers.{{i}}.{ours}", f"transformer.{where}.layers.{{i}}.{theirs}")
+        (f"{where}.layers.{{i}}.{ours}", f"{start}{where}.layers.{{i}}.{theirs}")
         for where, names in (("encoder", encoder), ("decoder", decoder))
         for ours, theirs in names.items()
     ]
 
 
-def queries_and_heads(sizes: Sizes) -> Rules:
-    """What all call the same, but for learned queries."""
+def proposals(start: str) -> Rules:
+    """What Deformable DETR's two stages, or its one, make queries with."""
+    ours = "query_initializer."
+    return [
+        (f"{ours}token_projection.{{end}}", f"{start}enc_output.{{end}}"),
+        (f"{ours}token_norm.{{end}}", f"{start}enc_output_norm.{{end}}"),
+        (f"{ours}query_projection.{{end}}", f"{start}pos_trans.{{end}}"),
+        (f"{ours}query_norm.{{end}}", f"{start}pos_trans_norm.{{end}}"),
+        (f"{ours}reference_points.{{end}}", f"{start}reference_points.{{end}}"),
+    ]
+
+
+def layer_heads(sizes: Sizes) -> Rules:
+    """A class and a box head a layer, behind them the proposals'."""
     start, last = "query_initializer.", sizes.layers
     return [
-        (f"{start}token_projection.{{end}}", "transformer.enc_output.{end}"),
-        (f"{start}token_norm.{{end}}", "transformer.enc_output_norm.{end}"),
-        (f"{start}query_projection.{{end}}", "transformer.pos_trans.{end}"),
-        (f"{start}query_norm.{{end}}", "transformer.pos_trans_norm.{end}"),
-        (f"{start}reference_points.{{end}}", "transformer.reference_points.{end}"),
-        # The head behind those of the layers is the proposals'.
         (f"{start}class_head.{{end}}", f"class_embed.{last}.{{end}}"),
         *box_head(f"{start}box_head", f"bbox_embed.{last}"),
         ("decoder.class_heads.{i}.{end}", "class_embed.{i}.{end}"),
@@ -198,16 +168,31 @@ def queries_and_heads(sizes: Sizes) -> Rules:
     ]
 
 
-def dino_additions() -> Rules:
-    """What DINO has beside Deformable DETR."""
-    position = "transformer.decoder.ref_point_head.layers"
+def conditional_queries(decoder: str) -> Rules:
+    """What Conditional DETR's decoder makes of learned positions."""
+    ours = "query_initializer."
     return [
-        (DENOISING_LABELS, "label_enc.weight"),
-        ("decoder.output_norm.{end}", "transformer.decoder.norm.{end}"),
-        *(
-            (f"query_initializer.position.mlp.{2 * k}.{{end}}", f"{position}.{k}.{{end}}")
-            for k in range(2)
-        ),
+        *mlp(f"{ours}point", f"{decoder}ref_point_head", 2),
+        *mlp(f"{ours}spatial.scale.mlp", f"{decoder}query_scale", 2),
+    ]
+
+
+def anchor_queries(transformer: str) -> Rules:
+    """What DAB-DETR's encoder and decoder make of learned anchors."""
+    ours, decoder = "query_initializer.", f"{transformer}decoder."
+    return [
+        *mlp(f"{ours}position.mlp", f"{decoder}ref_point_head", 2),
+        *mlp(f"{ours}spatial.scale.mlp", f"{decoder}query_scale", 2),
+        *mlp(f"{ours}spatial.size", f"{decoder}ref_anchor_head", 2),
+        *mlp("encoder.position_scale", f"{transformer}encoder.query_scale", 2),
+    ]
+
+
+def one_head(class_head: str, boxes: str) -> Rules:
+    """One class and one box head: `rearrange.OneHead` repeats them."""
+    return [
+        ("decoder.class_heads.0.{end}", f"{class_head}.{{end}}"),
+        *box_head("decoder.box_heads.0", boxes),
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ..convert import convert_state_dict
+from ..convert import LAYOUTS, convert_state_dict, recognise
 from ..paths import expand
 from .state import load_strictly, read_checkpoint
 
@@ -22,11 +22,12 @@ logger = logging.getLogger(__name__)
 
 # What weights may fill, the smallest part first: a map's norm outside the body has none published.
 PARTS = ("backbone.body.", "backbone.", "")
-BACKBONES = {
-    "torchvision": {"conv1.weight", "bn1.running_var", "layer1.0.conv1.weight"},
-    "swin": {"patch_embed.proj.weight", "layers.0.downsample.reduction.weight"},
-}
 OFF = 'train.init_checkpoint=""'
+ZOO = (
+    "Its files are pickles, which could run code and are not read, and none is a detector of this "
+    "kind. For a ResNet take torchvision's weights: leave train.init_checkpoint as the config has "
+    "it, or give the URL or .pth file of another depth"
+)
 
 
 def load_weights(model: nn.Module, source: str | None) -> bool:
@@ -46,14 +47,54 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     """
     if not source:
         return False
+    if source.startswith("detectron2://"):
+        raise ValueError(f"{source} is in Detectron2's model zoo. {ZOO}")
     path = download(source) if source.startswith(("http://", "https://")) else expand(source)
-    state = state_of(read_checkpoint(path), path)
-    if layout := backbone_layout(state):
+    state = read_weights(path)
+    if layout := recognise(state):
+        if LAYOUTS[layout].detector:
+            raise ValueError(
+                f"{source} has the names of {layout}: convert it first, ms-detr convert {path} "
+                f"converted.pth --from {layout}, and give that file"
+            )
         state = convert_state_dict(state, layout)
     part = next(part for part in PARTS if all(name.startswith(part) for name in state))
     load_strictly(model, state, source, required=part)
     logger.info("loaded %s%s", source, " (backbone only)" if part else "")
     return not part
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state dict in a ``.pth``, ``.bin`` or ``.safetensors`` file, read without running code.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, not a safe one, or without weights.
+        ImportError: a ``.safetensors`` file, and the library for it isn't there.
+    """
+    path = str(path)
+    if Path(path).suffix == ".safetensors" and Path(path).is_file():
+        return state_of(_read_safetensors(path), path)
+    try:
+        content = read_checkpoint(path)
+    except ValueError as error:
+        if Path(path).suffix != ".pkl":
+            raise
+        raise ValueError(f"{path} looks like a file of Detectron2's model zoo. {ZOO}") from error
+    return state_of(content, path)
+
+
+def _read_safetensors(path: str) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError(
+            f"{path} needs the library safetensors: python -m pip install safetensors"
+        ) from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} can't be read as safetensors: {error}") from error
 
 
 def state_of(content: Any, path: str) -> dict[str, Tensor]:
@@ -68,11 +109,6 @@ def state_of(content: Any, path: str) -> dict[str, Tensor]:
     ):
         raise ValueError(f"{path} holds no weights: expected a state dict, or one under 'model'")
     return {name.removeprefix("module."): value for name, value in content.items()}
-
-
-def backbone_layout(state: Mapping[str, Tensor]) -> str | None:
-    """The layout of a published backbone, by names that only it has; None for our own names."""
-    return next((layout for layout, names in BACKBONES.items() if names <= state.keys()), None)
 
 
 def download(url: str) -> str:

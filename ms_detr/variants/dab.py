@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..layers import MLP
 from ..layers.query_position import BoxPosition, SpatialQuery
@@ -38,10 +38,12 @@ class ModulatedQuery(SpatialQuery):
 
 
 class DABInitializer(QueryInitializer):
-    """Learned anchors; position and spatial query follow the boxes, the content starts at zero.
+    """Learned anchors; position and spatial query follow the boxes.
 
     Args:
         fixed_centers: see :class:`Anchors`.
+        learned_content: all queries start with one learned content instead of zero, as in DN-DETR
+            (arXiv:2203.01305), where it stands for an unknown label.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class DABInitializer(QueryInitializer):
         embed_dim: int,
         fixed_centers: bool = False,
         extra_queries: Sequence[int] = (),
+        learned_content: bool = False,
     ):
         super().__init__(num_queries, embed_dim, extra_queries)
+        self.content = nn.Parameter(torch.randn(1, embed_dim)) if learned_content else None
         self.anchors = Anchors(self.rows(supervised=True), fixed_centers)
         self.position = BoxPosition(embed_dim)
         self.spatial = ModulatedQuery(embed_dim)
@@ -60,4 +64,6 @@ class DABInitializer(QueryInitializer):
         """Anchors (B, Q, 4) as references, which learn; nothing is predicted."""
         reference = self.anchors(len(memory.tokens), self.rows(supervised))
         content = memory.tokens.new_zeros(*reference.shape[:2], self.embed_dim)
+        if self.content is not None:
+            content = content + self.content
         return Queries(content, self.position, reference, spatial=self.spatial), Predictions({})

@@ -1,8 +1,10 @@
 """Initial weights: torchvision's, URLs, wrong ones."""
 
 import http.server
+import pickle
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -11,6 +13,8 @@ from torch import nn
 
 from ms_detr.backbones import resnet
 from ms_detr.engine import load_weights
+
+from .. import published
 
 
 class Model(nn.Module):
@@ -185,3 +189,24 @@ def test_shared_tensors_have_to_be_equal(tmp_path):
     state["same_head.bias"] = state["same_head.bias"] + 1
     with pytest.raises(ValueError, match=r"1 unlike what the model shares .*\(same_head\.bias\)"):
         load_weights(model, saved(tmp_path, state))
+
+
+def test_a_published_detector_has_to_be_converted_first(tmp_path):
+    path = saved(tmp_path, published.two_stage(backbone=False, dim=8, ffn=8, layers=2))
+    with pytest.raises(
+        ValueError, match=r"names of deformable-detr: convert it first, ms-detr conv"
+    ):
+        load_weights(Model(), path)
+
+
+@pytest.mark.parametrize("source", ["detectron2://ImageNetPretrained/MSRA/R-50.pkl", "R-50.pkl"])
+def test_the_model_zoo_of_detectron2(tmp_path, monkeypatch, source):
+    """Names of its catalog and its files, which are pickles."""
+    monkeypatch.chdir(tmp_path)
+    content = {"model": {"stem.conv1.weight": np.ones(3, np.float32)}, "__author__": "somebody"}
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(
+        ValueError, match="model zoo.*pickles.* take torchvision's weights"
+    ) as error:
+        load_weights(Model(), source)
+    assert source in str(error.value) and "\n" not in str(error.value)
