@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from ms_detr.config import load
 from ms_detr.engine import argument_parser, launch, run, run_command
+from ms_detr.pipes import with_reader
 
 
 def main(args: argparse.Namespace) -> None:
@@ -34,6 +35,11 @@ def start(args: argparse.Namespace) -> None:
     )
 
 
-if __name__ == "__main__":
+def command() -> int:
+    """Read the command line, run it."""
     args = argument_parser().parse_intermixed_args()
-    sys.exit(run_command(lambda: start(args), args.debug))
+    return run_command(lambda: start(args), args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(with_reader(command))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from ms_detr import __version__
 from ms_detr.errors import short_message
+from ms_detr.pipes import with_reader
 
 
 def verbs() -> dict[str, str]:
@@ -50,8 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None takes those of the process.
 
     Returns:
-        The exit status: the verb's own, 2 after an error that the user can mend, 130 after Ctrl-C.
+        The exit status: the verb's own, 2 after an error that the user can mend, 130 after Ctrl-C,
+        141 where nobody reads the output any more.
     """
+    return with_reader(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.run is None:
@@ -59,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return args.run(args)
+    except BrokenPipeError:
+        raise  # see `with_reader`
     except KeyboardInterrupt:
         print("ms-detr: interrupted", file=sys.stderr)
         return 130

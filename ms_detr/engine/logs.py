@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 
 from ..errors import short_message
+from ..pipes import Terminal
 
 NAMES = ("ms_detr", "detectron2", "fvcore")
 FORMAT = logging.Formatter("[%(asctime)s] %(message)s", "%m/%d %H:%M:%S")
@@ -55,7 +56,7 @@ def setup_logging(folder: str | Path) -> None:
     except OSError as error:
         raise OSError(f"train.output_dir {folder} can't be written to: {error.strerror}") from error
     if rank == 0:
-        terminal = logging.StreamHandler(sys.stdout)
+        terminal = Terminal(sys.stdout)
         terminal.addFilter(_is_news)
         handlers.append(terminal)
     for handler in handlers:

@@ -1,0 +1,75 @@
+"""Output that another command reads, and may stop reading, as `head` does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+logger = logging.getLogger(__name__)
+
+READER_GONE = 141  # exit code, the shells' for SIGPIPE
+
+
+def with_reader(command: Callable[[], int]) -> int:
+    """Run a command, and end in silence when nobody reads its output any more.
+
+    Python ignores SIGPIPE, which ends other commands then, and complains once more when it
+    flushes its streams at exit.
+
+    Returns:
+        The command's exit code, or 141.
+    """
+    try:
+        try:
+            status = command()
+        except SystemExit:  # argparse's, after it has printed
+            _flush()
+            raise
+        _flush()
+        return status
+    except BrokenPipeError:
+        # It may be any other pipe's, such as one to a worker.
+        gone = [stream for stream in (sys.stdout, sys.stderr) if _reader_is_gone(stream)]
+        if not gone:
+            raise
+        for stream in gone:
+            silence(stream)
+        return READER_GONE
+
+
+def silence(stream: TextIO) -> None:
+    """Write a stream, and what it still holds, to nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class Terminal(logging.StreamHandler):
+    """Log to a stream for as long as somebody reads it; the other handlers go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called for an error while a record is written."""
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+            return
+        silence(self.stream)
+        logger.warning("nobody reads the standard output any more; the log goes on in its file")
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # it is no file, or closed
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
