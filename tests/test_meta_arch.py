@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -158,10 +159,11 @@ def test_inference_needs_no_instances(model):
 
 
 def test_targets_in_evaluation_give_all_sources(model):
-    model.eval()
+    model.double().eval()
     batch = make_batch()
     images, mask = model.preprocess(batch)
     targets = model.targets(batch, (80, 100))
+    targets = replace(targets, boxes=targets.boxes.double())
     predictions = model.forward_tensors(images, mask, targets)
     assert set(predictions) == {"decoder", "decoder.cross_attention", "encoder"}
     assert predictions["decoder"].logits.shape == (2, 3, 12, 6)

@@ -23,7 +23,8 @@ CATEGORIES = {3: "square", 7: "bar"}
 
 
 class Detector(nn.Module):
-    """Predicts a few boxes and classes from a pooled image.
+    """Predicts a few boxes and classes from a pooled image, in float64: sums of several processes
+    and of one differ in the last digits, and Adam makes a step of any sign.
 
     Args:
         poison: an image id; a batch with it gives a NaN loss, or raises if ``poison_raises``.
@@ -47,6 +48,7 @@ class Detector(nn.Module):
         self.box_head = nn.Linear(64, 3 * 4)
         self.poison, self.poison_raises = poison, poison_raises
         self.kill_at, self.steps = kill_at, 0
+        self.double()
 
     def train(self, mode: bool = True) -> "Detector":
         super().train(mode)
@@ -55,7 +57,7 @@ class Detector(nn.Module):
 
     def forward(self, inputs: list[dict]):
         features = torch.stack(
-            [nn.functional.adaptive_avg_pool2d(x["image"].float() / 255, 6) for x in inputs]
+            [nn.functional.adaptive_avg_pool2d(x["image"].double() / 255, 6) for x in inputs]
         )
         features = self.dropout(self.backbone(features).flatten(1))
         logits = self.class_head(features).view(len(inputs), 3, self.num_classes)
@@ -68,7 +70,8 @@ class Detector(nn.Module):
         return self.losses(inputs, logits, boxes)
 
     def losses(self, inputs: list[dict], logits: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        count = torch.tensor(float(sum(len(x["instances"]) for x in inputs)))
+        count = sum(len(x["instances"]) for x in inputs)
+        count = torch.tensor(count, dtype=torch.float64)
         world_size = 1
         if distributed.is_initialized():
             distributed.all_reduce(count)

@@ -113,7 +113,7 @@ def test_a_single_scale_equals_the_loop():
         inside = ~level.ravel()
         assert (out.grid.padding_mask[b].numpy() == ~inside).all()
         position = sine_position(level, DIM, 20.0, 0.0).reshape(-1, DIM)
-        np.testing.assert_allclose(out.position[b][inside], position[inside], atol=1e-5)
+        np.testing.assert_allclose(out.position[b][inside], position[inside], atol=1e-9)
 
 
 def test_a_single_scale_is_one_map():

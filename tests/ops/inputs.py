@@ -47,12 +47,15 @@ def unfused(value, shapes, references, offsets, logits):
     return reference.deformable_attention(value, shapes, locations, weights)
 
 
-def results(function, *inputs, seed=0):
-    """Output and the gradients of all tensors, for a random gradient of the output."""
+def results(function, *inputs, seed=0, grad_dtype=torch.float64):
+    """Output and the gradients of all tensors, for a random gradient of the output.
+
+    That one is rounded to `grad_dtype` and then to the output's dtype.
+    """
     leaves = [x.detach().clone().requires_grad_() if torch.is_tensor(x) else x for x in inputs]
     out = function(*leaves)
     generator = torch.Generator().manual_seed(seed)
-    grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+    grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(grad_dtype).to(out)
     tensors = [x for x in leaves if torch.is_tensor(x)]
     grads = torch.autograd.grad(out, tensors, grad)
     return out.detach(), *grads

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ms_detr.ops import deformable_attention, fused_deformable_attention
 from ms_detr.ops import reference as pure_torch
 from tests.conftest import ROOT
+from tests.rounding import assert_rounded
 
 from .inputs import make, make_fused, needs_compiled, off_edges, results, unfused
 
@@ -160,10 +161,10 @@ def test_softmax_of_extreme_logits():
     logits[:, 0] *= 1e4
     logits[:, 1] = -1e4
     logits[:, 2, :, 0, 0] = 200.0
-    inputs = [x.float() if torch.is_tensor(x) else x for x in (value, shapes, references, offsets)]
-    out = fused_deformable_attention(*inputs, logits.float())
-    expected = unfused(value, shapes, references, offsets, logits)
-    torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-4)
+    low = [x.float() if torch.is_tensor(x) else x for x in (value, shapes, references, offsets)]
+    low.append(logits.float())
+    exact = unfused(*(x.double() if torch.is_tensor(x) else x for x in low))
+    assert_rounded(fused_deformable_attention(*low), exact, unfused(*low))
     nan = torch.full_like(logits, float("nan"))
     inside = fused_deformable_attention(value, shapes, references, 0 * offsets, nan)
     assert inside.isnan().all()
@@ -171,24 +172,26 @@ def test_softmax_of_extreme_logits():
 
 @pytest.mark.parametrize("points", [2, 4])
 @pytest.mark.parametrize("channels", [16, 24, 32, 64])
-@pytest.mark.parametrize(
-    ("dtype", "atol"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)]
-)
-def test_half_and_single_precision(dtype, atol, channels, points):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_half_and_single_precision(dtype, channels, points):
+    """Computed in float32, and rounded once."""
     value, shapes, locations, weights = make(
         LEVELS, queries=20, points=points, channels=channels, reach=0.1
     )
-    value = value.to(dtype).double()
-    locations = off_edges(shapes, locations).float().double()
-    expected = results(pure_torch.deformable_attention, value, shapes, locations, weights)
-    actual = results(
-        deformable_attention, value.to(dtype), shapes, locations.float(), weights.float()
+    locations = off_edges(shapes, locations)
+    low = value.to(dtype), shapes, locations.float(), weights.float()
+    actual = results(deformable_attention, *low, grad_dtype=dtype)
+    single, exact = (
+        results(
+            pure_torch.deformable_attention,
+            *(x.to(wide) if torch.is_tensor(x) else x for x in low),
+            grad_dtype=dtype,
+        )
+        for wide in (torch.float32, torch.float64)
     )
     assert [part.dtype for part in actual] == [dtype, dtype, torch.float32, torch.float32]
-    # Of gradients: sums over samples, over channels times cells, over channels.
-    scale = [1, points / 2, 30, 4]
-    for one, other, factor in zip(actual, expected, scale, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=atol, atol=atol * factor)
+    for parts in zip(actual, exact, single, strict=True):
+        assert_rounded(*parts)
 
 
 def test_inputs_may_have_gaps():

@@ -87,6 +87,7 @@ def gradients(module, inputs):
     return out.detach(), {name: p.grad.clone() for name, p in module.named_parameters()}
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", [encoding, decoding])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiled_layers_are_one_graph(case, dynamic):
@@ -95,22 +96,24 @@ def test_compiled_layers_are_one_graph(case, dynamic):
     expected, expected_grads = gradients(module, inputs)
     compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     actual, grads = gradients(compiled, inputs)
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual, expected)
     for name, grad in grads.items():
         name = name.removeprefix("_orig_mod.")
-        torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(grad, expected_grads[name])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", [encoding, decoding])
 def test_inductor(case):
     torch._dynamo.reset()
     module, inputs = case()
     expected, _ = gradients(module, inputs)
     actual, _ = gradients(torch.compile(module, fullgraph=True), inputs)
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", [encoding, decoding])
 def test_export(case):
     module, inputs = case()
