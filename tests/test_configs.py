@@ -326,6 +326,20 @@ def test_one_key_switches_masks_on():
     assert load(ROOT / MS_DETR).dataloader.masks is False
 
 
+@pytest.mark.parametrize(
+    "config",
+    [BASELINE, "configs/dino/dino_r50_4scale_12ep.py", "configs/demo/family/ms_detr_dn.py"],
+)
+def test_one_key_leaves_padding_out(config):
+    for value in (False, True):
+        overrides = [f"model.neck.ignore_padding={str(value).lower()}"] if value else []
+        with torch.device("meta"):
+            model = instantiate(load(ROOT / config, overrides).model)
+        initializer = model.query_initializer
+        initializer = getattr(initializer, "initializer", initializer)
+        assert model.neck.ignore_padding is initializer.ignore_padding is value
+
+
 def test_large_scale_jitter_differs_in_the_augmentation_alone():
     folder = ROOT / "configs" / "common" / "data"
     plain, jitter = (

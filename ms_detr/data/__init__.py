@@ -1,6 +1,7 @@
 """Data: COCO-format datasets, the DETR recipe's mapper, repeatable loaders, the demo dataset."""
 
 from .augmentation import DETR_SHORT_EDGES, RandomChoice, detr_augmentations, lsj_augmentations
+from .batches import group_by_size
 from .coco import check_classes, check_same_classes, class_names, coco_dataset
 from .demo import DemoSpec, generate_demo, preview
 from .loader import TrainLoader, build_test_loader, build_train_loader
@@ -22,6 +23,7 @@ __all__ = [
     "coco_dataset",
     "detr_augmentations",
     "generate_demo",
+    "group_by_size",
     "iterations_per_epoch",
     "lsj_augmentations",
     "preview",

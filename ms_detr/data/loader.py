@@ -10,8 +10,9 @@ import torch
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from .batches import Size, group_by_size
 from .sampler import Key, TrainingSampler
 from .workers import WorkerLoader
 
@@ -93,23 +94,37 @@ def build_train_loader(
 def build_test_loader(
     dataset: list[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 4
 ) -> DataLoader:
-    """One pass over the dataset in its own order; every process gets its part, none twice.
+    """One pass over the dataset; every process gets its part of the batches, no image twice.
+
+    Batches are of images of like size, see :func:`ms_detr.data.group_by_size`, and the same for any
+    number of processes. A batch of one, and images of one size, leave the dataset in its order.
 
     Args:
         dataset: Detectron2 dataset dicts.
-        mapper: makes a model input of a dataset dict.
-        batch_size: images per batch and process; the last batch may be smaller.
+        mapper: makes a model input of a dataset dict. The size of that is what its method ``size``
+            says, see :class:`ms_detr.data.DetrMapper`; without one, the image file's.
+        batch_size: images per batch and process; one batch may be smaller.
         num_workers: loader processes per process; 0 loads in the process itself.
     """
     if batch_size < 1:
         raise ValueError(f"dataloader.test.batch_size must be at least 1, got {batch_size}.")
-    sampler = InferenceSampler(len(dataset))
+    batches = group_by_size(_sizes(dataset, mapper, batch_size), batch_size)
     return WorkerLoader(
         MapDataset(DatasetFromList(dataset), mapper),
-        batch_sampler=BatchSampler(sampler, batch_size, drop_last=False),
+        batch_sampler=[batches[i] for i in InferenceSampler(len(batches))],
         num_workers=num_workers,
         generator=_own_generator(),
     )
+
+
+def _sizes(dataset: list[dict], mapper: Mapper, batch_size: int) -> list[Size]:
+    """Of all mapped images, without reading them; all alike where nothing tells or asks."""
+    known = all("height" in record and "width" in record for record in dataset)
+    if batch_size == 1 or not known:
+        return [(1, 1)] * len(dataset)
+    size = getattr(mapper, "size", lambda record: (record["height"], record["width"]))
+    with _seeded(0):
+        return [size(record) for record in dataset]
 
 
 def _own_generator() -> torch.Generator:

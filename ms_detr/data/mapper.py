@@ -7,16 +7,20 @@ from itertools import compress
 import numpy as np
 import torch
 from detectron2.data import detection_utils
-from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
+from detectron2.data.transforms import (
+    AugInput,
+    Augmentation,
+    AugmentationList,
+    ResizeTransform,
+)
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from fvcore.transforms.transform import Transform, TransformList
 from PIL import Image
 
+from .batches import Size
 from .segmentation import moved, parse, transformed
 
 IMAGE_FORMATS = ("RGB", "BGR", "L")
-
-Size = tuple[int, int]  # height, width
 
 
 class DetrMapper:
@@ -100,6 +104,16 @@ class DetrMapper:
             mapped["instances"] = instances
         return mapped
 
+    def size(self, record: dict) -> Size:
+        """Height and width that the image of a record will have, without reading the file.
+
+        Where sizes are drawn at random it is a draw, not the one that the image will get.
+        """
+        stub = _SizeInput(record["height"], record["width"])
+        self.augmentations(stub)
+        height, width = stub.image.shape[:2]
+        return height, width
+
     def _read(self, record: dict) -> np.ndarray:
         """The image (H, W, C) of a record."""
         path = record["file_name"]
@@ -133,6 +147,24 @@ class DetrMapper:
                 f"{hint if turned else ''}"
             )
         return image
+
+
+class _SizeInput:
+    """An AugInput of whose image there is but the shape: resizing it takes no time."""
+
+    def __init__(self, height: int, width: int):
+        self.image = _stub(height, width)
+
+    def transform(self, transform: Transform) -> None:
+        if isinstance(transform, ResizeTransform):
+            self.image = _stub(transform.new_h, transform.new_w)
+        else:
+            self.image = transform.apply_image(self.image)
+
+
+def _stub(height: int, width: int) -> np.ndarray:
+    """A black image that takes one byte."""
+    return np.broadcast_to(np.uint8(0), (int(height), int(width), 3))
 
 
 def _name(record: dict) -> str:

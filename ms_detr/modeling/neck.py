@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.position import SinePositionEncoding
-from ..structures import FeaturePyramid, TokenGrid
+from ..structures import FeaturePyramid, TokenGrid, at_least_single
 
 NORM_GROUPS = 32
 
 
-def _projection(in_channels: int, embed_dim: int, kernel_size: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, embed_dim, kernel_size, stride, padding=kernel_size // 2)
-    nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv, nn.GroupNorm(NORM_GROUPS, embed_dim))
+class Projection(nn.Sequential):
+    """A convolution, and a group norm of its outcome."""
+
+    def __init__(self, in_channels: int, embed_dim: int, kernel_size: int, stride: int):
+        conv = nn.Conv2d(in_channels, embed_dim, kernel_size, stride, padding=kernel_size // 2)
+        nn.init.xavier_uniform_(conv.weight)
+        nn.init.zeros_(conv.bias)
+        super().__init__(conv, nn.GroupNorm(NORM_GROUPS, embed_dim))
+
+    def without_padding(self, x: Tensor, padding_mask: Tensor) -> Tensor:
+        """Of the image alone: what lies in padding is zero, to the convolution and afterwards.
+
+        Args:
+            x: (B, C, h, w).
+            padding_mask: (B, H, W) of the padded images.
+        """
+        conv, norm = self
+        x = conv(x.masked_fill(_resize_mask(padding_mask, x.shape[-2:])[:, None], 0.0))
+        return _norm_inside(norm, x, _resize_mask(padding_mask, x.shape[-2:])[:, None])
+
+
+def _norm_inside(norm: nn.GroupNorm, x: Tensor, padding: Tensor) -> Tensor:
+    """Group norm (arXiv:1803.08494) with mean and variance of what isn't padding, (B, 1, h, w)."""
+    groups = at_least_single(x).unflatten(1, (norm.num_groups, -1))
+    outside = padding[:, None]
+    count = (~outside).sum((2, 3, 4), keepdim=True) * groups.shape[2]
+    mean = groups.masked_fill(outside, 0.0).sum((2, 3, 4), keepdim=True) / count
+    centered = (groups - mean).masked_fill(outside, 0.0)
+    variance = centered.square().sum((2, 3, 4), keepdim=True) / count
+    normal = (centered * (variance + norm.eps).rsqrt()).flatten(1, 2)
+    weight, bias = (p[:, None, None] for p in (norm.weight, norm.bias))
+    return (normal * weight + bias).masked_fill(padding, 0.0).to(norm.weight.dtype)
 
 
 class Neck(nn.Module):
@@ -28,6 +56,9 @@ class Neck(nn.Module):
         in_channels: channels of every backbone map that is read, by its name, fine to coarse.
         num_levels: feature levels; those beyond the backbone's maps come from strided 3x3
             convolutions, the first one on the coarsest backbone map itself.
+        ignore_padding: normalise every image by what it holds alone, and let no convolution see its
+            padding. The published models normalise image and padding together: an image's tokens
+            then hang on how much of it there is.
     """
 
     def __init__(
@@ -36,6 +67,7 @@ class Neck(nn.Module):
         embed_dim: int,
         num_levels: int,
         position: SinePositionEncoding,
+        ignore_padding: bool = False,
     ):
         super().__init__()
         if embed_dim < 1 or embed_dim % NORM_GROUPS:
@@ -49,13 +81,14 @@ class Neck(nn.Module):
             )
         self.in_channels = dict(in_channels)
         self.position = position
+        self.ignore_padding = ignore_padding
         self.projections = nn.ModuleList(
-            _projection(channels, embed_dim, kernel_size=1, stride=1)
+            Projection(channels, embed_dim, kernel_size=1, stride=1)
             for channels in in_channels.values()
         )
         coarsest = list(in_channels.values())[-1]
         self.extra_levels = nn.ModuleList(
-            _projection(channels, embed_dim, kernel_size=3, stride=2)
+            Projection(channels, embed_dim, kernel_size=3, stride=2)
             for channels in ([coarsest] + [embed_dim] * num_levels)[: num_levels - len(in_channels)]
         )
         self.level_embedding = nn.Parameter(torch.randn(num_levels, embed_dim))
@@ -68,12 +101,18 @@ class Neck(nn.Module):
             padding_mask: (B, H, W) of the padded images.
         """
         raw = [features[name] for name in self.in_channels]
-        maps = [project(x) for project, x in zip(self.projections, raw, strict=True)]
+        modules = zip(self.projections, raw, strict=True)
+        maps = [self._project(module, x, padding_mask) for module, x in modules]
         x = raw[-1]
-        for project in self.extra_levels:
-            x = project(x)
+        for module in self.extra_levels:
+            x = self._project(module, x, padding_mask)
             maps.append(x)
         return _pyramid(maps, padding_mask, self.position, self.level_embedding)
+
+    def _project(self, module: nn.Module, x: Tensor, padding_mask: Tensor) -> Tensor:
+        if not self.ignore_padding:
+            return cast(Tensor, module(x))
+        return cast(Projection, module).without_padding(x, padding_mask)
 
 
 class SingleScaleNeck(nn.Module):

@@ -134,6 +134,9 @@ class ProposalInitializer(QueryInitializer):
     Args:
         class_head, box_head: of the proposals.
         anchor_size: see :func:`make_proposals`.
+        ignore_padding: choose padding only where there are too few other tokens. The published
+            models have it compete, with one score for all of it: much padding and a high score,
+            which training without padding doesn't lower, leave no query for the image.
     """
 
     sources = frozenset({PROPOSALS})  # nothing else trains the proposals' heads
@@ -146,6 +149,7 @@ class ProposalInitializer(QueryInitializer):
         box_head: BoxHead,
         anchor_size: float,
         extra_queries: Sequence[int] = (),
+        ignore_padding: bool = False,
     ):
         super().__init__(num_queries, embed_dim, extra_queries)
         if not 0 < anchor_size < 1:
@@ -154,6 +158,7 @@ class ProposalInitializer(QueryInitializer):
                 f"got {anchor_size}"
             )
         self.anchor_size = anchor_size
+        self.ignore_padding = ignore_padding
         self.token_projection = nn.Linear(embed_dim, embed_dim)
         self.token_norm = nn.LayerNorm(embed_dim)
         self.class_head = class_head
@@ -176,6 +181,12 @@ class ProposalInitializer(QueryInitializer):
         """Choose queries; with ``supervised`` also predict."""
         boxes, made = self.select(self, memory, self.rows(supervised), supervised)
         return self.queries(boxes, memory), Predictions({} if made is None else {PROPOSALS: made})
+
+    def best(self, scores: Tensor, grid: TokenGrid, count: int) -> Tensor:
+        """Indices (B, count) of the tokens with the highest scores (B, S), fewer if there are."""
+        if self.ignore_padding:
+            scores = scores.masked_fill(grid.padding_mask, -float("inf"))
+        return scores.topk(min(count, scores.shape[1]), 1).indices
 
     def encode(self, proposer: Proposer, memory: Memory) -> tuple[Tensor, Proposals]:
         """What the heads look at, (B, S, C), zeros before the projection where invalid."""
@@ -205,8 +216,10 @@ class TwoStageInitializer(ProposalInitializer):
         mixed_selection: bool = False,
         anchor_size: float = 0.05,
         extra_queries: Sequence[int] = (),
+        ignore_padding: bool = False,
     ):
-        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size, extra_queries)
+        common = anchor_size, extra_queries, ignore_padding
+        super().__init__(num_queries, embed_dim, class_head, box_head, *common)
         self.query_projection = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.query_norm = nn.LayerNorm(2 * embed_dim)
         self.content = (
@@ -226,7 +239,7 @@ class TwoStageInitializer(ProposalInitializer):
         """
         tokens, proposals = self.encode(proposer, memory)
         logits = proposer.class_head(tokens)
-        chosen = logits[..., 0].topk(min(count, tokens.shape[1]), 1).indices[..., None]
+        chosen = self.best(logits[..., 0], memory.grid, count)[..., None]
         if not supervised:
             best = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
             anchors = proposals.logits.gather(1, chosen.expand(-1, -1, 4))

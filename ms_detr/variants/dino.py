@@ -32,8 +32,10 @@ class DINOInitializer(ProposalInitializer):
         box_head: BoxHead,
         anchor_size: float = 0.05,
         extra_queries: Sequence[int] = (),
+        ignore_padding: bool = False,
     ):
-        super().__init__(num_queries, embed_dim, class_head, box_head, anchor_size, extra_queries)
+        common = anchor_size, extra_queries, ignore_padding
+        super().__init__(num_queries, embed_dim, class_head, box_head, *common)
         self.content = nn.Parameter(torch.empty(self.rows(supervised=True), embed_dim))
         self.position = BoxPosition(embed_dim)
         for matrix in (self.token_projection.weight, self.content):
@@ -44,7 +46,7 @@ class DINOInitializer(ProposalInitializer):
     ) -> tuple[Tensor, PredictionSet | None]:
         tokens, proposals = self.encode(proposer, memory)
         logits = proposer.class_head(tokens)
-        best = logits.amax(-1).topk(min(count, tokens.shape[1]), 1).indices
+        best = self.best(logits.amax(-1), memory.grid, count)
         anchors = _chosen(proposals.logits, best)
         boxes = (proposer.box_head(_chosen(tokens, best)) + anchors).sigmoid()
         if not supervised:

@@ -15,8 +15,8 @@ CHANNELS = {"fine": 3, "coarse": 5}
 DIM = 32
 
 
-def make_neck(num_levels=4):
-    return Neck(CHANNELS, DIM, num_levels, SinePositionEncoding(DIM))
+def make_neck(num_levels=4, **options):
+    return Neck(CHANNELS, DIM, num_levels, SinePositionEncoding(DIM), **options)
 
 
 def features():
@@ -136,3 +136,100 @@ def test_start():
 def test_fewer_levels_than_maps():
     with pytest.raises(ValueError, match=r"num_levels is 1, fewer than .*fine.*coarse"):
         make_neck(1)
+
+
+# Images of 128 x 64 and 64 x 128 pixels in a batch, at strides 8 and 16; all levels' cells line up.
+SIZES = [(128, 64), (64, 128)]
+STRIDES = {"fine": 8, "coarse": 16}
+
+
+def batch():
+    maps = {
+        name: random(2, channels, 128 // STRIDES[name], 128 // STRIDES[name], seed=channels)
+        for name, channels in CHANNELS.items()
+    }
+    return maps, torch.from_numpy(np.stack([padded(128, 128, *size) for size in SIZES]))
+
+
+def alone(index):
+    """One image of the batch without its padding."""
+    maps, mask = batch()
+    height, width = SIZES[index]
+    cut = {
+        name: x[index : index + 1, :, : height // STRIDES[name], : width // STRIDES[name]]
+        for name, x in maps.items()
+    }
+    return cut, mask[index : index + 1, :height, :width]
+
+
+def weighed(out, index):
+    """An image's tokens, and a sum of them to differentiate."""
+    tokens = out.tokens[index, ~out.grid.padding_mask[index]]
+    return tokens, (tokens * random(*tokens.shape, seed=5)).sum()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_without_padding_an_image_is_in_a_batch_what_it_is_alone(index):
+    neck = randomise(make_neck(ignore_padding=True))
+    published = make_neck().double()
+    published.load_state_dict(neck.state_dict())  # the key changes no name
+    single = neck(*alone(index))
+    assert not single.grid.padding_mask.any()
+    expected, total = weighed(single, 0)
+    gradients = torch.autograd.grad(total, [*neck.parameters()][1:])
+    out = neck(*batch())
+    found, total = weighed(out, index)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    others = torch.autograd.grad(total, [*neck.parameters()][1:])
+    for gradient, other in zip(others, gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-10)
+    assert (out.tokens[out.grid.padding_mask] == 0).all()
+    # Without any padding it is the published norm, which in a batch gives something else.
+    torch.testing.assert_close(published(*alone(index)).tokens[0], expected, rtol=1e-12, atol=1e-12)
+    assert (weighed(published(*batch()), index)[0] - expected).abs().max() > 0.1
+
+
+def test_without_padding_equals_the_loop():
+    neck = randomise(make_neck(2, ignore_padding=True))
+    params = parameters(neck)
+    out = neck(*batch())
+    for index in range(2):
+        maps, _ = alone(index)
+        tokens = []
+        for level, name in enumerate(CHANNELS):
+            conv, norm = (below(params, f"projections.{level}.{part}") for part in (0, 1))
+            x = reference.group_norm(reference.convolve(maps[name][0].numpy(), conv, 1), norm)
+            tokens.append(x.reshape(DIM, -1).T)
+        found = weighed(out, index)[0].detach()
+        np.testing.assert_allclose(found, np.concatenate(tokens), atol=1e-9)
+
+
+class Tokens(torch.nn.Module):
+    """A neck's tokens, for tracing."""
+
+    def __init__(self, neck):
+        super().__init__()
+        self.neck = neck
+
+    def forward(self, fine, coarse, mask):
+        return self.neck(dict(fine=fine, coarse=coarse), mask).tokens
+
+
+@pytest.mark.parametrize("ignore_padding", [False, True])
+def test_export(ignore_padding):
+    module = Tokens(randomise(make_neck(ignore_padding=ignore_padding))).eval()
+    maps, mask = batch()
+    inputs = (*maps.values(), mask)
+    program = torch.export.export(module, inputs).module()
+    torch.testing.assert_close(program(*inputs), module(*inputs))
+
+
+def test_under_autocast_the_norm_stays_single():
+    maps, mask = batch()
+    maps = {name: x.float() for name, x in maps.items()}
+    neck = randomise(make_neck(ignore_padding=True)).float()
+    exact = neck(maps, mask).tokens
+    with torch.autocast("cpu", torch.bfloat16):
+        half = neck(maps, mask).tokens
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)

@@ -1,7 +1,8 @@
-"""What padding may change: nothing from the neck's output on.
+"""What padding may change: nothing from the neck's output on, once it is chosen for no query.
 
 Backbone and neck see padding as black image, and group norm takes it into its statistics, as in
-the published code; only their masks, positions and ratios are free of it.
+the published code; only their masks, positions and ratios are free of it. With `ignore_padding` the
+neck is too: see `test_neck`.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from ms_detr.layers import FFN, DeformableAttention, DeformableSublayer
 from ms_detr.modeling import BoxHead, ClassHead, Encoder, EncoderLayer, TwoStageInitializer
 from ms_detr.structures import FeaturePyramid
+from ms_detr.variants import DINOInitializer
 
 from ..layers.support import make_grid, padded, random, randomise
 from .test_decoder import make as make_decoder
@@ -71,3 +73,41 @@ def test_predictions_do_not_depend_on_the_amount_of_padding(shapes, supervised):
         boxes = proposals["encoder"].boxes[0, 0].detach().numpy()
         assert (boxes[~inside.numpy()] == 1).all()
         assert np.isfinite(boxes).all()
+
+
+def eager(kind, ignore_padding):
+    """An initialiser that scores a token without content, such as padding, above all others."""
+    heads = ClassHead(DIM, 3), BoxHead(DIM)
+    options = dict(anchor_size=0.1, ignore_padding=ignore_padding)
+    initializer = randomise(kind(QUERIES, DIM, *heads, **options), seed=9)
+    with torch.no_grad():
+        nothing = torch.zeros(1, DIM).double()
+        empty = initializer.token_norm(initializer.token_projection(nothing))[0]
+        initializer.class_head.weight[:] = 9 * empty
+    return initializer
+
+
+@pytest.mark.parametrize("kind", [TwoStageInitializer, DINOInitializer])
+@pytest.mark.parametrize("supervised", [False, True])
+def test_padding_becomes_no_query_where_it_is_ignored(kind, supervised):
+    encoder, _, _ = make_parts()
+    shapes = [(11, 8), (6, 4)]
+    alone, together = encoder(pyramid(VALID)), encoder(pyramid(shapes))
+    expected = eager(kind, False)(alone, supervised)[0].reference
+    assert (expected < 1).all()
+    found = eager(kind, True)(together, supervised)[0].reference
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    # As published, all queries are padding.
+    assert (eager(kind, False)(together, supervised)[0].reference == 1).all()
+
+
+@pytest.mark.parametrize("kind", [TwoStageInitializer, DINOInitializer])
+def test_padding_fills_up_where_the_image_has_too_few_tokens(kind):
+    memory = make_parts()[0](pyramid([(11, 8), (6, 4)]))
+    initializer = eager(kind, True)
+    initializer.num_queries = 62  # of 60 tokens
+    if kind is DINOInitializer:
+        initializer.content = torch.nn.Parameter(random(62, DIM))
+    reference = initializer(memory, False)[0].reference
+    assert reference.shape == (1, 62, 4)
+    assert (reference == 1).all(-1).sum() == 2

@@ -90,6 +90,7 @@ model = L(MSDETR)(
         position=L(SinePositionEncoding)(
             embed_dim="${model.embed_dim}", temperature=10000.0, offset=-0.5
         ),
+        ignore_padding=False,
     ),
     encoder=L(Encoder)(
         layer=L(EncoderLayer)(attention=deformable(), ffn=ffn()),
@@ -103,6 +104,7 @@ model = L(MSDETR)(
         mixed_selection=False,
         anchor_size=0.05,
         extra_queries=[],
+        ignore_padding="${model.neck.ignore_padding}",
     ),
     groups=L(Groups)(),
     decoder=L(Decoder)(

@@ -23,6 +23,7 @@ def dino(model):
         box_head=box_head(),
         anchor_size=0.05,
         extra_queries=[],
+        ignore_padding="${model.neck.ignore_padding}",
     )
     model.decoder.epsilon = 1e-3
     model.decoder.look_forward_twice = True
