@@ -1,3 +1,6 @@
+import re
+
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
@@ -8,8 +11,11 @@ from ms_detr.data import iterations_per_epoch
 from ms_detr.engine import build_optimizer
 from ms_detr.engine.train import run_length
 from ms_detr.layers.dense_attention import SplitAttention
+from ms_detr.supervision import AnchorHungarianAssigner
 
 from .modeling.support import BASELINE, CONFIGS, MS_DETR, ROOT, SMALLER, make_input, make_model
+from .supervision.reference import matching_cost
+from .supervision.support import make_images, make_predictions, make_targets
 
 # Of the large backbones only the kind stays.
 SMALLER_SWIN = (
@@ -285,6 +291,34 @@ def test_ms_detr_is_as_released():
     assert (assigner.k, assigner.threshold, assigner.alpha, assigner.quota) == (6, 0.4, 0.3, 0.25)
     assert [terms.encoder.assigner[f"{x}_cost"] for x in ("class", "l1", "giou")] == [0, 5, 2]
     assert [terms.o2o.assigner[f"{x}_cost"] for x in ("class", "l1", "giou")] == [2, 5, 2]
+
+
+def test_two_overrides_match_the_baselines_proposals_as_the_released_ms_detr_does():
+    """The command of docs/family.md: on anchors, class cost 0; nothing else changes."""
+    text = (ROOT / "docs" / "family.md").read_text()
+    key = "model.criterion.terms.encoder.assigner."
+    overrides = re.findall(rf"{re.escape(key)}\S+=\S+", text)
+    assert [override.removeprefix(key).split("=")[0] for override in overrides] == [
+        "_target_",
+        "class_cost",
+    ]
+    plain, changed = (load(ROOT / BASELINE, x).model for x in ([], overrides))
+    term = instantiate(changed.criterion.terms.encoder)
+    released = instantiate(load(ROOT / MS_DETR).model.criterion.terms.encoder)
+    assert type(term.assigner) is type(released.assigner) is AnchorHungarianAssigner
+    assert vars(term.assigner) == vars(released.assigner)
+    rng = np.random.default_rng(0)
+    images = make_images(rng, (3, 0, 2))
+    made, targets = make_predictions(rng, images, 9, layers=1), make_targets(images)
+    cost = term.assigner.host_costs(made, targets)
+    for b, image in enumerate(images):
+        anchors, boxes = made.anchors[b].numpy(), image["boxes"].numpy()
+        labels = np.zeros(len(boxes), int)
+        logits = made.logits[0, b].numpy()
+        expected = matching_cost(logits, anchors, labels, boxes, (0.0, 5.0, 2.0))
+        np.testing.assert_allclose(cost[0, b, : len(boxes)], expected, atol=1e-9)
+    plain.criterion.terms.encoder.assigner = changed.criterion.terms.encoder.assigner
+    assert plain == changed
 
 
 def test_the_backbone_strides_in_the_3x3():
