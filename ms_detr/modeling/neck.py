@@ -32,8 +32,8 @@ class Projection(nn.Sequential):
             padding_mask: (B, H, W) of the padded images.
         """
         conv, norm = self
-        x = conv(x.masked_fill(_resize_mask(padding_mask, x.shape[-2:])[:, None], 0.0))
-        return _norm_inside(norm, x, _resize_mask(padding_mask, x.shape[-2:])[:, None])
+        x = conv(x.masked_fill(_cells_in_padding(padding_mask, x.shape[-2:])[:, None], 0.0))
+        return _norm_inside(norm, x, _cells_in_padding(padding_mask, x.shape[-2:])[:, None])
 
 
 def _norm_inside(norm: nn.GroupNorm, x: Tensor, padding: Tensor) -> Tensor:
@@ -56,9 +56,10 @@ class Neck(nn.Module):
         in_channels: channels of every backbone map that is read, by its name, fine to coarse.
         num_levels: feature levels; those beyond the backbone's maps come from strided 3x3
             convolutions, the first one on the coarsest backbone map itself.
-        ignore_padding: normalise every image by what it holds alone, and let no convolution see its
-            padding. The published models normalise image and padding together: an image's tokens
-            then hang on how much of it there is.
+        ignore_padding: make of an image in a batch what is made of it alone: norms take its own
+            statistics, no convolution sees its padding, and it has as many cells. In the published
+            models norms count padding, and how many cells are the image's is rounded in fractions
+            of the batch.
     """
 
     def __init__(
@@ -107,7 +108,9 @@ class Neck(nn.Module):
         for module in self.extra_levels:
             x = self._project(module, x, padding_mask)
             maps.append(x)
-        return _pyramid(maps, padding_mask, self.position, self.level_embedding)
+        resize = _cells_in_padding if self.ignore_padding else _resize_mask
+        masks = [resize(padding_mask, x.shape[-2:]) for x in maps]
+        return _pyramid(maps, masks, self.position, self.level_embedding)
 
     def _project(self, module: nn.Module, x: Tensor, padding_mask: Tensor) -> Tensor:
         if not self.ignore_padding:
@@ -138,17 +141,20 @@ class SingleScaleNeck(nn.Module):
     def forward(self, features: Mapping[str, Tensor], padding_mask: Tensor) -> FeaturePyramid:
         """Tokens of the one level; arguments as those of `Neck`."""
         (name,) = self.in_channels
-        return _pyramid([self.projection(features[name])], padding_mask, self.position)
+        x = self.projection(features[name])
+        return _pyramid([x], [_resize_mask(padding_mask, x.shape[-2:])], self.position)
 
 
 def _pyramid(
     maps: Sequence[Tensor],
-    padding_mask: Tensor,
+    masks: Sequence[Tensor],
     position: SinePositionEncoding,
     level_embedding: Tensor | None = None,
 ) -> FeaturePyramid:
-    """Flatten maps (B, C, h, w); a level's embedding (V, C) belongs to its tokens' positions."""
-    masks = [_resize_mask(padding_mask, x.shape[-2:]) for x in maps]
+    """Flatten maps (B, C, h, w) and their padding masks (B, h, w).
+
+    A level's embedding (V, C) belongs to its tokens' positions.
+    """
     # Counts of cells and angles: half precision has too few digits for them.
     dtype = torch.promote_types(maps[0].dtype, torch.float32)
     encodings = [position(mask, dtype).to(x.dtype) for mask, x in zip(masks, maps, strict=True)]
@@ -168,6 +174,26 @@ def _pyramid(
 
 def _resize_mask(padding_mask: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(padding_mask[:, None].float(), size=tuple(size))[:, 0].bool()
+
+
+def _cells_in_padding(padding_mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Mask (B, h, w) of the cells that begin in padding: an image has as many others as alone."""
+    whole = padding_mask.shape[1:]
+    rows, columns = (_stride(pixels, cells) for pixels, cells in zip(whole, size, strict=True))
+    return padding_mask[:, ::rows, ::columns]
+
+
+def _stride(pixels: int, cells: int) -> int:
+    """The power of two in which so many pixels have so many cells, the last perhaps but begun."""
+    stride = 1
+    while -(-pixels // stride) > cells:
+        stride *= 2
+    if -(-pixels // stride) < cells:
+        raise ValueError(
+            "model.neck.ignore_padding needs maps whose strides are powers of two and that keep a "
+            f"cell which is but begun; the backbone makes {cells} cells of {pixels} pixels"
+        )
+    return stride
 
 
 def valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:
