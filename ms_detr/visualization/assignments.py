@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from ..meta_arch import MSDETR
+from .canvas import titled
 from .scene import canvas, choose, evaluating, pixel_corners, side_by_side, stacked
 
 
@@ -48,9 +49,7 @@ def draw_assignments(model: MSDETR, loader: DictConfig, folder: Path, count: int
                     slots = assignment.query[layer, 0, g][assignment.valid[layer, 0, g]]
                     for query in slots.tolist():
                         panel.draw_box(boxes[query], alpha=0.9, edge_color=color)
-                title = f"{name}, layer {layer}"
-                panel.draw_text(title, (4, 4), horizontal_alignment="left", font_size=5)
-                panels.append(panel.output.get_image())
+                panels.append(titled(panel.output.get_image(), f"{name}, layer {layer}"))
             rows.append(side_by_side(panels))
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_assignments.png")

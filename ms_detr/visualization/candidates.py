@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from ..meta_arch import MSDETR
+from .canvas import titled
 from .scene import canvas, choose, evaluating, side_by_side
 
 
@@ -33,7 +34,8 @@ def draw_candidates(
     metadata = MetadataCatalog.get(loader.dataset.name)
     files = []
     for record in chosen:
-        panels = [canvas(record, metadata).draw_dataset_dict(record).get_image()]
+        truth = canvas(record, metadata).draw_dataset_dict(record).get_image()
+        panels = [titled(truth, "annotations")]
         for name, model in models.items():
             with evaluating(model):
                 instances = model([mapper(record)])[0]["instances"].to("cpu")
@@ -43,8 +45,7 @@ def draw_candidates(
             for rank in range(len(boxes) - 1, -1, -1):
                 color = colormaps["plasma"](1 - rank / top)
                 panel.draw_box(boxes[rank], alpha=0.9, edge_color=color)
-            panel.draw_text(name, (4, 4), horizontal_alignment="left", font_size=5)
-            panels.append(panel.output.get_image())
+            panels.append(titled(panel.output.get_image(), name))
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_candidates.png")
         Image.fromarray(np.ascontiguousarray(side_by_side(panels))).save(files[-1])

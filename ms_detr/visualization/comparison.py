@@ -8,6 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from .fonts import fit_fonts
+
 STYLES = {
     "bbox": ("AP", "C0", "o"),
     "bbox_nms": ("AP after NMS", "C1", "x"),
@@ -37,6 +39,7 @@ def draw_comparison(runs: Sequence[tuple[str, Mapping[str, float | None]]], file
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    fit_fonts(figure)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
     return file

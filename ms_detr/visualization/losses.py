@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from .fonts import fit_fonts
+
 KINDS = {"classification": ("class",), "box": ("bbox", "giou")}
 TERM = "o2o"
 
@@ -70,6 +72,7 @@ def draw_losses(runs: Mapping[str, Path], file: Path) -> Path:
         axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend()
+    fit_fonts(figure)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
     return file

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from ..meta_arch import MSDETR
+from .canvas import titled
 from .scene import canvas, choose, evaluating, sheet, side_by_side
 
 
@@ -34,7 +35,7 @@ def draw_predictions(
     with evaluating(model):
         # One image after the other: masks are large.
         pictures = [
-            _pair(record, model([mapper(record)])[0]["instances"], threshold, metadata)
+            pair(record, model([mapper(record)])[0]["instances"], threshold, metadata)
             for record in chosen
         ]
     files = [folder / "predictions.png"]
@@ -45,7 +46,7 @@ def draw_predictions(
     return files
 
 
-def _pair(
+def pair(
     record: dict[str, Any], instances: Instances, threshold: float, metadata: Metadata
 ) -> Image.Image:
     """Annotations left, predictions of at least this score right."""
@@ -54,4 +55,6 @@ def _pair(
     likely = instances.to("cpu")
     likely = likely[likely.scores >= threshold]
     guess = canvas(record, metadata).draw_instance_predictions(likely)
-    return Image.fromarray(side_by_side([truth.get_image(), guess.get_image()]))
+    left = titled(truth.get_image(), "annotations")
+    right = titled(guess.get_image(), f"predictions (score ≥ {threshold:g})")
+    return Image.fromarray(side_by_side([left, right]))

@@ -17,6 +17,7 @@ from ..layers import DeformableAttention, DeformableSublayer
 from ..meta_arch import MSDETR
 from ..modeling import DecoderLayer
 from ..modeling.decoder import OUTPUT
+from .canvas import titled
 from .scene import canvas, choose, evaluating, pixel_corners, side_by_side
 
 CROSS_ATTENTION = "cross_attention"
@@ -58,9 +59,7 @@ def draw_sampling(
             if reference.shape[-1] == 4:
                 panel.draw_box(box, alpha=0.9, edge_color="w")
             _draw_points(panel, locations[index] / ratios, weights[index], record)
-            title = f"query {index}, layer {layer}"
-            panel.draw_text(title, (4, 4), horizontal_alignment="left", font_size=5)
-            panels.append(panel.output.get_image())
+            panels.append(titled(panel.output.get_image(), f"query {index}, layer {layer}"))
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_sampling.png")
         Image.fromarray(side_by_side(panels)).save(files[-1])

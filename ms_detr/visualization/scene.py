@@ -1,4 +1,4 @@
-"""What the pictures share: images with boxes and masks on them, and sheets of pictures."""
+"""What the pictures share: the images that are drawn on, and sheets of pictures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import Metadata
 from detectron2.data import detection_utils as utils
-from detectron2.utils.colormap import random_color
-from detectron2.utils.visualizer import ColorMode, GenericMask, VisImage, Visualizer
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
 from ..data import check_classes
-from ..data.segmentation import parse, to_bitmap
+from .canvas import Canvas
 
 SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
 GAP = 8
@@ -53,49 +51,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-class Canvas(Visualizer):
-    """Detectron2's, but masks end at the edges of pixels and keep their holes, which it fills."""
-
-    def overlay_instances(
-        self,
-        *,
-        masks: Sequence[Any] | None = None,
-        assigned_colors: Sequence[Any] | None = None,
-        **others: Any,
-    ) -> VisImage:
-        """Draw masks, half transparent with an outline, and over them boxes and labels.
-
-        Args:
-            masks: Detectron2's, or segmentations of a dataset.
-            assigned_colors: of the objects; None makes them up.
-            others: Detectron2's arguments.
-        """
-        if masks is not None and assigned_colors is None:
-            assigned_colors = [random_color(rgb=True, maximum=1) for _ in masks]
-        for mask, color in zip(masks or (), assigned_colors or (), strict=False):
-            self._draw_mask(mask, color)
-        return super().overlay_instances(assigned_colors=assigned_colors, **others)
-
-    def _draw_mask(self, mask: Any, color: Any) -> None:
-        height, width = self.output.height, self.output.width
-        if isinstance(mask, GenericMask):
-            bitmap = mask.mask
-        else:
-            bitmap = to_bitmap(parse(mask, height, width), height, width)
-        if not bitmap.any():
-            return
-        # Values lie at the centres of pixels, so that the half lies at their edges.
-        grid = np.arange(-0.5, width + 1), np.arange(-0.5, height + 1), np.pad(bitmap, 1)
-        self.output.ax.autoscale(False)
-        self.output.ax.contourf(*grid, levels=(0.5, 1.5), colors=[color], alpha=0.5)
-        self.output.ax.contour(*grid, levels=(0.5,), colors=[color])
-
-
 def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:
     """The record's image to draw on, at least `SHORT_SIDE` pixels."""
     image = utils.read_image(record["file_name"], "RGB")
     scale = max(1.0, SHORT_SIDE / min(image.shape[:2]))
-    return Canvas(image, metadata, scale, ColorMode.IMAGE)
+    return Canvas(image, metadata, scale)
 
 
 def pixel_corners(boxes: torch.Tensor, record: dict[str, Any]) -> np.ndarray:

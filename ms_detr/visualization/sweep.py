@@ -10,6 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from .fonts import fit_fonts
+
 STYLES = {"bbox": ("AP", "-"), "bbox_nms": ("AP after NMS", "--")}
 
 
@@ -46,6 +48,7 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
+    fit_fonts(figure)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
     return file

@@ -26,6 +26,8 @@ from ms_detr.ops import status
 from ms_detr.visualization.losses import read_losses
 from tests.ops.inputs import needs_compiled
 
+PANEL = 384 + 24  # pixels of an image and its title
+
 CONFIG = "demo/ms_detr.py"
 BASELINE = "demo/deformable_detr.py"
 # A background job of a shell without job control ignores SIGINT, and so would its children.
@@ -174,8 +176,8 @@ def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys
     single = [path for path in tmp_path.glob("*.png") if path.name != "predictions.png"]
     assert len(single) == 3
     with Image.open(single[0]) as pair, Image.open(tmp_path / "predictions.png") as sheet:
-        left, right = pair.crop((0, 0, 384, 384)), pair.crop((392, 0, 776, 384))
-        assert pair.size == (776, 384)
+        left, right = pair.crop((0, 24, 384, PANEL)), pair.crop((392, 24, 776, PANEL))
+        assert pair.size == (776, PANEL)
         assert left.tobytes() != right.tobytes()
         assert sheet.width > 2 * pair.width
 
@@ -190,7 +192,7 @@ def test_visualize_annotated_masks(compared, overrides, tmp_path):
         assert main([*words[:-1], f"dataloader.masks={masks}", "--output", str(output)]) == 0
         files = sorted(path for path in output.glob("*.png") if path.name != "predictions.png")
         pictures[masks] = [np.asarray(Image.open(file)).astype(int) for file in files]
-    # Masks change more of a picture than frames and names of another random colour.
+    # Boxes and names are the same.
     for plain, painted in zip(pictures["false"], pictures["true"], strict=True):
         assert plain.shape == painted.shape
         left, right = np.split((plain != painted).any(-1), 2, axis=1)
@@ -292,7 +294,7 @@ def test_visualize_the_insides(compared, overrides, tmp_path, capsys, view, pane
     files = sorted(tmp_path.glob(f"*_{view}.png"))
     assert len(files) == 2
     with Image.open(files[0]) as picture:
-        assert picture.size == (384 * panels + 8 * (panels - 1), 384 * rows + 8 * (rows - 1))
+        assert picture.size == (384 * panels + 8 * (panels - 1), PANEL * rows + 8 * (rows - 1))
 
 
 def test_visualize_a_query_that_is_not_there(compared, overrides, tmp_path, capsys):
@@ -312,8 +314,8 @@ def test_visualize_candidates_side_by_side(compared, overrides, tmp_path, capsys
     assert "2 images drawn" in capsys.readouterr().out
     files = sorted(tmp_path.glob("*_candidates.png"))
     with Image.open(files[0]) as picture:
-        assert picture.size == (3 * 384 + 2 * 8, 384)
-        truth, *models = (picture.crop((x, 0, x + 384, 384)).tobytes() for x in (0, 392, 784))
+        assert picture.size == (3 * 384 + 2 * 8, PANEL)
+        truth, *models = (picture.crop((x, 24, x + 384, PANEL)).tobytes() for x in (0, 392, 784))
         assert len({truth, *models}) == 3
 
 
