@@ -392,6 +392,8 @@ def test_command_tells_the_layout_by_itself(tmp_path, capsys):
     assert main(["convert", str(source), other, "--from", "deformable-detr"]) == 2
     error = capsys.readouterr().err
     assert "published.pth: this is a checkpoint of h-detr, by its names" in error
+    assert main(["convert", str(target), other]) == 2
+    assert "converted.pth has our names already: give it as it is" in capsys.readouterr().err
     torch.save({"a.weight": torch.ones(2)}, source)
     assert main(["convert", str(source), other]) == 2
     assert "no layout is known by its names (a.weight, ...)" in capsys.readouterr().err

@@ -43,10 +43,24 @@ SIZES = (
 REFINED = {"with_box_refine": True}
 TWO_STAGE = {**REFINED, "two_stage": True, "two_stage_num_proposals": QUERIES}
 # Kind, options, our config, overrides that make the forward pass the same.
+OWN_RESNET = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "depths": [2, 2, 2, 2],
+    "hidden_sizes": [64, 128, 256, 512],
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}
 DEFORMABLE = "deformable_detr/deformable_detr"
 # Kind, layout, options, our config, overrides that make the forward pass the same.
 MODELS = {
     "detr": ("Detr", "detr", {}, "detr/detr_r50_100q_50ep", ()),
+    "own_resnet": (
+        "Detr",
+        "detr",
+        {"use_timm_backbone": False, "backbone": None, "backbone_config": OWN_RESNET},
+        "detr/detr_r50_100q_50ep",
+        (),
+    ),
     "conditional": (
         "ConditionalDetr",
         "conditional-detr",
@@ -77,7 +91,7 @@ def case(request):
     """Their model with random weights, and what the case is."""
     kind, layout, options, config, overrides = MODELS[request.param]
     torch.manual_seed(0)
-    settings = getattr(transformers, f"{kind}Config")(**COMMON, **options)
+    settings = getattr(transformers, f"{kind}Config")(**COMMON | options)
     model = getattr(transformers, f"{kind}ForObjectDetection")(settings).eval()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -139,7 +153,9 @@ def test_the_forward_pass_is_the_same(case, tmp_path, double_by_default):
     torch.testing.assert_close(predictions.boxes[-1], theirs.pred_boxes, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("case", sorted(MODELS.keys() - {"own_resnet"}), indirect=True)
 def test_the_way_back(case, tmp_path):
+    """To timm's names; a ResNet of transformers' own is read alone."""
     model, layout, *_ = case
     state = file_of(model, tmp_path)
     back = revert_state_dict(convert_state_dict(state, layout), layout)

@@ -69,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f"{args.target} exists; choose another file or remove it")
     state = read_weights(args.source)
     layout = args.layout or recognise(state)
+    if layout is None and any(name.startswith("query_initializer.") for name in state):
+        raise ValueError(
+            f"{args.source} has our names already: give it as it is, "
+            f"train.init_checkpoint={args.source}"
+        )
     if layout is None:
         raise ValueError(
             f"{args.source}: no layout is known by its names ({', '.join(list(state)[:3])}, ...); "

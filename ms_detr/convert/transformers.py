@@ -96,7 +96,7 @@ def _own_resnet(theirs: str) -> Rules:
 
 
 def _backbone() -> Rules:
-    """A ResNet of timm's, of timm's in a wrapper, or of transformers."""
+    """A ResNet of timm's, to which there is a way back, in a wrapper or not, or of transformers."""
     return [*resnet(BACKBONE), *resnet(f"{BACKBONE}_backbone."), *_own_resnet(BACKBONE)]
 
 
