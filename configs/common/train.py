@@ -9,6 +9,9 @@ train = dict(
     seed=42,
     device="auto",  # CUDA if there is one
     threads=None,  # CPU threads a process; None leaves it to torch
+    # On several GPUs, BatchNorm over the images of all, where it is trained. Otherwise each process
+    # has statistics of its own, whose averages are evaluated and saved.
+    sync_batchnorm=False,
     clip_grad_norm=0.1,
     log_period=20,  # iterations
     eval_epochs=1.0,  # 0: only at the end

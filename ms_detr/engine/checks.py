@@ -62,12 +62,19 @@ TRAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# The same, of keys that a config may lack.
+OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "sync_batchnorm": (lambda v: isinstance(v, bool), "true or false"),
+}
+
+
 def check_config(cfg: DictConfig) -> None:
     """Raise ValueError, naming keys, unless the config is complete and its train node sound."""
     missing = [key for key in (*PARTS, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
     if missing:
         raise ValueError(f"the config lacks {', '.join(missing)}; see configs/common")
-    for key, (fine, wanted) in TRAIN.items():
+    present = {key: check for key, check in OPTIONAL.items() if _has(cfg, f"train.{key}")}
+    for key, (fine, wanted) in (TRAIN | present).items():
         with building(f"train.{key}"):  # it may be a link
             value = cfg.train[key]
         if not fine(value):

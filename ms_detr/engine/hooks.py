@@ -11,6 +11,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from .buffers import average_buffers
 from .checkpoint import Checkpointer
 from .signals import Terminated, termination
 
@@ -33,12 +34,12 @@ class CheckpointHook(HookBase):
             Terminated: in all processes, once the checkpoint is written.
         """
         done, stopping = self.trainer.iter + 1, self.trainer.stopping
+        last = done == self.trainer.max_iter
         if stopping:
             termination.in_order()
-        if done == self.trainer.max_iter:
-            self._checkpointer.save(self.trainer.iter, final=True)
-        elif stopping or (self._period and done % self._period == 0):
-            self._checkpointer.save(self.trainer.iter)
+        if stopping or last or (self._period and done % self._period == 0):
+            average_buffers(self._checkpointer.model)
+            self._checkpointer.save(self.trainer.iter, final=last)
         if stopping:
             comm.synchronize()  # who ends first ends the main process, which is still writing
             raise Terminated

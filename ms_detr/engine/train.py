@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import os
 import random
@@ -30,6 +31,7 @@ from ..data import (
 from ..data.workers import named_worker_errors
 from ..evaluation import evaluate
 from ..files import write_text
+from .buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
 from .checkpoint import Checkpointer
 from .checks import build, building, check_config
 from .hooks import CheckpointHook, EvaluationHook
@@ -71,6 +73,8 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
     logger.info("config %s %s", args.config_file, " ".join(args.opts))
 
     model = build(cfg, "model").to(device)
+    if train.get("sync_batchnorm"):
+        model = synchronise_batchnorm(model, device)
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
@@ -88,6 +92,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
     evaluator = build(cfg, "dataloader.evaluator")
 
     def evaluation() -> Mapping[str, Any]:
+        average_buffers(model)
         with named_worker_errors():
             return evaluate(model, test_loader, evaluator)
 
@@ -228,7 +233,12 @@ def distribute(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    keep_gradient_layout(model)
+    # Buffers are averaged where they are needed. The old name is deprecated.
+    known = inspect.signature(DistributedDataParallel).parameters
+    key = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {key: False}
+    return DistributedDataParallel(model, device_ids=ids, **options)
 
 
 def run_length(train: Any, epoch: int) -> int:

@@ -29,6 +29,7 @@ class Detector(nn.Module):
     Args:
         poison: an image id; a batch with it gives a NaN loss, or raises if ``poison_raises``.
         kill_at: training step in which the process kills itself.
+        batch_statistics: BatchNorm normalises by the batch and follows its statistics.
     """
 
     def __init__(
@@ -38,21 +39,24 @@ class Detector(nn.Module):
         poison: int | None = None,
         poison_raises: bool = False,
         kill_at: int | None = None,
+        batch_statistics: bool = False,
     ):
         super().__init__()
         self.num_classes = num_classes
         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-        self.backbone.eval()
+        self.batch_statistics = batch_statistics
         self.dropout = nn.Dropout(dropout)
         self.class_head = nn.Linear(64, 3 * num_classes)
         self.box_head = nn.Linear(64, 3 * 4)
         self.poison, self.poison_raises = poison, poison_raises
         self.kill_at, self.steps = kill_at, 0
         self.double()
+        self.train()
 
     def train(self, mode: bool = True) -> "Detector":
         super().train(mode)
-        self.backbone.eval()  # statistics over half a batch would differ from the whole one's
+        if not self.batch_statistics:  # over half a batch they would differ from the whole one's
+            self.backbone.eval()
         return self
 
     def forward(self, inputs: list[dict]):

@@ -10,7 +10,14 @@ from ms_detr.engine import parameter_groups
 from ms_detr.evaluation import CocoEvaluator
 from tests.engine.standin import Detector
 
-model = L(Detector)(num_classes=2, dropout=0.2, poison=None, poison_raises=False, kill_at=None)
+model = L(Detector)(
+    num_classes=2,
+    dropout=0.2,
+    poison=None,
+    poison_raises=False,
+    kill_at=None,
+    batch_statistics=False,
+)
 dataloader = dict(
     train=L(build_train_loader)(
         dataset=L(coco_dataset)(name="???", images="???", annotations="???"),

@@ -1,23 +1,32 @@
 """Two real processes on the CPU, talking through gloo."""
 
 import copy
+import json
 import logging
 import multiprocessing
 import sys
+import warnings
 from datetime import timedelta
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ms_detr.config import load
 from ms_detr.data import coco_dataset
-from ms_detr.engine import Trainer, launch
+from ms_detr.engine import Trainer, argument_parser, launch
+from ms_detr.engine import run as run_config
+from ms_detr.engine.buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
 from ms_detr.engine.launch import ProcessError, set_local_group
+from ms_detr.engine.train import distribute
 from ms_detr.evaluation import CocoEvaluator
+from ms_detr.evaluation.coco import PREDICTIONS
 from ms_detr.structures import NonFiniteError
-from tests.engine.standin import Detector
+from tests.engine.standin import CONFIG, Detector, overrides
 
 
 def batch(count=4):
@@ -64,6 +73,7 @@ def in_process(folder, data):
     torch.set_num_threads(1)
     rank = comm.get_rank()
     found = {"local": (comm.get_local_rank(), comm.get_local_size())}
+    found["strides"] = strides_in_ddp()
     found["start method"] = multiprocessing.get_start_method()
 
     model = detector()
@@ -101,7 +111,71 @@ def in_process(folder, data):
         evaluator.evaluate()
     except NonFiniteError as error:
         found["broken"] = str(error)
+    found["buffers"] = buffers_after_averaging(rank)
+    options = overrides(
+        data,
+        folder / "run",
+        "model.batch_statistics=true",
+        "dataloader.train.total_batch_size=4",
+        "train.max_iter=6",
+    )
+    args = argument_parser().parse_args(["--config-file", CONFIG, *options])
+    found["reported"] = run_config(load(CONFIG, options), args)
+    found["statistics"] = average_of_statistics()
     torch.save(found, folder / f"{rank}.pt")
+
+
+def average_of_statistics():
+    """Of a model whose processes see other images: each one's, and what is made of them."""
+    run = trainer(DistributedDataParallel(model := detector(batch_statistics=True)), part(batch()))
+    run.train(0, 3)
+    own = {name: value.clone() for name, value in model.named_buffers()}
+    average_buffers(model)
+    return own, dict(model.named_buffers())
+
+
+def buffers_after_averaging(rank):
+    model = nn.Sequential(nn.BatchNorm2d(3), FrozenBatchNorm2d(3))
+    model.register_buffer("flags", torch.tensor([True, rank == 0]))
+    model.register_buffer("short", torch.tensor([1.5, rank], dtype=torch.bfloat16))
+    model[0].running_mean[:] = torch.tensor([1.0, 2.0, 3.0]) * (rank + 1)
+    model[0].num_batches_tracked += 5 - rank
+    model[1].running_var[:] = torch.tensor([0.1, 0.2, 0.3])
+    average_buffers(model)
+    return dict(model.named_buffers())
+
+
+class Strided(torch.autograd.Function):
+    """The gradient of a 1x1 kernel as convolutions over channels-last images give it."""
+
+    @staticmethod
+    def forward(ctx, weight):
+        return weight.sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.new_ones(4, 3).as_strided((4, 3, 1, 1), (3, 1, 3, 3))
+
+
+class Kernel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3, 1, 1))
+
+    def forward(self):
+        return Strided.apply(self.weight)
+
+
+def strides_in_ddp():
+    """What DDP has to say, once, about such gradients: of our model, and of a bare one."""
+    said = []
+    for wrap in (distribute, DistributedDataParallel):
+        model = wrap(Kernel())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model().backward()
+        said.append([str(w.message) for w in caught])
+    return said
 
 
 def detections(inputs):
@@ -123,7 +197,8 @@ def found(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("two_processes")
     limit = timedelta(seconds=60)  # a wait for a process that is gone fails, and doesn't hang
     launch(in_process, (folder, data), num_processes=2, device="cpu", timeout=limit)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    results = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return [{**result, "folder": folder} for result in results]
 
 
 def test_detectron2_knows_the_local_ranks(found):
@@ -170,6 +245,75 @@ def test_gathered_evaluation_equals_that_of_one_process(found, data):
     for task, values in results.items():
         assert found[0]["results"][task] == pytest.approx(values, nan_ok=True)
     assert found[1]["results"] == {}
+
+
+def test_buffers_that_differ_become_their_mean(found):
+    first, second = (result["buffers"] for result in found)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert first["0.running_mean"].tolist() == [1.5, 3.0, 4.5]
+    assert first["0.num_batches_tracked"] == 5  # a whole number: the first one's
+    assert first["flags"].tolist() == [True, True]
+    assert first["short"].tolist() == [1.5, 0.5] and first["short"].dtype == torch.bfloat16
+    assert torch.equal(first["1.running_var"], torch.tensor([0.1, 0.2, 0.3]))
+
+
+def test_statistics_of_a_training_are_those_of_both_processes(found):
+    (one, agreed), (other, same) = (result["statistics"] for result in found)
+    name = "backbone.1.running_mean"
+    assert not torch.equal(one[name], other[name])
+    for name in one:
+        assert torch.equal(agreed[name], same[name])
+        mean = (one[name].double() + other[name].double()) / 2
+        torch.testing.assert_close(agreed[name].double(), mean, rtol=1e-6, atol=0)
+
+
+def test_reported_results_are_those_of_the_checkpoint(found, train, tmp_path):
+    """BatchNorm follows the images of its own process, and so has its own opinion there."""
+    weights = found[0]["folder"] / "run" / "model_final.pth"
+    trained = ("model.batch_statistics=true", f"train.init_checkpoint={weights}")
+    again = train("again", "--eval-only", *trained)
+    assert again["bbox"] == pytest.approx(found[0]["reported"]["bbox"], nan_ok=True)
+    one, other = (
+        json.loads((folder / "evaluation" / PREDICTIONS).read_text())
+        for folder in (found[0]["folder"] / "run", tmp_path / "again")
+    )
+    assert len(one) == len(other) == 36
+    by_image = {(d["image_id"], d["category_id"], d["score"]): d["bbox"] for d in other}
+    assert {(d["image_id"], d["category_id"], d["score"]): d["bbox"] for d in one} == by_image
+
+
+def test_ddp_has_nothing_to_say_about_the_layout_of_gradients(found):
+    for ours, bare in (result["strides"] for result in found):
+        assert ours == []
+        assert "Grad strides do not match" in bare[0]
+
+
+def test_gradients_have_the_strides_of_their_weights():
+    model = Kernel()
+    keep_gradient_layout(model)
+    model().backward()
+    assert model.weight.grad.stride() == model.weight.stride() == (3, 1, 1, 1)
+    conv = nn.Conv2d(3, 4, 3)
+    keep_gradient_layout(conv)
+    image = torch.rand(1, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    conv(image).square().sum().backward()
+    (expected,) = torch.autograd.grad(conv(image).square().sum(), conv.weight)
+    assert torch.equal(conv.weight.grad, expected)
+
+
+def test_synchronised_batchnorm(monkeypatch, caplog):
+    model = detector(batch_statistics=True)
+    names = list(model.state_dict())
+    assert synchronise_batchnorm(model, torch.device("cpu")) is model  # one process
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"^train\.sync_batchnorm=true needs CUDA"):
+        synchronise_batchnorm(model, torch.device("cpu"))
+    model = synchronise_batchnorm(model, torch.device("cuda"))
+    assert isinstance(model.backbone[1], nn.SyncBatchNorm)
+    assert list(model.state_dict()) == names
+    assert not caplog.messages
+    synchronise_batchnorm(nn.Sequential(FrozenBatchNorm2d(3)), torch.device("cuda"))
+    assert "train.sync_batchnorm changes nothing" in caplog.text
 
 
 def test_a_broken_detection_stops_all(found):

@@ -1,0 +1,74 @@
+"""What a model keeps beside its parameters, such as BatchNorm's statistics, in all processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, distributed, nn
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def average_buffers(model: nn.Module) -> None:
+    """Give all processes the same buffers, in place: so is the evaluated model the saved one.
+
+    Numbers that differ become their mean, whole ones the first process's; what is the same
+    everywhere, such as all of a frozen BatchNorm, is left as it is. A collective.
+    """
+    world_size = comm.get_world_size()
+    if world_size == 1:
+        return
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in model.buffers():
+        by_dtype.setdefault(buffer.dtype, []).append(buffer)
+    for dtype, buffers in by_dtype.items():
+        own = torch.cat([buffer.reshape(-1) for buffer in buffers])
+        own = own.to(torch.uint8) if dtype == torch.bool else own
+        low, high, common = own.clone(), own.clone(), own.clone()
+        distributed.all_reduce(low, op=distributed.ReduceOp.MIN)
+        distributed.all_reduce(high, op=distributed.ReduceOp.MAX)
+        if dtype.is_floating_point:
+            distributed.all_reduce(common.div_(world_size))
+        else:
+            distributed.broadcast(common, src=0)
+        agreed = torch.where(low == high, own, common)
+        sizes = [buffer.numel() for buffer in buffers]
+        for buffer, part in zip(buffers, agreed.split(sizes), strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+
+def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
+    """A model whose BatchNorms take their statistics over the images of all processes.
+
+    Raises:
+        ValueError: there are several processes, on the CPU.
+    """
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        logger.warning("train.sync_batchnorm changes nothing: the model has no trainable BatchNorm")
+    if comm.get_world_size() == 1:
+        return model
+    if device.type != "cuda":
+        raise ValueError(
+            "train.sync_batchnorm=true needs CUDA, PyTorch has no such layer for the CPU; without "
+            "it every process normalises by its own images, and the averages are evaluated"
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def keep_gradient_layout(model: nn.Module) -> None:
+    """Give the gradients of convolutions the strides of their weights, which DDP expects.
+
+    Of images in channels-last order come gradients in that order; a 1x1 kernel's has the very
+    memory of its weight under other strides.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dim() == 4 and parameter.is_contiguous():
+            parameter.register_hook(_with_strides(parameter.stride()))
+
+
+def _with_strides(strides: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: gradient.contiguous().as_strided(gradient.shape, strides)
