@@ -69,7 +69,11 @@ setup(
         "tabulate",
         "tqdm",
     ],
-    # What only some configs need; imported where it is used.
-    extras_require={"timm": ["timm>=1.0.9"], "safetensors": ["safetensors>=0.4"]},
+    # Imported where they are used: what some configs or files need, what draws training curves.
+    extras_require={
+        "timm": ["timm>=1.0.9"],
+        "safetensors": ["safetensors>=0.4"],
+        "tensorboard": ["tensorboard"],
+    },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

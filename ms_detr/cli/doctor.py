@@ -32,8 +32,13 @@ PACKAGES = {
     "tabulate": "tabulate",
     "tqdm": "tqdm",
 }
-# What only some configs or files need: the extras of setup.py.
-OPTIONAL = {"timm": "timm", "safetensors": "safetensors"}
+# The extras of setup.py, and what is missing without them.
+OPTIONAL = {"timm": "timm", "safetensors": "safetensors", "tensorboard": "tensorboard"}
+WITHOUT = {
+    "timm": "some configs need it",
+    "safetensors": "files of that format can't be read",
+    "tensorboard": "a training draws no curves for it",
+}
 OLDEST_TORCH = (2, 6)
 
 # What ms_detr needs from a Detectron2: the same as in tools/detectron2_setup.py.
@@ -172,7 +177,8 @@ def check_optional(module: str, distribution: str) -> Finding:
     """A package that may be missing, but must work where it is there."""
     if importlib.util.find_spec(module) is None:
         remedy = f"python -m pip install {distribution}"
-        return Finding(distribution, "not installed, some configs need it", "note", remedy)
+        value = f"not installed, {WITHOUT[distribution]}"
+        return Finding(distribution, value, "note", remedy)
     return check_package(module, distribution)
 
 

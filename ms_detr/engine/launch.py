@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 USER_ERROR = 2  # exit code, argparse's
 INTERRUPTED = 130  # exit code, the shells' for Ctrl-C
 TIMEOUT = timedelta(minutes=30)
+DEVICES = ("cpu", "cuda")
 LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
 ENDING = {signal.SIGINT, signal.SIGTERM}
 # What is likely behind a signal that nobody has sent.
@@ -111,10 +112,15 @@ def choose_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"train.device must be auto, cpu, cuda or cuda:N, got '{device}'"
-        ) from error
+    except (RuntimeError, TypeError):
+        chosen = None
+    if chosen is None or chosen.type not in DEVICES:
+        only = (
+            ""
+            if chosen is None
+            else f"; {' and '.join(DEVICES)} are what ms_detr is made and tested for"
+        )
+        raise ValueError(f"train.device must be auto, cpu, cuda or cuda:N, got '{device}'{only}")
     count = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= count:
         found = f"{count or 'no'} CUDA device{'s' if count > 1 else ''}"

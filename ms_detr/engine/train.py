@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import logging
 import os
@@ -256,8 +257,13 @@ def run_length(train: Any, epoch: int) -> int:
 
 def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[Any]:
     """Progress on the terminal, ``metrics.json``, TensorBoard; a resumed run's from its start."""
-    return [
-        ProgressPrinter(max_iter),
-        JSONWriter(os.path.join(folder, METRICS)),
-        TensorboardXWriter(str(folder), purge_step=start),
-    ]
+    found = [ProgressPrinter(max_iter), JSONWriter(os.path.join(folder, METRICS))]
+    try:
+        importlib.import_module("torch.utils.tensorboard")
+    except (ImportError, AttributeError) as error:  # missing, or too old for its neighbours
+        logger.warning(
+            "no curves for TensorBoard, %s has them all (%s): python -m pip install tensorboard",
+            METRICS, error,
+        )  # fmt: skip
+        return found
+    return [*found, TensorboardXWriter(str(folder), purge_step=start)]

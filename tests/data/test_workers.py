@@ -89,7 +89,6 @@ def test_loaders_deliver_where_the_system_is_short(root):
     result = subprocess.run(
         [*command, *(["mount"] if mount else [])],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         timeout=100,
@@ -191,7 +190,6 @@ print("done")
 def test_workers_that_are_left_do_not_keep_python_from_its_end(root, state):
     result = subprocess.run(
         [sys.executable, "-c", LEFT, state],
-        env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         timeout=60,

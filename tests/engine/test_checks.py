@@ -123,3 +123,9 @@ def test_masks_of_model_and_data_belong_together(config, masks, message):
         return
     with pytest.raises(ValueError, match=message):
         check_config(cfg)
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0", "xpu", "meta", "vulkan"])
+def test_devices_that_are_not_supported(train, device):
+    with pytest.raises(ValueError, match=rf"got '{device}'; cpu and cuda are what ms_detr is made"):
+        train("out", f"train.device={device}")
