@@ -1,7 +1,7 @@
 """Arguments that several verbs have: their types and checks."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ms_detr.paths import expand
@@ -36,3 +36,11 @@ def expect_own_names(names: Sequence[str]) -> None:
     """Raise ValueError where two ``--run`` have one name."""
     if len(set(names)) < len(names):
         raise ValueError(f"--run: every run needs a name of its own, got {names}")
+
+
+def expect_not(overrides: Sequence[str], taken: Mapping[str, str]) -> None:
+    """Raise ValueError where an override sets a key that an argument (by key) has set already."""
+    for override in overrides:
+        key = override.lstrip("+").partition("=")[0]
+        if key in taken:
+            raise ValueError(f"override '{override}': give {taken[key]} instead")

@@ -18,7 +18,7 @@ from typing import Any
 
 from ms_detr.files import write_text
 
-from ._arguments import count, path, seed
+from ._arguments import count, expect_not, path, seed
 
 TASKS = {
     "bbox": "AP",
@@ -41,10 +41,7 @@ class Run:
     folder: Path
 
     def __post_init__(self) -> None:
-        for override in self.overrides:
-            key = override.partition("=")[0]
-            if key in OURS:
-                raise ValueError(f"override '{override}': give {OURS[key]} instead")
+        expect_not(self.overrides, OURS)
 
     def finished(self) -> bool:
         """Whether this very run is done.
@@ -150,6 +147,8 @@ class Processes:
                 )
             for process in self._running:
                 process.terminate()
+        for process in list(self._running):
+            process.wait()  # it may have a checkpoint to write
 
     def run(self, command: Sequence[str], **options: Any) -> int:
         """A command's exit status; that of SIGTERM where the block has ended already."""

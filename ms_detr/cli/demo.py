@@ -1,10 +1,11 @@
 """Generate the demo dataset, train MS-DETR on it, evaluate, draw predictions."""
 
 import argparse
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from ._runs import Processes
 
 CONFIG = "demo/ms_detr.py"
 
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     start = time.perf_counter()
     command = [sys.executable, str(script), "--config-file", config, "--resume", *args.opts]
-    status = subprocess.run(command, check=False).returncode
+    with Processes() as processes:
+        status = processes.run(command)
     if status:
         return status
     minutes = (time.perf_counter() - start) / 60

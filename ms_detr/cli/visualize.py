@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ._arguments import count, expect_own_names, path
+from ._arguments import count, expect_not, expect_own_names, path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +67,7 @@ def _one_model(parser: argparse.ArgumentParser, images: int) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw, and say where."""
     expect_own_names([name for name, *_ in getattr(args, "runs", ())])
+    expect_not(getattr(args, "opts", ()), {"train.init_checkpoint": "the weights' argument"})
     args.draw(args)
     return 0
 

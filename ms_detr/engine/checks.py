@@ -80,21 +80,6 @@ def check_config(cfg: DictConfig) -> None:
         if not fine(value):
             shown = "null" if value is None else repr(value)
             raise ValueError(f"train.{key} must be {wanted}, got {shown}")
-    _check_masks(cfg)
-
-
-def _check_masks(cfg: DictConfig) -> None:
-    """Masks of the model and of the data need each other."""
-    predicted = OmegaConf.select(cfg, "model.masks") is not None
-    if predicted and OmegaConf.select(cfg, "dataloader.train.mapper.masks") is False:
-        raise ValueError(
-            "model.masks predicts masks, but none are loaded: set dataloader.masks=true"
-        )
-    if not predicted and OmegaConf.select(cfg, "dataloader.evaluator.masks"):
-        raise ValueError(
-            "dataloader.masks is true, but the model predicts no masks: choose a config with "
-            "model.masks, such as ms_detr/ms_detr_masks_r50_300q_12ep.py"
-        )
 
 
 def _has(cfg: DictConfig, key: str) -> bool:

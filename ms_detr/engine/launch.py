@@ -47,17 +47,18 @@ def argument_parser() -> argparse.ArgumentParser:
     """Arguments of a training command, with Detectron2's names."""
     parser = argparse.ArgumentParser(
         description="Train or evaluate a detector.",
-        epilog="Under torchrun, its processes are used and --num-gpus is ignored.",
+        epilog="torchrun starts the processes itself: leave --num-gpus, --num-machines, "
+        "--machine-rank and --dist-url to it.",
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="a config, e.g. one of configs/")
     add("--resume", action="store_true", help="continue the run in train.output_dir, if there")
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume "
         "the last checkpoint")  # fmt: skip
-    add("--num-gpus", type=int, default=1, help="processes on this machine (on the CPU, too)")
-    add("--num-machines", type=int, default=1, help="number of machines")
-    add("--machine-rank", type=int, default=0, help="the rank of this machine, from 0")
-    add("--dist-url", default="auto", help="where machines meet, e.g. tcp://first-machine:29500")
+    add("--num-gpus", type=int, help="processes on this machine (on the CPU, too; default: 1)")
+    add("--num-machines", type=int, help="number of machines (default: 1)")
+    add("--machine-rank", type=int, help="the rank of this machine (default: 0)")
+    add("--dist-url", help="where machines meet, e.g. tcp://first-machine:29500")
     add("--debug", action="store_true", help="show the traceback of every error")
     add("opts", nargs="*", metavar="key=value", help="overrides: key=value, +key=value, ~key")
     return parser
@@ -132,10 +133,10 @@ def launch(
     main: Callable[..., Any],
     args: tuple[Any, ...] = (),
     *,
-    num_processes: int = 1,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "auto",
+    num_processes: int | None = None,
+    num_machines: int | None = None,
+    machine_rank: int | None = None,
+    dist_url: str | None = None,
     device: str = "auto",
     timeout: timedelta = TIMEOUT,
     output_dir: str | None = None,
@@ -146,8 +147,10 @@ def launch(
 
     Args:
         main: importable, with arguments that can be pickled, when processes are started.
-        num_processes: on this machine; ignored under torchrun.
-        dist_url: where processes meet; ``auto`` finds a free port on this machine.
+        num_processes: on this machine; None stands for one.
+        num_machines: None stands for one.
+        machine_rank: None stands for the first one's.
+        dist_url: where processes meet; None or ``auto`` finds a free port on this machine.
         device: as in ``train.device``: NCCL on CUDA, gloo on the CPU.
         timeout: for what processes wait for one another, the slowest evaluation included.
         output_dir: of the run, where who is told of an early end finds what was saved.
@@ -158,12 +161,15 @@ def launch(
     Raises:
         ProcessError: a started process failed in a way that the user can mend, or was killed.
         KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM, with a message.
-        ValueError: more processes than devices, or machines that have no place to meet.
+        ValueError: more processes than devices, machines that have no place to meet, or another
+            layout than torchrun's.
     """
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
         world_size = int(os.environ["WORLD_SIZE"])
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+        arguments = (num_processes, num_machines, machine_rank, dist_url)
+        _expect_torchruns(arguments, world_size, local_size)
         group = Group(backend, "env://", world_size, local_size, timeout)
         rank = int(os.environ["RANK"])
         if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -172,6 +178,9 @@ def launch(
             termination.watch(lambda: ended("terminated", output_dir) if rank == 0 else "")
             with group.joined(rank, int(os.environ["LOCAL_RANK"])):
                 return main(*args)
+    num_processes = 1 if num_processes is None else num_processes
+    num_machines = 1 if num_machines is None else num_machines
+    machine_rank, dist_url = machine_rank or 0, dist_url or "auto"
     if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
         raise ValueError(
             f"--num-gpus {num_processes} --num-machines {num_machines} --machine-rank "
@@ -199,6 +208,19 @@ def launch(
     with told_early_end(output_dir):
         _spawn(group, machine_rank * num_processes, main, args)
     return None
+
+
+def _expect_torchruns(arguments: tuple[Any, ...], world_size: int, local_size: int) -> None:
+    """Raise ValueError where an argument says otherwise than torchrun, which has the last word."""
+    machine = int(os.environ.get("GROUP_RANK", 0))
+    layout = (local_size, world_size // local_size, machine, "auto")
+    names = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
+    for name, asked, given in zip(names, arguments, layout, strict=True):
+        if asked not in (None, given):
+            raise ValueError(
+                f"{name} {asked}, but torchrun has started {local_size} of {world_size} processes "
+                f"here: leave {name} out, or start without torchrun"
+            )
 
 
 def ended(how: str, output_dir: str | None) -> str:

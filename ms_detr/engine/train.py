@@ -40,6 +40,7 @@ from .launch import choose_device
 from .logs import environment, setup_logging
 from .metrics import ProgressPrinter, forget_metrics_from
 from .optimizer import build_optimizer
+from .pairs import check_pairs
 from .signals import termination
 from .trainer import Trainer
 from .weights import load_weights
@@ -66,6 +67,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
     """
     expand_paths(cfg)  # of a config that was changed since it was loaded
     check_config(cfg)
+    check_pairs(cfg, args.eval_only)
     train = cfg.train
     setup_logging(train.output_dir)
     device = prepare(train)
@@ -112,16 +114,28 @@ def prepare(train: DictConfig) -> torch.device:
     """Device, threads and seeds. All processes build the same model from the same seed."""
     device = choose_device(train.device)
     if device.type == "cuda" and comm.get_world_size() > 1:
+        if device.index is not None:
+            raise ValueError(
+                f"train.device={train.device} names one device, but every one of several processes "
+                "takes its own: train.device=cuda"
+            )
         device = torch.device("cuda", torch.cuda.current_device())
-    threads = train.threads
-    if threads is None and device.type == "cpu" and comm.get_world_size() > 1:
-        threads = max(1, torch.get_num_threads() // comm.get_local_size())
-    if threads is not None:
-        torch.set_num_threads(threads)
+    _set_threads(train.threads, device)
     random.seed(train.seed)
     np.random.seed(train.seed)
     torch.manual_seed(train.seed)
     return device
+
+
+def _set_threads(threads: int | None, device: torch.device) -> None:
+    """CPU threads of this process: the config's, else OMP_NUM_THREADS, else its part of all."""
+    variable = os.environ.get("OMP_NUM_THREADS")
+    if threads is not None and variable not in (None, str(threads)):
+        logger.info("train.threads=%d is used, not OMP_NUM_THREADS=%s", threads, variable)
+    if threads is None and variable is None and device.type == "cpu":
+        threads = max(1, torch.get_num_threads() // comm.get_local_size())
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def check_datasets(cfg: DictConfig, eval_only: bool) -> list[str]:
@@ -152,6 +166,8 @@ def begin(train: DictConfig, checkpointer: Checkpointer, args: argparse.Namespac
                 "--resume evaluates the last checkpoint, train.init_checkpoint another one: give "
                 "one of them"
             )
+        if _names_weights(args.opts):
+            logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
         return checkpointer.resume()
     if args.resume:
         if args.eval_only:

@@ -3,14 +3,19 @@
 import fcntl
 import itertools
 import json
+import os
+import signal
 import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
 from PIL import Image
 
 from ms_detr.cli import main
-from ms_detr.cli._runs import Run
+from ms_detr.cli._runs import Processes, Run
 from ms_detr.engine import read_checkpoint
 from ms_detr.visualization.sweep import _places
 from tests.engine.standin import CONFIG, overrides, write_dataset
@@ -166,3 +171,26 @@ def test_axis_of_numbers_and_of_words():
     assert _places(["4", "1e-1", "4"]) == {"4": 4.0, "1e-1": 0.1}
     assert _places(["null", "4"]) == {"null": 0.0, "4": 1.0}
     assert _places(["nan", "4"]) == {"nan": 0.0, "4": 1.0}
+
+
+SAVES_LATE = """
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(0.5)
+    pathlib.Path(sys.argv[1]).write_text("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path(sys.argv[1]).write_text("started")
+time.sleep(60)
+"""
+
+
+def test_what_is_ended_early_may_save_first(tmp_path):
+    file = tmp_path / "state"
+    with pytest.raises(SystemExit), Processes() as processes:
+        command = [sys.executable, "-c", SAVES_LATE, str(file)]
+        threading.Thread(target=processes.run, args=(command,)).start()
+        while not file.is_file() or not file.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert file.read_text() == "saved"

@@ -8,7 +8,7 @@ from detectron2.config import LazyCall as L
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import argument_parser, run
-from ms_detr.engine.checks import build, check_config
+from ms_detr.engine.checks import build
 from ms_detr.errors import short_message
 from tests.engine.standin import CONFIG, overrides, write_dataset
 
@@ -106,23 +106,6 @@ def test_training_data_is_looked_for_before_the_weights(run_on, data):
         run_on(data / "images", data / "gone.json")
     with pytest.raises(FileNotFoundError, match=r"checkpoint missing\.pth not found"):
         run_on(data / "images", data / "annotations.json")
-
-
-@pytest.mark.parametrize(
-    ("config", "masks", "message"),
-    [
-        ("ms_detr/ms_detr_r50_300q_12ep.py", True, "the model predicts no masks: choose a config"),
-        ("ms_detr/ms_detr_masks_r50_300q_12ep.py", False, "set dataloader.masks=true"),
-        ("ms_detr/ms_detr_masks_r50_300q_12ep.py", True, None),
-    ],
-)
-def test_masks_of_model_and_data_belong_together(config, masks, message):
-    cfg = load(config, [f"dataloader.masks={masks}"])
-    if message is None:
-        check_config(cfg)
-        return
-    with pytest.raises(ValueError, match=message):
-        check_config(cfg)
 
 
 @pytest.mark.parametrize("device", ["mps", "mps:0", "xpu", "meta", "vulkan"])

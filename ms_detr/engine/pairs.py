@@ -1,0 +1,80 @@
+"""Keys that say the same thing twice: they must agree, since one would silently beat the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+# A key, and the one that is linked to it unless someone has set that one by itself.
+SAME = (
+    ("dataloader.test.dataset.name", "dataloader.evaluator.dataset_name"),
+    ("optimizer.lr", "optimizer.params.base_lr"),
+)
+LOADERS = ("train", "test")
+
+
+def check_pairs(cfg: DictConfig, eval_only: bool = False) -> None:
+    """Raise ValueError, naming both keys, where two keys of a config contradict each other.
+
+    Args:
+        eval_only: nothing is trained, so that it doesn't matter what a training would start from.
+    """
+    _check_length(cfg)
+    for key, other in SAME:
+        one, two = _value(cfg, key), _value(cfg, other)
+        if None not in (one, two) and one != two:
+            raise ValueError(
+                f"{key} is {one!r}, and {other} {two!r}: set the first one alone; the other is "
+                f"'${{{key}}}' in configs/common"
+            )
+    _check_masks(cfg)
+    if not eval_only:
+        _check_start(cfg)
+
+
+def _check_length(cfg: DictConfig) -> None:
+    epochs, max_iter = _value(cfg, "train.epochs"), _value(cfg, "train.max_iter")
+    if None not in (epochs, max_iter):
+        raise ValueError(
+            f"train.epochs={epochs} and train.max_iter={max_iter} both say how long to train: let "
+            "the config set one of them to None"
+        )
+
+
+def _check_start(cfg: DictConfig) -> None:
+    """Weights that timm loads would be replaced."""
+    source = _value(cfg, "train.init_checkpoint")
+    if source and _value(cfg, "model.backbone.pretrained"):
+        raise ValueError(
+            "model.backbone.pretrained=true takes timm's weights, and train.init_checkpoint="
+            f'{source} would replace them: set train.init_checkpoint="" for timm\'s, or '
+            "model.backbone.pretrained=false for those of the file"
+        )
+
+
+def _check_masks(cfg: DictConfig) -> None:
+    """Masks of the model and of the parts of the data need each other."""
+    predicted = _value(cfg, "model.masks") is not None
+    if predicted and _value(cfg, "dataloader.train.mapper.masks") is False:
+        raise ValueError(
+            "model.masks predicts masks, but none are loaded: set dataloader.masks=true"
+        )
+    if not predicted and _value(cfg, "dataloader.evaluator.masks"):
+        raise ValueError(
+            "dataloader.masks is true, but the model predicts no masks: choose a config with "
+            "model.masks, such as ms_detr/ms_detr_masks_r50_300q_12ep.py"
+        )
+    for loader in LOADERS:
+        wanted, loaded = (f"dataloader.{loader}.{part}.masks" for part in ("mapper", "dataset"))
+        if _value(cfg, wanted) and _value(cfg, loaded) is False:
+            raise ValueError(f"{wanted} is true and {loaded} false: set dataloader.masks alone")
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """None where there is no such key, or a link that leads nowhere: others complain of that."""
+    try:
+        return OmegaConf.select(cfg, key)
+    except InterpolationResolutionError:
+        return None
