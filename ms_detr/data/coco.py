@@ -6,28 +6,24 @@ number of the offending entry. The records are Detectron2's standard dataset dic
 """
 
 import difflib
-import json
 import logging
 import math
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from numbers import Real
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from .segmentation import SegmentationCheck, compact
+from .box_plausibility import box_findings
+from .coco_json import boxes_of, read_coco
+from .mask_plausibility import mask_findings
+from .plausibility import report
+from .segmentation import Segmentation, SegmentationCheck
 
 logger = logging.getLogger(__name__)
-
-_REQUIRED_KEYS: dict[str, dict[str, type]] = {
-    "images": {"id": int, "file_name": str, "height": Real, "width": Real},
-    "annotations": {"id": int, "image_id": int, "category_id": int, "bbox": list},
-    "categories": {"id": int, "name": str},
-}
-
-_KIND_OF_VALUE = {int: "whole number", str: "string", Real: "number", list: "list"}
 
 _BUILTIN_HINT = (
     " Detectron2's datasets lie in the folder that the environment variable DETECTRON2_DATASETS "
@@ -41,6 +37,7 @@ def coco_dataset(
     images: str | os.PathLike | None = None,
     annotations: str | os.PathLike | None = None,
     masks: bool = False,
+    trust_annotations: bool = False,
 ) -> list[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
@@ -50,6 +47,8 @@ def coco_dataset(
         images: folder of the image files. Goes with ``annotations``.
         annotations: the COCO JSON file.
         masks: keep the segmentations, too: under 1 kB for a polygon of 33 points.
+        trust_annotations: only warn where most annotations look wrong, see
+            `ms_detr.data.plausibility`.
 
     Returns:
         One dict per image, by ascending image id: file_name, height, width, image_id,
@@ -64,14 +63,14 @@ def coco_dataset(
     Raises:
         FileNotFoundError: a folder or file is missing, image files included.
         ValueError: the JSON is not COCO's format or contradicts itself, the name is unknown, or
-            belongs to other files; with masks, an annotation's segmentation is missing or wrong.
+            belongs to other files; most boxes or masks can't be right; with masks, an annotation's
+            segmentation is missing or wrong.
     """
     image_root, json_file = _locate(name, images, annotations)
-    data = _read(json_file, masks)
-    _check_entries(data, json_file)
+    data = read_coco(json_file, masks)
     categories = sorted(data["categories"], key=lambda category: category["id"])
     class_of = {category["id"]: i for i, category in enumerate(categories)}
-    records = _records(data, name, image_root, json_file, class_of, masks)
+    records = _records(data, name, image_root, json_file, class_of, masks, trust_annotations)
     _check_image_files(records, image_root, json_file)
     _register(name, image_root, json_file, [c["name"] for c in categories], class_of)
     return records
@@ -114,8 +113,8 @@ def is_crowd(annotation: Mapping, json_file: str) -> bool:
     if value in (1, "1"):
         return True
     raise ValueError(
-        f"{json_file}: annotation {annotation.get('id')} has iscrowd = {_short(repr(value))}, "
-        "not 0 or 1."
+        f"{json_file}: annotation {annotation.get('id')} has iscrowd = "
+        f"{reprlib.repr(value)}, not 0 or 1."
     )
 
 
@@ -210,58 +209,6 @@ def _short(value: object, length: int = 120) -> str:
 # ------------------------------------------------------------------------ checking the content
 
 
-def _read(json_file: str, masks: bool) -> dict[str, list]:
-    """The content of an annotation file, with all its lists; segmentations if masks are wanted."""
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            data = json.load(file, object_hook=compact if masks else _without_segmentation)
-    except ValueError as error:  # of the decoder of JSON, and of the one of UTF-8
-        raise ValueError(f"{json_file} is not a JSON file: {error}") from error
-    found = data if isinstance(data, dict) else {}
-    lacking = [key for key in _REQUIRED_KEYS if not isinstance(found.get(key), list)]
-    if lacking:
-        raise ValueError(
-            f"{json_file} is not in COCO's format: it lacks the list(s) {', '.join(lacking)}."
-        )
-    return found
-
-
-def _without_segmentation(entry: dict) -> dict:
-    """Forget a polygon as soon as it is parsed: together they would take a gigabyte for COCO."""
-    entry.pop("segmentation", None)
-    return entry
-
-
-def _check_entries(data: dict[str, list], json_file: str) -> None:
-    """Check that every entry has its keys, and that no id comes twice."""
-    for kind in ("images", "categories"):
-        if not data[kind]:
-            raise ValueError(f"{json_file}: the list '{kind}' is empty.")
-    for kind, keys in _REQUIRED_KEYS.items():
-        seen = set()
-        for number, entry in enumerate(data[kind]):
-            for key, wanted in keys.items():
-                if not isinstance(entry, dict) or key not in entry:
-                    raise ValueError(f"{json_file}: {kind}[{number}] lacks '{key}'.")
-                if not isinstance(entry[key], wanted):
-                    raise ValueError(
-                        f"{json_file}: {kind}[{number}] has {key} = {_short(repr(entry[key]))}, "
-                        f"not a {_KIND_OF_VALUE[wanted]}."
-                    )
-            if entry["id"] in seen:
-                raise ValueError(
-                    f"{json_file}: the id {entry['id']} comes twice in '{kind}' "
-                    f"(again at {kind}[{number}])."
-                )
-            seen.add(entry["id"])
-        if kind == "annotations" and 0 in seen:
-            logger.warning(
-                "%s: an annotation has the id 0. COCO's evaluation takes every detection of that "
-                "object for wrong; number the annotations from 1.",
-                json_file,
-            )
-
-
 def _records(
     data: dict[str, list],
     name: str,
@@ -269,10 +216,12 @@ def _records(
     json_file: str,
     class_of: dict[int, int],
     masks: bool,
+    trusted: bool,
 ) -> list[dict]:
     """Detectron2's dataset dicts, by ascending image id."""
-    records = {
-        image["id"]: {
+    images = sorted(data["images"], key=lambda image: image["id"])
+    records = [
+        {
             "file_name": os.path.join(image_root, image["file_name"]),
             "height": image["height"],
             "width": image["width"],
@@ -280,62 +229,88 @@ def _records(
             "dataset_name": name,
             "annotations": [],
         }
-        for image in sorted(data["images"], key=lambda image: image["id"])
-    }
-    degenerate = []
+        for image in images
+    ]
+    annotations = data["annotations"]
+    boxes = boxes_of(annotations, json_file)
+    image_of = _images_of(annotations, images, json_file)
+    dropped = []
     segmentation_of = SegmentationCheck(json_file)
-    for annotation in data["annotations"]:
-        where = f"{json_file}: annotation {annotation['id']}"
-        record = records.get(annotation["image_id"])
-        if record is None:
-            raise ValueError(
-                f"{where} belongs to image {annotation['image_id']}, which is not in 'images'."
-            )
+    with_mask: list[int] = []
+    segmentations: list[Segmentation] = []
+    for row, annotation in enumerate(annotations):
+        record = records[image_of[row]]
         if annotation["category_id"] not in class_of:
             raise ValueError(
-                f"{where} has category_id {annotation['category_id']}, which is not in "
-                f"'categories' (ids {_short(sorted(class_of))})."
+                f"{json_file}: annotation {annotation['id']} has category_id "
+                f"{annotation['category_id']}, which is not in 'categories' "
+                f"(ids {_short(sorted(class_of))})."
             )
-        if not _is_box(annotation["bbox"]):
-            raise ValueError(
-                f"{where} has bbox {_short(annotation['bbox'])}, which is not four numbers "
-                "[x, y, width, height]."
-            )
-        if is_degenerate(annotation["bbox"], record["width"], record["height"]):
-            degenerate.append(annotation)
+        # Floats, for Detectron2's transforms cut the boxes of whole numbers to whole numbers.
+        bbox = [float(value) for value in annotation["bbox"]]
+        if is_degenerate(bbox, record["width"], record["height"]):
+            dropped.append(annotation)
             continue
         item = {
             "iscrowd": int(is_crowd(annotation, json_file)),
-            # Floats, for Detectron2's transforms cut the boxes of whole numbers to whole numbers.
-            "bbox": [float(value) for value in annotation["bbox"]],
+            "bbox": bbox,
             "category_id": class_of[annotation["category_id"]],
             "bbox_mode": BoxMode.XYWH_ABS,
         }
         if masks:
-            size = record["height"], record["width"]
-            item["segmentation"] = segmentation_of(annotation, *size)
+            item["segmentation"] = segmentation_of(annotation, record["height"], record["width"])
+            with_mask.append(row)
+            segmentations.append(item["segmentation"])
         record["annotations"].append(item)
     segmentation_of.report()
-    if degenerate:
-        first = degenerate[0]
-        logger.warning(
-            "%s: dropped %d of %d annotations, whose boxes have no size, are not finite or lie "
-            "outside the image; the first is annotation %s with bbox %s.",
-            json_file,
-            len(degenerate),
-            len(data["annotations"]),
-            first["id"],
-            first["bbox"],
-        )
-    return list(records.values())
+    sizes = np.array([(image["width"], image["height"]) for image in images], np.float64)[image_of]
 
+    def describe(row: int) -> str:
+        width, height = sizes[row]
+        box = reprlib.repr(annotations[row]["bbox"])
+        return f"annotation {annotations[row]['id']}: {box} in an image of {width:g} x {height:g}"
 
-def _is_box(bbox: object) -> bool:
-    return (
-        isinstance(bbox, list)
-        and len(bbox) == 4
-        and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in bbox)
+    report(box_findings(boxes, sizes, image_of), len(boxes), describe, json_file, trusted)
+    report(
+        mask_findings(segmentations, boxes[with_mask], sizes[with_mask]),
+        len(with_mask),
+        lambda row: describe(with_mask[row]),
+        json_file,
+        trusted,
     )
+    _report_dropped(dropped, len(annotations), json_file, trusted)
+    return records
+
+
+def _images_of(annotations: list[dict], images: list[dict], json_file: str) -> np.ndarray:
+    """The index of every annotation's image."""
+    index_of = {image["id"]: i for i, image in enumerate(images)}
+    try:
+        indices = [index_of[annotation["image_id"]] for annotation in annotations]
+    except KeyError:
+        lost = next(a for a in annotations if a["image_id"] not in index_of)
+        raise ValueError(
+            f"{json_file}: annotation {lost['id']} belongs to image {lost['image_id']}, which is "
+            "not in 'images'."
+        ) from None
+    return np.array(indices, dtype=np.int64)
+
+
+def _report_dropped(dropped: list[dict], total: int, json_file: str, trusted: bool) -> None:
+    """Warn of annotations without a use, or raise, if most have none."""
+    if not dropped:
+        return
+    first = dropped[0]
+    what = (
+        f"{len(dropped)} of {total} annotations, whose boxes have no size, are not finite or lie "
+        f"outside the image; the first is annotation {first['id']} with bbox {first['bbox']}."
+    )
+    if 2 * len(dropped) > total and not trusted:
+        raise ValueError(
+            f"{json_file} has {what} Correct them, or set trust_annotations=true beside its name "
+            "in the config to go on without them."
+        )
+    logger.warning("%s: dropped %s", json_file, what)
 
 
 def _check_image_files(records: list[dict], image_root: str, json_file: str) -> None:
@@ -345,11 +320,21 @@ def _check_image_files(records: list[dict], image_root: str, json_file: str) -> 
     for record in records:
         folder, file = os.path.split(record["file_name"])
         if folder not in listed:
-            listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            listed[folder] = set()
+            if os.path.isdir(folder):
+                with os.scandir(folder) as entries:  # is_file: there are folders called a.png, too
+                    listed[folder] = {entry.name for entry in entries if entry.is_file()}
         if file not in listed[folder]:
-            missing.append(os.path.relpath(record["file_name"], image_root))
+            missing.append(record["file_name"])
     if missing:
+        inside = os.path.join(image_root, "")
+        names = [path.removeprefix(inside) for path in missing[:3]]
+        hint = ""
+        if os.path.isabs(names[0]) and not missing[0].startswith(inside):
+            hint = ". Absolute paths are not looked for in that folder: write them without it"
+        elif "\\" in names[0]:
+            hint = ". They are written for Windows: write / instead of \\"
         raise FileNotFoundError(
             f"{len(missing)} image file(s) of {json_file} are not in {image_root}: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+            f"{', '.join(names)}{', ...' if len(missing) > 3 else ''}{hint}"
         )

@@ -70,10 +70,14 @@ def build_train_loader(
         start_iteration: where a resumed run goes on.
 
     Raises:
-        ValueError: see :class:`ms_detr.data.TrainingSampler`.
+        ValueError: no image has an object, crowds don't count; see also
+            :class:`ms_detr.data.TrainingSampler`.
     """
-    if not any("annotations" not in record or record["annotations"] for record in dataset):
-        logger.warning("no image of the training dataset has an annotation: nothing can be learnt")
+    if not any(map(_has_objects, dataset)):
+        raise ValueError(
+            f"Nothing can be learnt: {_without_objects(dataset)}. Check the annotation file of "
+            "dataloader.train.dataset."
+        )
     sampler = TrainingSampler(
         len(dataset),
         total_batch_size,
@@ -108,6 +112,8 @@ def build_test_loader(
     """
     if batch_size < 1:
         raise ValueError(f"dataloader.test.batch_size must be at least 1, got {batch_size}.")
+    if not any(map(_has_objects, dataset)):
+        logger.warning("AP will be nan: %s", _without_objects(dataset))
     batches = group_by_size(_sizes(dataset, mapper, batch_size), batch_size)
     return WorkerLoader(
         MapDataset(DatasetFromList(dataset), mapper),
@@ -125,6 +131,18 @@ def _sizes(dataset: list[dict], mapper: Mapper, batch_size: int) -> list[Size]:
     size = getattr(mapper, "size", lambda record: (record["height"], record["width"]))
     with _seeded(0):
         return [size(record) for record in dataset]
+
+
+def _has_objects(record: dict) -> bool:
+    """Whether an image has an object to learn; records of one's own may hide theirs."""
+    return "annotations" not in record or any(not a.get("iscrowd") for a in record["annotations"])
+
+
+def _without_objects(dataset: list[dict]) -> str:
+    crowds = sum(len(record["annotations"]) for record in dataset)
+    name = dataset[0].get("dataset_name", "unnamed") if dataset else "unnamed"
+    what = f"all {crowds} annotations of dataset '{name}' are crowds (iscrowd = 1)"
+    return what if crowds else f"no image of dataset '{name}' has an annotation"
 
 
 def _own_generator() -> torch.Generator:

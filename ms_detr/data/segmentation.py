@@ -206,7 +206,7 @@ def _parse_runs(value: Mapping, height: int, width: int) -> dict[str, Any]:
         )
     if isinstance(counts, str):
         counts = counts.encode()
-    runs = _decompress(counts) if isinstance(counts, bytes) else _numbers(counts)
+    runs = decompress(counts) if isinstance(counts, bytes) else _numbers(counts)
     if runs is None or runs.dtype.kind == "f":
         raise ValueError(f"has an RLE with counts {reprlib.repr(counts)}, which are no run lengths")
     # pycocotools makes something of any runs.
@@ -222,7 +222,7 @@ def _parse_runs(value: Mapping, height: int, width: int) -> dict[str, Any]:
     return {"size": [height, width], "counts": counts}
 
 
-def _decompress(counts: bytes) -> np.ndarray | None:
+def decompress(counts: bytes) -> np.ndarray | None:
     """The run lengths of a compressed RLE, None if it is none.
 
     A character holds five bits of a number, the lowest first, and in a sixth whether more follow;

@@ -10,7 +10,7 @@ import torch
 
 from ms_detr.data import build_test_loader, build_train_loader
 
-RECORDS = [{"number": number, "annotations": [0]} for number in range(8)]
+RECORDS = [{"number": number, "annotations": [{}]} for number in range(8)]
 
 
 def make(record: dict) -> dict:

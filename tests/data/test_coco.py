@@ -89,15 +89,27 @@ def test_image_files_in_subfolders(folder):
 def test_degenerate_boxes_are_dropped_with_one_warning(folder, caplog):
     boxes = [[1, 1, 0, 4], [1, 1, 4, -1], [1, 1, float("nan"), 4], [float("inf"), 1, 4, 4]]
     boxes += [[30, 1, 4, 4], [1, 20.5, 4, 4], [-9, 1, 9, 4], [1, -9, 4, 8]]  # outside the image
+    boxes += [[1, 1, 4, 4]] * 5
     folder.content["annotations"] += [
         {"id": 100 + i, "image_id": 3, "category_id": 4, "bbox": box} for i, box in enumerate(boxes)
     ]
     with caplog.at_level(logging.WARNING):
         records = folder.load()
-    assert sum(len(record["annotations"]) for record in records) == 3
+    assert sum(len(record["annotations"]) for record in records) == 8
     (warning,) = caplog.messages
-    assert "dropped 8 of 11 annotations" in warning
+    assert "dropped 8 of 16 annotations" in warning
     assert "annotation 100 with bbox [1, 1, 0, 4]" in warning
+
+
+def test_most_boxes_degenerate(folder, caplog):
+    """An error, unless the file is trusted."""
+    for annotation in folder.content["annotations"][:2]:
+        annotation["bbox"][2] = 0
+    with pytest.raises(ValueError, match=r"has 2 of 3 .* annotation 1 .* trust_annotations=true"):
+        folder.load()
+    records = coco_dataset(folder.name, folder.images, folder.json, trust_annotations=True)
+    assert [len(record["annotations"]) for record in records] == [1, 0]
+    assert "dropped 2 of 3" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -124,12 +136,12 @@ def test_a_good_file_gives_no_warning(folder, caplog):
     assert caplog.messages == []
 
 
-def test_annotation_id_zero_is_warned_of(folder, caplog):
+def test_annotation_ids_may_start_at_zero(folder, caplog):
     folder.content["annotations"][0]["id"] = 0
     with caplog.at_level(logging.WARNING):
-        folder.load()
-    (warning,) = caplog.messages
-    assert "id 0" in warning and "from 1" in warning
+        records = folder.load()
+    assert sum(len(record["annotations"]) for record in records) == 3
+    assert caplog.messages == []
 
 
 def change(kind: str, index: int, key: str, value):
@@ -280,11 +292,15 @@ coco_dataset("coco_2017_train")
     assert "DETECTRON2_DATASETS" in error and "coco/train2017" in error
 
 
+DIAGONAL = np.zeros((20, 30), dtype=np.uint8)
+DIAGONAL[6:14, 5:12] = np.eye(8, 7)
+
+
 def with_segmentations(folder) -> None:
     """A polygon that leaves the image, compressed and plain RLE."""
     first, crowd, last = folder.content["annotations"]
     first["segmentation"] = [[1, 2, 11, 2, 11, 7, 1, 7], [-5, 3, 2, 3, 2, 4]]
-    runs = coco_mask.encode(np.asfortranarray(np.eye(20, 30, dtype=np.uint8)))
+    runs = coco_mask.encode(np.asfortranarray(DIAGONAL))
     crowd["segmentation"] = {"size": [20, 30], "counts": runs["counts"].decode()}
     last["segmentation"] = {"size": [20, 30], "counts": [510, 90]}
 
@@ -306,7 +322,7 @@ def test_masks_are_kept_if_wanted(folder, caplog):
     polygons = found[7, 0]
     assert [p.tolist() for p in polygons] == folder.content["annotations"][0]["segmentation"]
     assert all(p.dtype == np.float32 for p in polygons)
-    np.testing.assert_array_equal(coco_mask.decode(found[7, 1]), np.eye(20, 30))
+    np.testing.assert_array_equal(coco_mask.decode(found[7, 1]), DIAGONAL)
     mask = np.zeros(600)
     mask[510:] = 1
     np.testing.assert_array_equal(coco_mask.decode(found[3, 0]), mask.reshape(30, 20).T)

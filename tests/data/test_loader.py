@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import re
 from itertools import chain, islice
 from pathlib import Path
 
@@ -161,12 +162,23 @@ def test_an_error_in_a_worker_names_the_file(folder):
         next(iter(loader))
 
 
-def test_nothing_to_learn_is_warned_of(folder, caplog):
+def test_nothing_to_learn(folder, caplog):
+    """An error for training; what is only evaluated can still be predicted on."""
     build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
-    assert "no image" not in caplog.text
+    build_test_loader(folder.load(), MAPPER, 2, num_workers=0)
+    assert caplog.messages == []
+    for annotation in folder.content["annotations"]:
+        annotation["iscrowd"] = 1
+    message = rf"all 3 annotations of dataset '{folder.name}' are crowds"
+    with pytest.raises(ValueError, match=rf"Nothing can be learnt: {message}"):
+        build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
+    build_test_loader(folder.load(), MAPPER, 2, num_workers=0)
+    assert re.search(f"AP will be nan: {message}", caplog.text)
     folder.content["annotations"] = []
-    build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
-    assert "no image of the training dataset has an annotation" in caplog.text
+    with pytest.raises(ValueError, match=f"no image of dataset '{folder.name}' has an annotation"):
+        build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
+    custom = [{"file_name": "a.png"}, {"file_name": "b.png"}]  # its mapper may know its objects
+    build_train_loader(custom, MAPPER, 2, num_workers=0)
 
 
 def test_wrong_batch_sizes(train, monkeypatch):

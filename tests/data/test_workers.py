@@ -19,7 +19,7 @@ from ms_detr.data import build_test_loader, build_train_loader, workers
 from ms_detr.data.workers import named_worker_errors, pack
 from ms_detr.errors import short_message
 
-RECORDS = [{"number": number, "annotations": [0]} for number in range(8)]
+RECORDS = [{"number": number, "annotations": [{}]} for number in range(8)]
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ from ms_detr.data import build_train_loader
 def slow(record):
     if record["number"] == 7: time.sleep(600)
     return {"pid": os.getpid()}
-records = [{"number": n, "annotations": [0]} for n in range(8)]
+records = [{"number": n, "annotations": [{}]} for n in range(8)]
 loader = build_train_loader(records, slow, 8 if "hung" in sys.argv else 1, num_workers=1)
 batches = iter(loader)
 if "hung" in sys.argv: time.sleep(0.5)

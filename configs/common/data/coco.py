@@ -20,7 +20,11 @@ dataloader = dict(
     masks=False,
     train=L(build_train_loader)(
         dataset=L(coco_dataset)(
-            name="coco_2017_train", images=None, annotations=None, masks="${dataloader.masks}"
+            name="coco_2017_train",
+            images=None,
+            annotations=None,
+            masks="${dataloader.masks}",
+            trust_annotations=False,
         ),
         mapper=L(DetrMapper)(
             augmentations=L(detr_augmentations)(),
@@ -34,7 +38,11 @@ dataloader = dict(
     ),
     test=L(build_test_loader)(
         dataset=L(coco_dataset)(
-            name="coco_2017_val", images=None, annotations=None, masks="${dataloader.masks}"
+            name="coco_2017_val",
+            images=None,
+            annotations=None,
+            masks="${dataloader.masks}",
+            trust_annotations=False,
         ),
         mapper=L(DetrMapper)(
             augmentations=[L(ResizeShortestEdge)(short_edge_length=800, max_size=1333)],

@@ -1,0 +1,69 @@
+"""Annotations that have the right form and can't be right: how they are told.
+
+Training would go on with them, to no end. Few of them are a warning, with examples and the likely
+cause; where most are wrong, the file means something else than COCO's format, and that is an error.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Annotations of one fault.
+
+    Args:
+        rows: their indices.
+        what: they do, after words such as "all 40 boxes".
+        remedy: what can be done, a sentence.
+        kind: "boxes" or "masks".
+        certain: an error where most have such faults, not only a warning.
+    """
+
+    rows: np.ndarray
+    what: str
+    remedy: str
+    kind: str = "boxes"
+    certain: bool = True
+
+
+def report(
+    findings: Sequence[Finding],
+    total: int,
+    describe: Callable[[int], str],
+    json_file: str,
+    trusted: bool,
+) -> None:
+    """Warn of findings, in one line.
+
+    Args:
+        total: number of boxes, or of masks.
+        describe: says in few words which annotation a row is.
+        json_file: for the message.
+        trusted: don't raise.
+
+    Raises:
+        ValueError: what is certain concerns more than half of them.
+    """
+
+    def text(finding: Finding) -> str:
+        count = len(finding.rows)
+        share = f"all {count:,}" if count == total else f"{count:,} of {total:,}"
+        examples = "; ".join(map(describe, finding.rows[:2]))
+        return f"{share} {finding.kind} {finding.what} ({examples}). {finding.remedy}"
+
+    if not findings:
+        return
+    message = f"{json_file}: {' '.join(map(text, findings))}"
+    wrong = sum(len(finding.rows) for finding in findings if finding.certain)
+    if 2 * wrong > total and not trusted:
+        raise ValueError(
+            f"{message} If the file is right nevertheless, set trust_annotations=true beside its "
+            "name in the config (dataloader.train.dataset or dataloader.test.dataset)."
+        )
+    logger.warning("%s", message)
