@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,10 +125,24 @@ def test_classes_of_two_datasets(folder, load_demo):
     folder.load()
     check_same_classes(folder.name, folder.name)
     load_demo("train")
-    with pytest.raises(
-        ValueError, match=rf"Class 0 is 'ant' in dataset '{folder.name}' and 'ellipse'"
-    ):
+    with pytest.raises(ValueError) as error:
         check_same_classes(folder.name, "tests_demo_train")
+    names = ", ".join(map(repr, class_names("tests_demo_train")))
+    assert f"{folder.json} lacks {names}; " in str(error.value)
+    assert re.search(r"train\.json lacks 'ant', 'cat', 'zebra'\. Add what is", str(error.value))
+
+
+def test_classes_of_one_dataset_in_another_order(folder, tmp_path):
+    folder.load()
+    folder.content["categories"][0]["name"], folder.content["categories"][1]["name"] = (
+        "ant",
+        "zebra",
+    )
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(folder.content))
+    coco_dataset(f"{folder.name}_other", folder.images, other)
+    with pytest.raises(ValueError, match=r"Class 0 is 'ant' in .* and 'zebra' in .* same order"):
+        check_same_classes(folder.name, f"{folder.name}_other")
 
 
 def test_a_good_file_gives_no_warning(folder, caplog):
@@ -257,7 +272,12 @@ def test_unknown_names():
 def test_number_of_classes(folder):
     folder.load()
     check_classes(folder.name, 3)
-    with pytest.raises(ValueError, match=rf"'{folder.name}' has 3 .* 80: set model\.num_classes=3"):
+    with pytest.raises(ValueError, match=rf"'{folder.name}' has 3 .* 2: set model\.num_classes=3"):
+        check_classes(folder.name, 2)
+    with pytest.raises(
+        ValueError, match=r"3 classes \('ant', 'cat', 'zebra'\), the model 80\. If the model is to "
+        rf"know these alone, set model\.num_classes=3; .* categories to {folder.json}"
+    ):  # fmt: skip
         check_classes(folder.name, 80)
     check_classes("coco_2017_val", 80)  # known without the files
 

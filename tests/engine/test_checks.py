@@ -1,9 +1,11 @@
 """Configs that can't be run: one line that names the key, before anything is loaded."""
 
 import json
+import math
 
 import pytest
 from detectron2.config import LazyCall as L
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
@@ -97,8 +99,57 @@ def test_classes_must_be_the_same(run_on, data, tmp_path):
     content = json.loads(annotations.read_text())
     content["categories"][1]["name"] = "round"
     annotations.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"Class 1 is 'round' in dataset .* and 'bar' in "):
+    with pytest.raises(
+        ValueError, match=r"other/annot.*json lacks 'bar'; .* lacks 'round'"
+    ) as error:
         run_on(tmp_path / "other" / "images", annotations)
+    assert short_message(error.value) is not None
+
+
+@pytest.fixture
+def evaluate_on(data, tmp_path):
+    """Train an iteration and evaluate on a validation file of that content."""
+
+    def call(content):
+        path = tmp_path / "val.json"
+        path.write_text(json.dumps(content))
+        opts = overrides(data, tmp_path / "out", "train.max_iter=1")
+        args = argument_parser().parse_args(["--config-file", CONFIG, *opts])
+        cfg = load(CONFIG, opts)
+        cfg.dataloader.test.dataset = L(coco_dataset)(
+            name=f"val_{tmp_path.name}", images=str(data / "images"), annotations=str(path)
+        )
+        DatasetCatalog.pop(f"val_{tmp_path.name}", None)
+        MetadataCatalog.pop(f"val_{tmp_path.name}", None)
+        return run(cfg, args)
+
+    return call
+
+
+def test_a_validation_file_that_lacks_a_category(evaluate_on, data, tmp_path):
+    """Not that the model should have fewer classes: then training couldn't start either."""
+    content = json.loads((data / "annotations.json").read_text())
+    bar = content["categories"].pop()
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != bar["id"]]
+    message = r"1 classes \('square'\), the model 2\. .* add the other categories to .*/val\.json: "
+    with pytest.raises(ValueError, match=message) as error:
+        evaluate_on(content)
+    assert short_message(error.value) is not None
+    content["categories"].append(bar)  # as it advises
+    results = evaluate_on(content)["bbox"]
+    assert math.isnan(results["AP-bar"]) and not math.isnan(results["AP"])
+
+
+def test_detections_without_annotations(evaluate_on, data, tmp_path):
+    """What the message about a file like COCO's test-dev advises."""
+    content = json.loads((data / "annotations.json").read_text())
+    del content["annotations"]
+    with pytest.raises(ValueError, match=r'add "annotations": \[\] to a copy'):
+        evaluate_on(content)
+    results = evaluate_on({**content, "annotations": []})
+    assert math.isnan(results["bbox"]["AP"])
+    found = tmp_path / "out" / "evaluation" / "coco_instances_results.json"
+    assert {"image_id", "category_id", "bbox", "score"} <= json.loads(found.read_text())[0].keys()
 
 
 def test_training_data_is_looked_for_before_the_weights(run_on, data):

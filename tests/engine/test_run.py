@@ -197,7 +197,7 @@ def test_non_finite_loss_stops_the_run(train, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.num_classes=3", r"2 classes, the model 3"),
+        ("model.num_classes=3", r"2 classes .*, the model 3\. .*num_classes=2"),
         ("train.device=cuda", "no CUDA device" if not torch.cuda.is_available() else "never"),
         ("train.epochs=0", "nothing to train"),
         ("train.epochs=null", "nothing to train"),
