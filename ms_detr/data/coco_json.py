@@ -5,7 +5,7 @@ import os
 import reprlib
 from collections import Counter
 from itertools import chain
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -60,6 +60,13 @@ def read_coco(json_file: str | os.PathLike, masks: bool) -> dict[str, list]:
     return found
 
 
+def open_json(path: str | os.PathLike) -> TextIO:
+    """Open a JSON file in its encoding, which the first bytes tell."""
+    with open(path, "rb") as file:
+        encoding = json.detect_encoding(file.read(4))
+    return open(path, encoding=encoding)
+
+
 def boxes_of(annotations: list[dict], json_file: str | os.PathLike) -> np.ndarray:
     """The boxes (x, y, width, height) of annotations as float64 (n, 4).
 
@@ -102,10 +109,8 @@ def _parse(json_file: str | os.PathLike, masks: bool) -> Any:
         return entry
 
     try:
-        with open(json_file, "rb") as file:
-            encoding = json.detect_encoding(file.read(4))
-        with open(json_file, encoding=encoding) as text, np.errstate(over="ignore"):
-            data = json.load(text, object_pairs_hook=entry_of)
+        with open_json(json_file) as file, np.errstate(over="ignore"):
+            data = json.load(file, object_pairs_hook=entry_of)
     except RecursionError:
         raise ValueError(f"{json_file} is not COCO's format: it is nested too deeply.") from None
     except UnicodeDecodeError as error:

@@ -33,6 +33,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.ops import batched_nms
 
 from ..data.coco import is_crowd, is_degenerate
+from ..data.coco_json import open_json
 from ..data.segmentation import SegmentationCheck, to_runs
 from ..files import write_text
 from ..structures import NonFiniteError
@@ -168,7 +169,8 @@ class CocoEvaluator(DatasetEvaluator):
                     f"dataset '{self._dataset_name}' has no COCO annotation file: load it with "
                     "ms_detr.data.coco_dataset first"
                 )
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            with open_json(path) as file:
+                content = json.load(file)
             self._ground_truth = ground_truth(content, str(path), "segm" in self._kinds)
         return self._ground_truth
 

@@ -110,9 +110,9 @@ def test_classes_must_be_the_same(run_on, data, tmp_path):
 def evaluate_on(data, tmp_path):
     """Train an iteration and evaluate on a validation file of that content."""
 
-    def call(content):
+    def call(content, encoding="utf-8"):
         path = tmp_path / "val.json"
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding=encoding)
         opts = overrides(data, tmp_path / "out", "train.max_iter=1")
         args = argument_parser().parse_args(["--config-file", CONFIG, *opts])
         cfg = load(CONFIG, opts)
@@ -150,6 +150,12 @@ def test_detections_without_annotations(evaluate_on, data, tmp_path):
     assert math.isnan(results["bbox"]["AP"])
     found = tmp_path / "out" / "evaluation" / "coco_instances_results.json"
     assert {"image_id", "category_id", "bbox", "score"} <= json.loads(found.read_text())[0].keys()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_evaluation_reads_what_training_reads(evaluate_on, data, encoding):
+    content = json.loads((data / "annotations.json").read_text())
+    assert not math.isnan(evaluate_on(content, encoding)["bbox"]["AP"])
 
 
 def test_training_data_is_looked_for_before_the_weights(run_on, data):
