@@ -43,9 +43,9 @@ def short_message(error: BaseException) -> str | None:
 def _from_worker(text: str, kind: str) -> str | None:
     """The same for an error of a data loader's worker, which arrives as the text of a traceback."""
     frames = FRAME.findall(text)
-    mark = f"\n{kind}: "
-    if not frames or mark not in text:
+    named = list(re.finditer(rf"^(?:[\w.]+\.)?{kind}: ", text, re.MULTILINE))
+    if not frames or not named:
         return None
     file, code = frames[-1]
     ours = f"{os.sep}{PACKAGE}{os.sep}" in file and code.startswith("raise ")
-    return text[text.rindex(mark) + len(mark) :].strip() if ours else None
+    return text[named[-1].end() :].strip() if ours else None

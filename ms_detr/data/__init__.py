@@ -1,9 +1,17 @@
 """Data: COCO-format datasets, the DETR recipe's mapper, repeatable loaders, the demo dataset."""
 
-from .augmentation import DETR_SHORT_EDGES, RandomChoice, detr_augmentations, lsj_augmentations
+from .augmentation import (
+    DETR_SHORT_EDGES,
+    RandomChoice,
+    ResizeScale,
+    ResizeShortestEdge,
+    detr_augmentations,
+    lsj_augmentations,
+)
 from .batches import group_by_size
 from .coco import check_classes, check_same_classes, class_names, coco_dataset
 from .demo import DemoSpec, generate_demo, preview
+from .images import ImageError, load_image
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetrMapper
 from .sampler import TrainingSampler, iterations_per_epoch
@@ -12,7 +20,10 @@ __all__ = [
     "DETR_SHORT_EDGES",
     "DemoSpec",
     "DetrMapper",
+    "ImageError",
     "RandomChoice",
+    "ResizeScale",
+    "ResizeShortestEdge",
     "TrainLoader",
     "TrainingSampler",
     "build_test_loader",
@@ -25,6 +36,7 @@ __all__ = [
     "generate_demo",
     "group_by_size",
     "iterations_per_epoch",
+    "load_image",
     "lsj_augmentations",
     "preview",
 ]

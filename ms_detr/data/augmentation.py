@@ -3,18 +3,37 @@
 from collections.abc import Sequence
 
 import numpy as np
+from detectron2.data import transforms as T
 from detectron2.data.transforms import (
     Augmentation,
     AugmentationList,
     FixedSizeCrop,
     RandomCrop,
     RandomFlip,
-    ResizeScale,
-    ResizeShortestEdge,
+    ResizeTransform,
 )
 from fvcore.transforms.transform import Transform
 
 DETR_SHORT_EDGES = tuple(range(480, 801, 32))
+
+
+class _KeepsAPixel(Augmentation):
+    """Of a resizing of Detectron2's, which rounds the short side of a narrow image to no pixel."""
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        resize = super().get_transform(image)
+        if not isinstance(resize, ResizeTransform) or min(resize.new_h, resize.new_w) > 0:
+            return resize
+        size = max(1, resize.new_h), max(1, resize.new_w)
+        return ResizeTransform(resize.h, resize.w, *size, resize.interp)
+
+
+class ResizeShortestEdge(_KeepsAPixel, T.ResizeShortestEdge):
+    """Detectron2's, but no side gets shorter than a pixel (3000 x 1 at a ``max_size`` of 1333)."""
+
+
+class ResizeScale(_KeepsAPixel, T.ResizeScale):
+    """Detectron2's, but no side gets shorter than a pixel (3000 x 10 at a tenth of 1024)."""
 
 
 class RandomChoice(Augmentation):

@@ -1,12 +1,10 @@
 """From a dataset record to a model input."""
 
-import os
 from collections.abc import Iterable, Sequence
 from itertools import compress
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data.transforms import (
     AugInput,
     Augmentation,
@@ -15,12 +13,10 @@ from detectron2.data.transforms import (
 )
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from fvcore.transforms.transform import Transform, TransformList
-from PIL import Image
 
 from .batches import Size
+from .images import IMAGE_FORMATS, ImageError, load_image
 from .segmentation import moved, parse, transformed
-
-IMAGE_FORMATS = ("RGB", "BGR", "L")
 
 
 class DetrMapper:
@@ -31,8 +27,8 @@ class DetrMapper:
 
     Args:
         augmentations: Detectron2 augmentations or transforms, applied in this order.
-        image_format: "RGB", "BGR" or "L" (grey). Files of any mode are converted; EXIF rotation is
-            applied, an alpha channel is dropped, more than 8 bits per channel are an error.
+        image_format: "RGB", "BGR" or "L" (grey). Files of any mode are converted and turned
+            upright; an alpha channel is dropped, more than 8 bits per channel are an error.
         is_train: build targets.
         masks: with masks, from the annotations' ``segmentation``: polygons, RLE, or bitmaps (H, W)
             of bool or uint8 in datasets of your own.
@@ -73,14 +69,13 @@ class DetrMapper:
 
         Raises:
             FileNotFoundError: there is no such image file.
-            ValueError: the file is no image, or not of the size that the record tells; an object
-                has no or a wrong segmentation, with masks.
+            ImageError: the file is no image, or not of the size that the record tells, or can't
+                be augmented.
+            ValueError: an object has no or a wrong segmentation, with masks.
         """
         image = self._read(record)
         height, width = before = image.shape[:2]
-        augmented = AugInput(image)
-        transforms = self.augmentations(augmented)
-        image = augmented.image
+        image, transforms = self._augment(image, f"{_name(record)}: {record['file_name']}")
         mapped = {
             "file_name": record["file_name"],
             "image_id": record["image_id"],
@@ -117,36 +112,26 @@ class DetrMapper:
     def _read(self, record: dict) -> np.ndarray:
         """The image (H, W, C) of a record."""
         path = record["file_name"]
-        whose = _name(record)
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"There is no image file {path} ({whose}).")
         try:
-            with Image.open(path) as file:
-                mode = file.mode
-            image = detection_utils.read_image(path, self.image_format)
-        except Exception as error:  # Pillow's decoders raise errors of many kinds
-            raise ValueError(
-                f"{path} ({whose}) can't be read as an image: {type(error).__name__}: {error}"
-            ) from error
-        if mode.startswith(("I", "F")):
-            raise ValueError(
-                f"{path} ({whose}) has more than 8 bits per channel (mode {mode}), which reading "
-                "would cut to white: convert it to 8 bits."
-            )
-        height, width = image.shape[:2]
-        expected = (record.get("height", height), record.get("width", width))
-        if (height, width) != expected:
-            turned = (width, height) == expected
-            hint = (
-                " Probably its EXIF orientation, which is applied here, was not applied when it "
-                "was annotated: remove that tag from the file, or annotate the turned image."
-            )
-            raise ValueError(
-                f"{path} ({whose}) is {width} x {height} pixels, the annotation file says "
-                f"{expected[1]} x {expected[0]}: correct width and height there."
-                f"{hint if turned else ''}"
-            )
+            image, header = load_image(path, self.image_format)
+            if problem := header.problem(record.get("width"), record.get("height")):
+                raise ImageError(f"{path} {problem}")
+        except (FileNotFoundError, ImageError) as error:
+            raise type(error)(f"{_name(record)}: {error}") from error
         return image
+
+    def _augment(self, image: np.ndarray, whose: str) -> tuple[np.ndarray, TransformList]:
+        """The augmented image, and what was done to it."""
+        augmented = AugInput(image)
+        try:
+            transforms = self.augmentations(augmented)
+        except Exception as error:
+            height, width = image.shape[:2]
+            raise ImageError(
+                f"{whose}, {width} x {height} pixels, can't be augmented: {type(error).__name__}: "
+                f"{error} (--debug shows where)"
+            ) from error
+        return augmented.image, transforms
 
 
 class _SizeInput:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import Metadata
-from detectron2.data import detection_utils as utils
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
 from ..data import check_classes
+from ..data.images import load_image
 from .canvas import Canvas
 
 SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
@@ -53,7 +53,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:
     """The record's image to draw on, at least `SHORT_SIDE` pixels."""
-    image = utils.read_image(record["file_name"], "RGB")
+    image, _ = load_image(record["file_name"])
     scale = max(1.0, SHORT_SIDE / min(image.shape[:2]))
     return Canvas(image, metadata, scale)
 

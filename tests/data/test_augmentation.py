@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ms_detr.data import RandomChoice, detr_augmentations, lsj_augmentations
+from ms_detr.data import ResizeShortestEdge as OurResizeShortestEdge
 
 # The recipe at a tenth of its size, so that the test is quick.
 SMALL = {
@@ -156,3 +157,26 @@ def test_scales_and_flips_of_large_scale_jitter_are_drawn_evenly():
     assert 0.1 <= scales.min() < 0.15 and 1.95 < scales.max() <= 2
     assert 1.0 < np.median(scales) < 1.1
     assert 0.42 < np.mean([isinstance(flip, HFlipTransform) for flip, *_ in drawn]) < 0.58
+
+
+@pytest.mark.parametrize("shape", [(10, 3000), (3000, 10), (1, 3000), (3000, 1), (1, 1)])
+def test_narrow_images_keep_a_pixel(shape: tuple[int, int]):
+    """Detectron2 rounds their short side to none, and Pillow refuses."""
+    image = np.zeros((*shape, 3), np.uint8)
+    for seed in range(4):
+        augmented, _ = draw(image, seed, lsj_augmentations(1024))
+        assert augmented.shape == (1024, 1024, 3)
+        augmented, _ = draw(image, seed, detr_augmentations(crop_short_edges=[1]))
+        assert min(augmented.shape[:2]) >= 1 and max(augmented.shape[:2]) <= 1333
+    augmented, (resize,) = draw(image, 0, [OurResizeShortestEdge(800, 1333)])
+    assert min(augmented.shape[:2]) >= 1
+    corners = resize.apply_coords(np.array([[0.0, 0.0], [shape[1], shape[0]]]))
+    assert corners.tolist() == [[0, 0], list(augmented.shape[1::-1])]
+
+
+@given(height=st.integers(10, 400), width=st.integers(10, 400))
+def test_other_images_are_resized_as_by_detectron2(height: int, width: int):
+    image = np.zeros((height, width, 3), np.uint8)
+    ours, _ = draw(image, 0, [OurResizeShortestEdge(30, 70)])
+    theirs, _ = draw(image, 0, [ResizeShortestEdge(30, 70)])
+    assert ours.shape == theirs.shape

@@ -19,7 +19,8 @@ from detectron2.data.transforms import (
 from detectron2.structures import BitMasks, BoxMode
 from PIL import Image
 
-from ms_detr.data import DetrMapper, detr_augmentations, lsj_augmentations
+from ms_detr.data import DetrMapper, ImageError, detr_augmentations, lsj_augmentations
+from ms_detr.data import ResizeShortestEdge as OurResizeShortestEdge
 from ms_detr.data.demo_shapes import run_lengths
 
 SMALL_RECIPE = detr_augmentations(range(96, 161, 32), 200, (80, 100), (70, 90))
@@ -113,16 +114,6 @@ def test_bgr_is_rgb_backwards_and_grey_has_one_channel(folder):
     assert grey.shape == (1, 20, 30)
 
 
-def test_exif_rotation_is_applied(folder):
-    record = folder.load()[0]
-    upright = Image.fromarray(np.arange(20 * 30, dtype=np.uint8).reshape(20, 30))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show"
-    save(record, upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
-    mapped = DetrMapper([], "L")(record)
-    np.testing.assert_array_equal(mapped["image"][0].numpy(), np.array(upright))
-
-
 def deep(record: dict) -> None:
     save(record, Image.fromarray(np.zeros((20, 30), np.uint16)))
 
@@ -144,7 +135,7 @@ BAD_FILES = {
     "turned": (
         lambda r: save(r, Image.new("RGB", (20, 30))),
         ValueError,
-        "is 20 x 30 pixels, .* Probably its EXIF orientation",
+        "is 20 x 30 pixels, the annotation file says 30 x 20: width and height are swapped there",
     ),
     "16 bits": (deep, ValueError, "more than 8 bits per channel .*convert"),
 }
@@ -158,6 +149,16 @@ def test_bad_files(folder, damage, kind, message: str):
         DetrMapper([])(record)
     assert record["file_name"] in str(error.value)
     assert f"image 3 of dataset '{folder.name}'" in str(error.value)
+
+
+def test_an_image_that_cannot_be_augmented(folder):
+    record = folder.load()[0]
+    save(record, Image.new("RGB", (3000, 1)))
+    record |= {"height": 1, "width": 3000}
+    problem = r"a\.png, 3000 x 1 pixels, can't be augmented: ValueError: height and width must be"
+    with pytest.raises(ImageError, match=problem):
+        DetrMapper([ResizeShortestEdge(800, 1333)])(record)
+    assert DetrMapper([OurResizeShortestEdge(800, 1333)])(record)["image"].shape == (3, 1, 1333)
 
 
 def test_wrong_image_format():

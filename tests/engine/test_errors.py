@@ -53,14 +53,16 @@ class Broken(torch.utils.data.Dataset):
         return DetrMapper([])(self.record)
 
 
-def test_error_in_a_loader_worker():
+def test_error_in_a_loader_worker(tmp_path):
     """It arrives as a text that holds the whole traceback."""
     loader = DataLoader(Broken({"file_name": "gone.png", "image_id": 3}), num_workers=1)
     error = caught(lambda: next(iter(loader)))
     assert "Original Traceback" in str(error)
-    assert short_message(error) == (
-        "There is no image file gone.png (image 3 of dataset 'unnamed')."
-    )
+    assert short_message(error) == ("image 3 of dataset 'unnamed': there is no image file gone.png")
+    (tmp_path / "a.png").write_text("no image")
+    loader = DataLoader(Broken({"file_name": tmp_path / "a.png", "image_id": 3}), num_workers=1)
+    message = short_message(caught(lambda: next(iter(loader))))
+    assert message.startswith(f"image 3 of dataset 'unnamed': {tmp_path}/a.png can't be read as an")
     loader = DataLoader(Broken({}), num_workers=1)
     assert short_message(caught(lambda: next(iter(loader)))) is None
 

@@ -5,10 +5,10 @@ For data of your own give ``name``, ``images`` and ``annotations`` of both datas
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.data.transforms import ResizeShortestEdge
 
 from ms_detr.data import (
     DetrMapper,
+    ResizeShortestEdge,
     build_test_loader,
     build_train_loader,
     coco_dataset,

@@ -1,0 +1,195 @@
+"""Image files: opened safely, turned upright, and the same for training, prediction and pictures.
+
+A camera that was held sideways stores its picture sideways and a tag that says so. Every viewer
+turns the picture by the tag, and so does everything here: the size of an image is that of the
+upright one, and boxes are in its pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image
+
+IMAGE_FORMATS = ("RGB", "BGR", "L")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TAGS = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
+_KINDS_OF_FILE = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class ImageError(ValueError):
+    """An image file that can't be used."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its image.
+
+    Attributes:
+        width, height: in pixels, as stored.
+        orientation: EXIF's, 1 to 8; 1 is upright.
+        mode: Pillow's, such as "RGB".
+    """
+
+    width: int
+    height: int
+    orientation: int
+    mode: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright image."""
+        if self.orientation in _SIDEWAYS:
+            return self.height, self.width
+        return self.width, self.height
+
+    def is_stored(self, width: float, height: float) -> bool:
+        """Whether this is the size as stored, and not the upright image's."""
+        return (width, height) == (self.width, self.height) != self.size
+
+    def problem(self, width: float | None = None, height: float | None = None) -> str | None:
+        """Why the image can't be used, or doesn't fit an annotation file that gives this size."""
+        if self.mode.startswith(("I", "F")):
+            return (
+                f"has more than 8 bits per channel (mode {self.mode}), which reading would cut to "
+                "white: convert it to 8 bits."
+            )
+        upright_width, upright_height = self.size
+        width = upright_width if width is None else width
+        height = upright_height if height is None else height
+        if (width, height) == self.size:
+            return None
+        found = f"is {upright_width} x {upright_height} pixels"
+        told = f"the annotation file says {width} x {height}"
+        if self.is_stored(width, height):
+            return (
+                f"{found} once it is turned upright by its orientation tag, {self.orientation}; "
+                f"{told}, the size as stored. So that file ignores the tag, which is applied here: "
+                "if its boxes fit the stored pixels, remove the tag from the image file; if they "
+                "fit the upright image, swap width and height there."
+            )
+        if (height, width) == self.size:
+            return f"{found}, {told}: width and height are swapped there."
+        return f"{found}, {told}: correct width and height there."
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image file with Pillow; its pixels are not decoded yet.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImageError: it is a folder, a pipe or a device; or no image; or, out of the block, one
+            that can't be decoded.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"there is no image file {path}") from error
+    if kind != stat.S_IFREG:  # opening a pipe waits for ever
+        raise ImageError(f"{path} is {_KINDS_OF_FILE.get(kind, 'no file')}, not an image file")
+    try:
+        with Image.open(path) as image:
+            yield image
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        raise ImageError(
+            f"{path} can't be read as an image: {type(error).__name__}: {error}"
+        ) from error
+
+
+def read_header(image: Image.Image) -> Header:
+    """The header of an image that was opened from a file and not decoded yet."""
+    width, height = image.size
+    if image.format == "TIFF":  # some versions of Pillow give the upright image's size
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
+    return Header(width, height, _orientation(image), image.mode)
+
+
+def load_image(
+    path: str | os.PathLike[str], image_format: str = "RGB"
+) -> tuple[np.ndarray, Header]:
+    """The upright image of a file, (H, W, C) uint8, and its header.
+
+    Args:
+        image_format: "RGB", "BGR" or "L" (grey). Files of any mode are converted; an alpha channel
+            is dropped.
+
+    Raises:
+        FileNotFoundError, ImageError: see `open_image`; or more than 8 bits per channel.
+    """
+    with open_image(path) as image:
+        header = read_header(image)
+        if problem := header.problem():
+            raise ImageError(f"{path} {problem}")
+        pixels = to_array(image, image_format)
+    if pixels.shape[1::-1] != header.size:
+        raise ImageError(f"{path} is {header.size} by its header and {pixels.shape[1::-1]} in fact")
+    return pixels, header
+
+
+def to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
+    """An image of Pillow as (H, W, C) uint8, turned upright and converted as by `load_image`."""
+    # Pillow turns a TIFF while decoding, whatever its tags tell.
+    turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+    # Pillow's exif_transpose rewrites all tags, and fails if one of them is damaged.
+    upright = image if turn is None else image.transpose(turn)
+    pixels = np.asarray(upright.convert("L" if image_format == "L" else "RGB"))
+    if image_format == "L":
+        return pixels[:, :, None]
+    return pixels[:, :, ::-1] if image_format == "BGR" else pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = _tags(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the tags are damaged; the pixels may be fine
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _tags(image: Image.Image) -> Image.Exif:
+    file = getattr(image, "fp", None)
+    if image.format == "PNG" and file is not None and not _PNG_TAGS & set(chunks_to_end(file)):
+        return Image.Image.getexif(image)  # PNG's own would decode the pixels in search of tags
+    return image.getexif()
+
+
+def chunks_to_end(file: BinaryIO) -> list[bytes]:
+    """Names of a PNG's chunks from its pixels on, as far as the file goes; its position is kept."""
+    position = file.tell()
+    file.seek(len(PNG_SIGNATURE))
+    names: list[bytes] = []
+    while len(head := file.read(8)) == 8 and b"IEND" not in names:
+        length, name = struct.unpack(">I4s", head)
+        if names or name == b"IDAT":
+            names.append(name)
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(position)
+    return names
