@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -134,7 +135,9 @@ class MSDETR(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         if self.training:
             targets = self.targets(batched_inputs, size)
-            return self.criterion(self.forward_tensors(images, padding_mask, targets), targets)
+            with _naming_single_cells(batched_inputs):
+                made = self.forward_tensors(images, padding_mask, targets)
+            return self.criterion(made, targets)
         predictions = self.forward_tensors(images, padding_mask)[OUTPUT]
         detections = self.postprocess(predictions)
         results = []
@@ -248,6 +251,24 @@ def _padded_masks(x: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
             f"{tuple(masks.shape[1:])}"
         )
     return F.pad(masks, (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1]))
+
+
+@contextmanager
+def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Explain torch's error about a BatchNorm that is trained on a map of one cell of one image."""
+    try:
+        yield
+    except ValueError as error:
+        if len(batched_inputs) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        (x,) = batched_inputs
+        _, height, width = x["image"].shape
+        raise ValueError(
+            f"{_name(x)} is {width} x {height} pixels after augmentation: a map of the backbone "
+            "has one cell, of which BatchNorm can't take a variance. Enlarge small images "
+            "(dataloader.train.mapper.augmentations), train with at least two images a process "
+            "(dataloader.train.total_batch_size), or choose a backbone whose BatchNorm is frozen"
+        ) from error
 
 
 def _name(x: Mapping[str, Any]) -> str:

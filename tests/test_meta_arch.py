@@ -77,6 +77,18 @@ def test_losses_and_gradients_are_finite_and_reach_everything(model, batch):
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (20, 32)])
+def test_one_cell_of_one_image_is_too_little_for_batch_norm(model, height, width):
+    x = make_input(height, width, labels=(1,), boxes=[(0, 0, width, height)])
+    with pytest.raises(ValueError, match="more than 1 value per channel") as error:
+        model.backbone(x["image"][None].float())
+    assert "image" not in str(error.value)
+    with pytest.raises(ValueError, match=f"image 0.png is {width} x {height} pixels .*BatchNorm"):
+        model([x])
+    assert all(loss.isfinite() for loss in model([x, x]).values())
+    assert len(model.eval()([x])) == 1
+
+
 def test_the_batch_is_normalised_and_padded_at_the_bottom_and_right(model):
     batch = make_batch()
     images, mask = model.preprocess(batch)
