@@ -122,14 +122,19 @@ class MSDETR(nn.Module):
         """Train or predict on Detectron2's batched inputs.
 
         Args:
-            batched_inputs: dicts with ``image`` (3, H, W); in training ``instances`` with
+            batched_inputs: dicts with ``image``, uint8 (3, H, W) in the config's ``image_format``,
+                see `ms_detr.data.DetrMapper`; in training ``instances`` with
                 ``gt_boxes``, ``gt_classes`` and, with a mask branch, ``gt_masks`` (BitMasks); else
                 optionally the output ``height``, ``width``.
 
         Returns:
             In training ``{name: loss}``, else ``[{"instances": Instances}, ...]`` with
             ``pred_boxes`` in pixels of the output, ``scores``, ``pred_classes`` and, with a mask
-            branch, ``pred_masks`` (n, H, W) bool.
+            branch, ``pred_masks`` (n, H, W) bool; these have no gradients, but those of
+            `forward_tensors` do.
+
+        Raises:
+            ValueError: an image is of another kind; in training, there are no or wrong targets.
         """
         images, padding_mask = self.preprocess(batched_inputs)
         size = (images.shape[-2], images.shape[-1])
@@ -138,6 +143,13 @@ class MSDETR(nn.Module):
             with _naming_single_cells(batched_inputs):
                 made = self.forward_tensors(images, padding_mask, targets)
             return self.criterion(made, targets)
+        with torch.no_grad():  # what is kept of the results would keep all activations
+            return self._detect(batched_inputs, images, padding_mask)
+
+    def _detect(
+        self, batched_inputs: list[dict[str, Any]], images: Tensor, padding_mask: Tensor
+    ) -> list[dict[str, Instances]]:
+        """The results of `forward` in evaluation."""
         predictions = self.forward_tensors(images, padding_mask)[OUTPUT]
         detections = self.postprocess(predictions)
         results = []
@@ -148,7 +160,7 @@ class MSDETR(nn.Module):
                     predictions.masks,
                     index,
                     detections.queries[index],
-                    size,
+                    (images.shape[-2], images.shape[-1]),
                     (x["image"].shape[1], x["image"].shape[2]),
                     instances.image_size,
                 )
@@ -185,6 +197,7 @@ class MSDETR(nn.Module):
 
     def preprocess(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """Normalise and pad at the bottom and right: images (B, 3, H, W), mask (B, H, W)."""
+        _check_images(batched_inputs)
         images = [
             (x["image"].to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
             for x in batched_inputs
@@ -222,6 +235,24 @@ class MSDETR(nn.Module):
                 image["masks"] = _padded_masks(x, padded_size)
             images.append(image)
         return Targets.from_list(images).to(self.device)
+
+
+def _check_images(batched_inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError unless all images are what the normalisation is made for."""
+    for x in batched_inputs:
+        image = x.get("image") if isinstance(x, Mapping) else None
+        found = type(x if image is None else image).__name__
+        if isinstance(image, Tensor):
+            right = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3
+            if right and image.numel() > 0:
+                continue
+            found = f"{image.dtype} {tuple(image.shape)}"
+        whose = f"{_name(x)}: " if isinstance(x, Mapping) else ""
+        raise ValueError(
+            f"{whose}the model takes a list of dicts whose 'image' is a uint8 tensor (3, H, W) of "
+            f"values from 0 to 255, got {found}; ms_detr.engine.predict takes files, PIL images "
+            "and arrays"
+        )
 
 
 def _to_instances(x: Mapping[str, Any], detections: Detections, index: int) -> Instances:

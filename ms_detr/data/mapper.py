@@ -74,14 +74,13 @@ class DetrMapper:
             ValueError: an object has no or a wrong segmentation, with masks.
         """
         image = self._read(record)
-        height, width = before = image.shape[:2]
-        image, transforms = self._augment(image, f"{_name(record)}: {record['file_name']}")
+        before = image.shape[:2]
+        whose = f"{_name(record)}: {record['file_name']}"
+        image, transforms = self._augment(image, whose)
         mapped = {
             "file_name": record["file_name"],
             "image_id": record["image_id"],
-            "height": height,
-            "width": width,
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            **_model_input(image, before),
         }
         if self.is_train:
             annotations = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
@@ -108,6 +107,18 @@ class DetrMapper:
         self.augmentations(stub)
         height, width = stub.image.shape[:2]
         return height, width
+
+    def map_image(self, image: np.ndarray, name: str = "the image") -> dict:
+        """Map an image that is in memory, without targets.
+
+        Args:
+            image: (H, W, C) uint8, upright, in the mapper's format; see `ms_detr.data.load_image`.
+            name: for messages.
+
+        Returns:
+            image, height and width, as of a record.
+        """
+        return _model_input(self._augment(image, name)[0], image.shape[:2])
 
     def _read(self, record: dict) -> np.ndarray:
         """The image (H, W, C) of a record."""
@@ -150,6 +161,12 @@ class _SizeInput:
 def _stub(height: int, width: int) -> np.ndarray:
     """A black image that takes one byte."""
     return np.broadcast_to(np.uint8(0), (int(height), int(width), 3))
+
+
+def _model_input(image: np.ndarray, before: Size) -> dict:
+    """An augmented image for the model, and the size of the one that it predicts for."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return {"height": before[0], "width": before[1], "image": pixels}
 
 
 def _name(record: dict) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from torch import nn
 
@@ -26,3 +28,15 @@ def evaluate(
         return inference_on_dataset(model, loader, evaluator)
     finally:
         model.train(training)  # Detectron2 0.4 doesn't go back after an error
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the model is as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

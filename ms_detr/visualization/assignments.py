@@ -9,9 +9,10 @@ from matplotlib import colormaps
 from omegaconf import DictConfig
 from PIL import Image
 
+from ..evaluation import evaluating
 from ..meta_arch import MSDETR
 from .canvas import titled
-from .scene import canvas, choose, evaluating, pixel_corners, side_by_side, stacked
+from .scene import canvas, choose, pixel_corners, side_by_side, stacked
 
 
 def draw_assignments(model: MSDETR, loader: DictConfig, folder: Path, count: int = 4) -> list[Path]:

@@ -11,9 +11,10 @@ from matplotlib import colormaps
 from omegaconf import DictConfig
 from PIL import Image
 
+from ..evaluation import evaluating
 from ..meta_arch import MSDETR
 from .canvas import titled
-from .scene import canvas, choose, evaluating, side_by_side
+from .scene import canvas, choose, side_by_side
 
 
 def draw_candidates(

@@ -10,9 +10,10 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
 
+from ..evaluation import evaluating
 from ..meta_arch import MSDETR
 from .canvas import titled
-from .scene import canvas, choose, evaluating, sheet, side_by_side
+from .scene import canvas, choose, sheet, side_by_side
 
 
 def draw_predictions(

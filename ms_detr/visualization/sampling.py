@@ -13,12 +13,13 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 
+from ..evaluation import evaluating
 from ..layers import DeformableAttention, DeformableSublayer
 from ..meta_arch import MSDETR
 from ..modeling import DecoderLayer
 from ..modeling.decoder import OUTPUT
 from .canvas import titled
-from .scene import canvas, choose, evaluating, pixel_corners, side_by_side
+from .scene import canvas, choose, pixel_corners, side_by_side
 
 CROSS_ATTENTION = "cross_attention"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from detectron2.config import instantiate
 from detectron2.data import Metadata
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from torch import nn
 
 from ..data import check_classes
 from ..data.images import load_image
@@ -37,18 +35,6 @@ def choose(
     dataset, mapper = instantiate(loader.dataset), instantiate(mapping)
     check_classes(loader.dataset.name, num_classes)
     return dataset[:: max(1, len(dataset) // count)][:count], mapper
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards the model is as it was."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:

@@ -1,0 +1,144 @@
+"""Prediction: from image files, or images in memory, to objects."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast, overload
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from omegaconf import DictConfig
+from PIL import Image
+from torch import nn
+
+from ..data import DetrMapper, ImageError, load_image
+from ..data.images import Header, to_array
+from ..evaluation import evaluating
+from .checks import build
+
+Source = str | os.PathLike[str] | Image.Image | np.ndarray
+
+WANTED = "give a path, a PIL image, or a uint8 array (H, W, 3) of RGB values from 0 to 255"
+
+
+@overload
+def predict(model: nn.Module, cfg: DictConfig, images: Source) -> Instances: ...
+
+
+@overload
+def predict(model: nn.Module, cfg: DictConfig, images: Sequence[Source]) -> list[Instances]: ...
+
+
+def predict(
+    model: nn.Module, cfg: DictConfig, images: Source | Sequence[Source]
+) -> Instances | list[Instances]:
+    """The objects in images, found as in the evaluation of the config.
+
+    An image is turned upright by its orientation tag, and resized and brought into the model's
+    order of channels by ``cfg.dataloader.test.mapper``. A batch has up to
+    ``cfg.dataloader.test.batch_size`` images, all of one size after that: none is padded for the
+    sake of another.
+
+    Args:
+        model: of `load_model`.
+        cfg: the config that the model was built from.
+        images: a path, a PIL image, or a uint8 array (H, W, 3) of RGB values from 0 to 255; or a
+            list of these.
+
+    Returns:
+        Detectron2's Instances on the CPU, without gradients, by descending score: pred_boxes (n, 4)
+        xyxy in pixels of the upright image, scores (n,), pred_classes (n,), and with a mask branch
+        pred_masks (n, H, W) bool. For a list a list.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImageError: a file is no image, or an array not of this kind.
+        TypeError: an image is something else.
+    """
+    mapper = build(cfg, "dataloader.test.mapper")
+    if not isinstance(mapper, DetrMapper):
+        raise ValueError(
+            f"dataloader.test.mapper is a {type(mapper).__name__}: predict needs a DetrMapper"
+        )
+    if isinstance(images, (list, tuple)):
+        named = [(f"images[{index}]", image) for index, image in enumerate(images)]
+        return _predict(model, mapper, named, cfg.dataloader.test.batch_size)
+    return _predict(model, mapper, [("the image", cast(Source, images))], 1)[0]
+
+
+def _predict(
+    model: nn.Module, mapper: DetrMapper, images: Sequence[tuple[str, Source]], batch_size: int
+) -> list[Instances]:
+    inputs = (
+        mapper.map_image(_read(name, image, mapper.image_format), name) for name, image in images
+    )
+    found: dict[int, Instances] = {}
+    with evaluating(model):
+        for batch in _of_one_size(inputs, batch_size):
+            outputs = model(list(batch.values()))
+            for index, output in zip(batch, outputs, strict=True):
+                found[index] = output["instances"].to("cpu")
+    return [found[index] for index in range(len(images))]
+
+
+def _of_one_size(
+    inputs: Iterable[dict[str, Any]], batch_size: int
+) -> Iterator[dict[int, dict[str, Any]]]:
+    """Batches of images of one size, under their numbers; as soon as there are enough of a size."""
+    waiting: dict[torch.Size, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for index, x in enumerate(inputs):
+        size = x["image"].shape
+        waiting[size][index] = x
+        if len(waiting[size]) == batch_size:
+            yield waiting.pop(size)
+    yield from waiting.values()
+
+
+def _read(name: str, image: Source, image_format: str) -> np.ndarray:
+    """The upright image (H, W, C) in the mapper's format."""
+    if isinstance(image, (str, os.PathLike)):
+        return load_image(os.path.expanduser(image), image_format)[0]
+    if isinstance(image, np.ndarray):
+        if problem := _array_problem(image):
+            found = f"an array of {image.dtype} {image.shape}"
+            raise ImageError(f"{name}, {found}, {problem}; {WANTED}")
+        return to_array(Image.fromarray(image), image_format)
+    if isinstance(image, Image.Image):
+        if problem := Header(*image.size, 1, image.mode).problem():
+            raise ImageError(f"{name} {problem}")
+        try:
+            return to_array(image, image_format)
+        except Exception as error:  # it was opened and not decoded yet
+            raise ImageError(f"{name} can't be decoded: {type(error).__name__}: {error}") from error
+    if isinstance(image, torch.Tensor):
+        raise TypeError(
+            f"{name} is a tensor of {image.dtype} {tuple(image.shape)}; {WANTED} (of a uint8 "
+            "tensor (3, H, W): tensor.permute(1, 2, 0).cpu().numpy())"
+        )
+    raise TypeError(f"{name} is a {type(image).__name__}; {WANTED}")
+
+
+def _array_problem(image: np.ndarray) -> str | None:
+    """What is wrong with an array, and how it is mended."""
+    shape = image.shape
+    if image.size == 0:
+        return "is empty"
+    if image.dtype == bool:
+        return "is a mask and no image"
+    if np.issubdtype(image.dtype, np.floating):
+        scaled = "255 * image" if image.max() <= 1 else "image"
+        return f"isn't of whole numbers from 0 to 255: ({scaled}).round().astype(numpy.uint8)"
+    if image.dtype != np.uint8:
+        return "isn't of 8 bits: image.astype(numpy.uint8) if its values are from 0 to 255"
+    if len(shape) == 4:
+        return "is several images: list(images)"
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
+        return "has one channel: PIL.Image.fromarray(image.reshape(image.shape[:2]))"
+    if len(shape) == 3 and shape[2] == 4:
+        return "has an alpha channel: image[..., :3]"
+    if len(shape) == 3 and shape[0] == 3 != shape[2]:
+        return "has its channels first: image.transpose(1, 2, 0)"
+    return None if len(shape) == 3 and shape[2] == 3 else "has another shape"
