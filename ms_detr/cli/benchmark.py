@@ -1,4 +1,4 @@
-"""Measure training steps, the compiled operator, matching and losses, attention in groups."""
+"""Measure training steps, the compiled operator, matching and losses, groups, image files."""
 
 import argparse
 import json
@@ -53,12 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="self-attention by blocks against one dense mask",
     )
     groups.add_argument("--batch", type=count, default=2)
+    images = what.add_parser(
+        "images", parents=[shared], help="the look at all image files before a training"
+    )
+    images.add_argument("--files", type=count, default=2000, help="of each kind (default: 2000)")
     measures = {
         step: _step,
         op: _operator,
         criterion: _criterion,
         masks: _masks,
         groups: _groups,
+        images: _images,
     }
     for parser_of, function in measures.items():
         parser_of.set_defaults(measure=function)
@@ -124,6 +129,20 @@ def _masks(args: argparse.Namespace) -> int:
     else:
         formats = ("", "", ".2f", ".0f")
         print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
+    return 0
+
+
+def _images(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ms_detr.benchmarks.images import measure_images
+
+    rows = measure_images(args.files, args.threads)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print("per 100,000 files:")
+        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".1f"))
     return 0
 
 

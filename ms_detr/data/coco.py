@@ -19,6 +19,7 @@ from detectron2.structures import BoxMode
 
 from .box_plausibility import box_findings
 from .coco_json import boxes_of, read_coco
+from .image_check import check_images as check_image_files
 from .mask_plausibility import mask_findings
 from .plausibility import report
 from .segmentation import Segmentation, SegmentationCheck
@@ -38,6 +39,7 @@ def coco_dataset(
     annotations: str | os.PathLike | None = None,
     masks: bool = False,
     trust_annotations: bool = False,
+    check_images: bool = True,
 ) -> list[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
@@ -49,6 +51,8 @@ def coco_dataset(
         masks: keep the segmentations, too: under 1 kB for a polygon of 33 points.
         trust_annotations: only warn where most annotations look wrong, see
             `ms_detr.data.plausibility`.
+        check_images: look into every image file, see `ms_detr.data.image_check`; else only whether
+            it is there.
 
     Returns:
         One dict per image, by ascending image id: file_name, height, width, image_id,
@@ -62,6 +66,7 @@ def coco_dataset(
 
     Raises:
         FileNotFoundError: a folder or file is missing, image files included.
+        ImageError: image files can't be used; see `ms_detr.data.image_check`.
         ValueError: the JSON is not COCO's format or contradicts itself, the name is unknown, or
             belongs to other files; most boxes or masks can't be right; with masks, an annotation's
             segmentation is missing or wrong.
@@ -71,7 +76,10 @@ def coco_dataset(
     categories = sorted(data["categories"], key=lambda category: category["id"])
     class_of = {category["id"]: i for i, category in enumerate(categories)}
     records = _records(data, name, image_root, json_file, class_of, masks, trust_annotations)
-    _check_image_files(records, image_root, json_file)
+    if check_images:
+        check_image_files(records, json_file)
+    else:
+        _check_image_files(records, image_root, json_file)
     _register(name, image_root, json_file, [c["name"] for c in categories], class_of)
     return records
 

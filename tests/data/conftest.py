@@ -46,9 +46,9 @@ class Folder:
     def write(self) -> None:
         self.json.write_text(json.dumps(self.content))
 
-    def load(self) -> list[dict]:
+    def load(self, **options: bool) -> list[dict]:
         self.write()
-        return coco_dataset(self.name, self.images, self.json)
+        return coco_dataset(self.name, self.images, self.json, **options)
 
 
 @pytest.fixture

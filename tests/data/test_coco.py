@@ -236,6 +236,10 @@ def test_missing_image_files(folder):
     with pytest.raises(
         FileNotFoundError, match=r"^4 image file.* c0\.png, c1\.png, c2\.png, \.\.\."
     ):
+        folder.load(check_images=False)
+    with pytest.raises(
+        FileNotFoundError, match=r"4 of 6 image files can't .* no image file .*/c0\.png; .*; \.\.\."
+    ):
         folder.load()
 
 

@@ -1,7 +1,8 @@
 """COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS.
 
 For data of your own give ``name``, ``images`` and ``annotations`` of both datasets. One key,
-``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation.
+``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation;
+another, ``dataloader.check_images``, the look at all image files before a run.
 """
 
 from detectron2.config import LazyCall as L
@@ -18,6 +19,7 @@ from ms_detr.evaluation import CocoEvaluator
 
 dataloader = dict(
     masks=False,
+    check_images=True,
     train=L(build_train_loader)(
         dataset=L(coco_dataset)(
             name="coco_2017_train",
@@ -25,6 +27,7 @@ dataloader = dict(
             annotations=None,
             masks="${dataloader.masks}",
             trust_annotations=False,
+            check_images="${dataloader.check_images}",
         ),
         mapper=L(DetrMapper)(
             augmentations=L(detr_augmentations)(),
@@ -43,6 +46,7 @@ dataloader = dict(
             annotations=None,
             masks="${dataloader.masks}",
             trust_annotations=False,
+            check_images="${dataloader.check_images}",
         ),
         mapper=L(DetrMapper)(
             augmentations=[L(ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
