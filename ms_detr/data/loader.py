@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from .bad_images import BadImages, map_or_replace
 from .batches import Size, group_by_size
 from .sampler import Key, TrainingSampler
 from .workers import WorkerLoader
@@ -22,9 +24,22 @@ Mapper = Callable[[dict], dict]
 
 
 class TrainLoader(WorkerLoader):
-    """An endless DataLoader of lists of model inputs, in the order of a TrainingSampler."""
+    """An endless DataLoader of lists of model inputs, in the order of a TrainingSampler.
+
+    Args:
+        dataset: see `WorkerLoader`; and ``options``.
+        bad_images: counts those that were replaced.
+    """
 
     batch_sampler: TrainingSampler
+
+    def __init__(self, dataset: Dataset, *, bad_images: BadImages, **options: Any):
+        super().__init__(dataset, **options)
+        self.bad_images = bad_images
+
+    def __iter__(self) -> Any:
+        """The batches; starts the workers."""
+        return map(self.bad_images.count, super().__iter__())
 
     @property
     def dataset_size(self) -> int:
@@ -54,6 +69,7 @@ def build_train_loader(
     num_workers: int = 4,
     seed: int = 0,
     start_iteration: int = 0,
+    max_bad_images: int = 0,
 ) -> TrainLoader:
     """An endless stream of training batches, the part of this process.
 
@@ -68,8 +84,11 @@ def build_train_loader(
         num_workers: loader processes per training process; 0 loads in the training process.
         seed: 0 or greater.
         start_iteration: where a resumed run goes on.
+        max_bad_images: how many different images of the dataset may turn out bad. In the place of
+            such an image comes the next one of the dataset; others keep their places.
 
     Raises:
+        FileNotFoundError, ImageError: out of the batches, for one bad image more.
         ValueError: no image has an object, crowds don't count; see also
             :class:`ms_detr.data.TrainingSampler`.
     """
@@ -87,7 +106,8 @@ def build_train_loader(
         start_iteration,
     )
     return TrainLoader(
-        _SeededDataset(dataset, mapper, seed),
+        _SeededDataset(dataset, mapper, seed, max_bad_images),
+        bad_images=BadImages(max_bad_images),
         batch_sampler=sampler,
         num_workers=num_workers,
         generator=_own_generator(),
@@ -159,10 +179,11 @@ class _SeededDataset(Dataset):
     The records are held as bytes (by DatasetFromList), so that workers share their memory.
     """
 
-    def __init__(self, records: list[dict], mapper: Mapper, seed: int):
+    def __init__(self, records: list[dict], mapper: Mapper, seed: int, max_bad_images: int):
         self.records = DatasetFromList(records)
         self.mapper = mapper
         self.seed = seed
+        self.max_bad_images = max_bad_images
 
     def __len__(self) -> int:
         return len(self.records)
@@ -170,7 +191,7 @@ class _SeededDataset(Dataset):
     def __getitem__(self, key: Key) -> dict:
         epoch, position, index = key
         with _seeded(self.seed, epoch, position):
-            return self.mapper(self.records[index])
+            return map_or_replace(self.mapper, self.records, index, self.max_bad_images)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ dataloader = dict(
             masks="${dataloader.masks}",
         ),
         total_batch_size=16,
+        max_bad_images=0,
         num_workers=4,
         seed="${train.seed}",
     ),
