@@ -8,15 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from ms_detr.files import write_text
+from ms_detr.locks import handed_down, hold
 
 from ._arguments import count, expect_not, path, seed
 
@@ -65,30 +66,11 @@ class Run:
         """What makes this run, as JSON."""
         return {"config": self.config, "overrides": list(self.overrides), "seed": self.seed}
 
-    @contextmanager
-    def lock(self) -> Iterator[int]:
-        """Keep the folder for this call; yields the file's descriptor, for the training to inherit.
-
-        Raises:
-            ValueError: another call has it, or the training that one left behind.
-        """
-        import fcntl  # not on every system, where other verbs work
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"{self.folder} is still trained in by an earlier call: wait for it or end it"
-                ) from None
-            yield file.fileno()
-
     def train(self, processes: "Processes", threads: int, lock: int) -> int:
         """Train in a process of its own, from its last checkpoint on; its exit status.
 
         Args:
-            lock: of :meth:`lock`; held for as long as the training lives, whatever ends this one.
+            lock: of the folder; held for as long as the training lives, whatever ends this one.
         """
         from ms_detr.config import config_folder, find
 
@@ -100,7 +82,11 @@ class Run:
         write_text(self.folder / "started.json", receipt)
         with (self.folder / "output.txt").open("w") as output:
             status = processes.run(
-                command, stdout=output, stderr=subprocess.STDOUT, pass_fds=[lock]
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock],
+                env=handed_down(lock),
             )
         if status == 0:
             write_text(self.folder / "finished.json", receipt)
@@ -198,7 +184,7 @@ def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
     failed = []
     start = time.monotonic()
     with ThreadPoolExecutor(jobs) as pool, ExitStack() as stack:
-        locks = [stack.enter_context(run.lock()) for run in missing]
+        locks = [stack.enter_context(hold(run.folder)) for run in missing]
         stack.callback(pool.shutdown, cancel_futures=True)  # of those behind an interrupt
         processes = stack.enter_context(Processes())
         futures = {

@@ -59,11 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
-    import torch
-
     from ms_detr.convert import LAYOUTS, convert_state_dict, recognise
+    from ms_detr.engine.state import write_checkpoint
     from ms_detr.engine.weights import read_weights
-    from ms_detr.files import atomic_path
 
     if args.target.exists():
         raise FileExistsError(f"{args.target} exists; choose another file or remove it")
@@ -86,8 +84,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.source}: {error}") from error
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}
-    with atomic_path(args.target) as partial:
-        torch.save({"model": plain}, partial)
+    write_checkpoint(args.target, {"model": plain})
     print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source} ({layout})")
     print(f"use it: train_net.py --eval-only ... train.init_checkpoint={args.target}")
     return 0

@@ -9,8 +9,10 @@ from .augmentation import (
     lsj_augmentations,
 )
 from .batches import group_by_size
+from .class_order import OtherClassesError, check_order
 from .coco import check_classes, check_same_classes, class_names, coco_dataset
 from .demo import DemoSpec, generate_demo, preview
+from .fingerprint import changes, fingerprint, fingerprint_of
 from .images import ImageError, load_image
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetrMapper
@@ -21,6 +23,7 @@ __all__ = [
     "DemoSpec",
     "DetrMapper",
     "ImageError",
+    "OtherClassesError",
     "RandomChoice",
     "ResizeScale",
     "ResizeShortestEdge",
@@ -28,11 +31,15 @@ __all__ = [
     "TrainingSampler",
     "build_test_loader",
     "build_train_loader",
+    "changes",
     "check_classes",
+    "check_order",
     "check_same_classes",
     "class_names",
     "coco_dataset",
     "detr_augmentations",
+    "fingerprint",
+    "fingerprint_of",
     "generate_demo",
     "group_by_size",
     "iterations_per_epoch",

@@ -18,7 +18,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from .box_plausibility import box_findings
+from .class_order import in_order_of
 from .coco_json import boxes_of, read_coco
+from .fingerprint import remember
 from .image_check import check_images as check_image_files
 from .mask_plausibility import mask_findings
 from .plausibility import report
@@ -40,6 +42,7 @@ def coco_dataset(
     masks: bool = False,
     trust_annotations: bool = False,
     check_images: bool = True,
+    classes: Sequence[str] | None = None,
 ) -> list[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
@@ -53,6 +56,8 @@ def coco_dataset(
             `ms_detr.data.plausibility`.
         check_images: look into every image file, see `ms_detr.data.image_check`; else only whether
             it is there.
+        classes: the names of the categories in the order that weights have them in, which is then
+            that of ``category_id`` and thing_classes; None or empty takes the order of the ids.
 
     Returns:
         One dict per image, by ascending image id: file_name, height, width, image_id,
@@ -70,17 +75,26 @@ def coco_dataset(
         ValueError: the JSON is not COCO's format or contradicts itself, the name is unknown, or
             belongs to other files; most boxes or masks can't be right; with masks, an annotation's
             segmentation is missing or wrong.
+        OtherClassesError: the categories have other names than ``classes``.
     """
     image_root, json_file = _locate(name, images, annotations)
     data = read_coco(json_file, masks)
     categories = sorted(data["categories"], key=lambda category: category["id"])
-    class_of = {category["id"]: i for i, category in enumerate(categories)}
+    name_of = {category["id"]: category["name"] for category in categories}
+    if classes:
+        name_of, moved = in_order_of(name_of, classes, name)
+        if moved:
+            logger.info(
+                "dataset '%s': its classes are in the order of the weights, not of its ids", name
+            )
+    class_of = {category: i for i, category in enumerate(name_of)}
     records = _records(data, name, image_root, json_file, class_of, masks, trust_annotations)
     if check_images:
         check_image_files(records, json_file)
     else:
         _check_image_files(records, image_root, json_file)
-    _register(name, image_root, json_file, [c["name"] for c in categories], class_of)
+    _register(name, image_root, json_file, list(name_of.values()), class_of)
+    remember(name, records)
     return records
 
 
@@ -226,7 +240,9 @@ def _register(
         "evaluator_type": "coco",
     }
     if name not in DatasetCatalog:
-        DatasetCatalog.register(name, lambda: coco_dataset(name, image_root, json_file))
+        DatasetCatalog.register(
+            name, lambda: coco_dataset(name, image_root, json_file, classes=classes)
+        )
     metadata = MetadataCatalog.get(name)
     for key, value in facts.items():
         known = metadata.get(key)

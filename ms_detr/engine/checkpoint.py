@@ -13,8 +13,8 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from ..files import PARTIAL, atomic_path, write_text
-from .state import load_strictly, plain_state, read_checkpoint
+from ..files import PARTIAL, write_text
+from .state import load_strictly, plain_state, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +56,16 @@ class Checkpointer:
         self.saved = -1  # the newest iteration that is
 
     def save(self, iteration: int, final: bool = False) -> None:
-        """Write the state after ``iteration`` (0-based) and drop what is too old."""
+        """Write the state after ``iteration`` (0-based) and drop what is too old.
+
+        Raises:
+            OSError: the system can't write there; names the file and the last good checkpoint.
+        """
         if not comm.is_main_process():
             return
         name = FINAL if final else f"model_{iteration:07d}.pth"
         state = {"optimizer": self.optimizer.state_dict(), **self._model_state(iteration)}
-        with atomic_path(self.folder / name) as path:
-            torch.save(state, path)
+        write_checkpoint(self.folder / name, state)
         write_text(self.folder / TAG, name)
         self.saved = iteration
         logger.info("saved %s", self.folder / name)
@@ -72,37 +75,28 @@ class Checkpointer:
     def save_best(self, iteration: int, box_ap: float) -> None:
         """Write the weights as the best so far; not meant for resuming."""
         if comm.is_main_process():
-            with atomic_path(self.folder / BEST) as path:
-                torch.save({"box_ap": box_ap, **self._model_state(iteration)}, path)
+            write_checkpoint(self.folder / BEST, {"box_ap": box_ap, **self._model_state(iteration)})
             logger.info("saved %s: box AP %.2f", self.folder / BEST, box_ap)
 
     def best_ap(self) -> float | None:
-        """Box AP of the best checkpoint so far."""
+        """Box AP of the best checkpoint so far, if that was measured on the same test dataset."""
         path = self.folder / BEST
-        return read_checkpoint(path, mmap=True)["box_ap"] if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            best = read_checkpoint(path, mmap=True)
+        except ValueError as error:
+            logger.warning("%s; the best weights are chosen anew", error)
+            return None
+        before, now = (x.get("datasets", {}).get("test") for x in (best, self.extra))
+        return best["box_ap"] if before is None or now is None or before == now else None
 
     def last(self) -> str:
         """The newest checkpoint that can be resumed, empty if there is none."""
         return last_checkpoint(self.folder)
 
-    def start_afresh(self) -> None:
-        """Make sure that a new run overwrites nothing.
-
-        Raises:
-            ValueError: the folder holds checkpoints of an earlier run.
-        """
-        found = [
-            path.name for path in (*resumable(self.folder), self.folder / BEST) if path.is_file()
-        ]
-        if found:
-            raise ValueError(
-                f"train.output_dir {self.folder} holds checkpoints of an earlier run "
-                f"({', '.join(found)}): continue it with --resume, or choose another folder with "
-                "train.output_dir=..."
-            )
-
-    def resume(self) -> int:
-        """Load the newest checkpoint that can be read; an unreadable one is reported and passed.
+    def resume(self, path: str | None = None) -> int:
+        """Go on from a checkpoint; None takes what :func:`newest` finds.
 
         The optimiser's hyper-parameters stay the config's; its state is the checkpoint's.
 
@@ -112,9 +106,10 @@ class Checkpointer:
         Raises:
             ValueError: no checkpoint can be read, or it doesn't fit the model or the optimiser.
         """
-        path, state = self._newest_readable()
-        if state is None:
+        path = newest(self.folder) if path is None else path
+        if not path:
             return 0
+        state = _read_whole(Path(path))
         load_strictly(self.model, state["model"], path)
         self._keep_hyper_parameters(state["optimizer"])
         try:
@@ -142,26 +137,50 @@ class Checkpointer:
         model = plain_state(self.model.state_dict())
         return {"model": model, "iteration": iteration, **self.extra}
 
-    def _newest_readable(self) -> tuple[str, dict[str, Any] | None]:
-        """All processes take the file that the main process has found to be readable."""
-        path, state, problems = "", None, []
-        if comm.is_main_process():
-            for leftover in self.folder.glob(f"*{PARTIAL}"):
-                leftover.unlink()
-            for candidate in resumable(self.folder):
-                try:
-                    state = _read_whole(candidate)
-                    path = str(candidate)
-                    break
-                except ValueError as error:
-                    problems.append(str(error))
-                    logger.warning("%s; trying the checkpoint before it", error)
-        path, problems = comm.all_gather((path, problems))[0]
-        if problems and not path:
-            raise ValueError(f"no checkpoint in {self.folder} can be read: {'; '.join(problems)}")
-        if path and state is None:
-            state = read_checkpoint(path)
-        return path, state
+
+def newest(folder: str | os.PathLike[str]) -> str:
+    """The newest checkpoint of a run that can be read, empty if there is none. A collective.
+
+    All processes take what the main process finds. One that is damaged is reported and passed over.
+
+    Raises:
+        ValueError: there are checkpoints, and none can be read.
+    """
+    path, problems = "", []
+    if comm.is_main_process():
+        for candidate in resumable(folder):
+            try:
+                _read_whole(candidate)
+                path = str(candidate)
+                break
+            except (ValueError, FileNotFoundError) as error:  # a training drops old ones
+                problems.append(str(error))
+                logger.warning("%s; trying the checkpoint before it", error)
+    path, problems = comm.all_gather((path, problems))[0]
+    if problems and not path:
+        raise ValueError(f"no checkpoint in {folder} can be read: {'; '.join(problems)}")
+    return path
+
+
+def expect_unused(folder: Path) -> None:
+    """Make sure that a new run overwrites nothing.
+
+    Raises:
+        ValueError: the folder holds checkpoints of an earlier run.
+    """
+    found = [path.name for path in (*resumable(folder), folder / BEST) if path.is_file()]
+    if found:
+        raise ValueError(
+            f"train.output_dir {folder} holds checkpoints of an earlier run "
+            f"({', '.join(found)}): continue it with --resume, or choose another folder with "
+            "train.output_dir=..."
+        )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run has left half-written; for who has the folder to itself."""
+    for leftover in folder.glob(f"*{PARTIAL}"):
+        leftover.unlink()
 
 
 def last_checkpoint(folder: str | os.PathLike[str]) -> str:

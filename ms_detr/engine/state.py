@@ -1,9 +1,10 @@
-"""State dicts: read without running code, loaded without leftovers."""
+"""State dicts: written whole, read without running code, loaded without leftovers."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..files import atomic_path
+
+CHUNK = 2**20  # bytes read at a time
+RECORD = 500  # bytes of a record in an archive, beside its content
+FOLDER = 0x10  # attribute of a record in an archive
+
 
 def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """Read a ``.pth`` file onto the CPU, refusing anything but tensors and plain values.
 
+    What the file holds is compared with its checksums, which torch.load leaves to others.
+
+    Args:
+        mmap: leave tensors on the disk, unread and unchecked, for who wants what lies beside them.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file can't be read, or needs unpickling, which could run code from it.
+        ValueError: the file is damaged, can't be read, or needs unpickling, which could run code
+            from it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path} not found")
+    mmap &= _check_sums(path, tensors=not mmap)
     try:
         # Published checkpoints hold their command line: a plain record, harmless to read.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -37,6 +51,92 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
             "file, so it is refused. If you trust it, load it with torch.load(..., "
             "weights_only=False), save its state_dict alone and give that file"
         ) from error
+
+
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What lies beside the weights in a checkpoint of ours (class names, datasets, ...).
+
+    Empty for a state dict alone, for files of others, and for what can't be read: who loads the
+    weights tells why.
+    """
+    try:
+        content = read_checkpoint(path, mmap=True)
+    except (FileNotFoundError, ValueError):
+        return {}
+    found = content if isinstance(content, dict) else {}
+    kinds = {"classes": list, "datasets": dict}
+    return {key: found[key] for key, kind in kinds.items() if isinstance(found.get(key), kind)}
+
+
+def _check_sums(path: str | os.PathLike[str], tensors: bool) -> bool:
+    """Whether a file is an archive of records, as torch.save writes it, and not in its old format.
+
+    Args:
+        tensors: check the tensors' records, too, and not only those beside them.
+
+    Raises:
+        ValueError: a record isn't what its checksum was made of.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return False  # without checksums, or cut off, of which torch.load knows more
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any(record.CRC for record in records):  # torch.save can be told to leave them out
+                for record in records:
+                    if tensors or "/data/" not in record.filename:
+                        _check_sum(archive, record)
+    except Exception as error:  # zipfile raises whatever damaged bytes lead it to
+        raise ValueError(
+            f"{path} is damaged, it has changed since it was written: take another copy or an "
+            f"earlier checkpoint ({' '.join(str(error).split())})"
+        ) from error
+    return True
+
+
+def _check_sum(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
+    # What torch's reader believes and zipfile doesn't look at.
+    stored = record.compress_type == zipfile.ZIP_STORED
+    if (stored and record.compress_size != record.file_size) or record.external_attr & FOLDER:
+        raise zipfile.BadZipFile(f"{record.filename} is said to be no plain file")
+    with archive.open(record) as content:
+        while content.read(CHUNK):  # it compares at the end
+            pass
+
+
+def write_checkpoint(path: str | os.PathLike[str], content: Any) -> None:
+    """Write a ``.pth`` file, whole or not at all; :func:`read_checkpoint` finds out its damages.
+
+    Raises:
+        OSError: the system can't write there; names the file, and the space if that is why.
+    """
+    with atomic_path(path, _size(content)) as partial, partial.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # Once the file fails, torch complains about its own position in it.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _size(content: Any) -> int:
+    """Bytes of all tensors in nested containers, with what an archive adds to each of them.
+
+    What several share counts once.
+    """
+    storages = {}
+    nodes = [content]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Tensor):
+            storage = node.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes() + RECORD
+        elif isinstance(node, Mapping):
+            nodes.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            nodes.extend(node)
+    return sum(storages.values())
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import inspect
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,20 @@ import torch
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import describe, expand_paths
-from ..data import (
-    TrainLoader,
-    check_classes,
-    check_same_classes,
-    class_names,
-    iterations_per_epoch,
-)
+from ..data import TrainLoader, iterations_per_epoch
 from ..data.workers import named_worker_errors
 from ..evaluation import evaluate
 from ..files import write_text
+from .agreement import alone, in_main_process
 from .buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
 from .checkpoint import Checkpointer
 from .checks import build, building, check_config
+from .datasets import LOADERS, check_datasets, naming, order_classes, tell_changes
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import choose_device
 from .logs import environment, setup_logging
@@ -42,12 +39,13 @@ from .metrics import ProgressPrinter, forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs
 from .signals import termination
+from .start import begin, choose_start
 from .trainer import Trainer
-from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
+EVAL_ONLY = "eval_only"  # where an evaluation alone leaves what it writes
 
 
 def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
@@ -68,29 +66,46 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
     expand_paths(cfg)  # of a config that was changed since it was loaded
     check_config(cfg)
     check_pairs(cfg, args.eval_only)
+    folder = Path(cfg.train.output_dir)
+    description = describe(args.config_file, args.opts, cfg)
+    cfg = copy.deepcopy(cfg)  # it is the caller's
+    if args.eval_only:
+        # What a training has left there stays, and one that is running isn't disturbed.
+        cfg.train.output_dir = str(folder / EVAL_ONLY)
+    with alone(cfg.train.output_dir):
+        return _run(cfg, args, folder, description)
+
+
+def _run(
+    cfg: DictConfig, args: argparse.Namespace, folder: Path, description: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The same, with ``train.output_dir`` to itself; checkpoints are in ``folder``."""
     train = cfg.train
     setup_logging(train.output_dir)
     device = prepare(train)
-    description = describe(args.config_file, args.opts, cfg)
     logger.info("environment:\n%s", environment())
     logger.info("config %s %s", args.config_file, " ".join(args.opts))
 
+    start = choose_start(train.init_checkpoint, folder, args)
+    # The data take the order of classes that the weights have: nothing in these, nor in what an
+    # optimiser knows of them, depends on the files' ids.
+    order_classes(cfg, start.classes)
     model = build(cfg, "model").to(device)
     if train.get("sync_batchnorm"):
         model = synchronise_batchnorm(model, device)
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
-    # All data before the weights, which may take a download.
-    test_loader = build(cfg, "dataloader.test")
-    train_loader = None if args.eval_only else build(cfg, "dataloader.train")
-    classes = check_datasets(cfg, args.eval_only)
+    with naming(start.path):
+        test_loader = build(cfg, "dataloader.test")
+        train_loader = None if args.eval_only else build(cfg, "dataloader.train")
+        datasets = check_datasets(cfg, ("test",) if args.eval_only else LOADERS, start.classes)
     checkpointer = Checkpointer(
-        train.output_dir,
+        folder,
         model,
         optimizer,
         keep=train.checkpoints_to_keep,
-        extra={"config": description, "classes": classes},
+        extra={"config": description, **datasets},
     )
     evaluator = build(cfg, "dataloader.evaluator")
 
@@ -99,15 +114,20 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
         with named_worker_errors():
             return evaluate(model, test_loader, evaluator)
 
-    start = begin(train, checkpointer, args)
+    first = begin(start, checkpointer, args)
     if train_loader is None:
         return evaluation()
-    if comm.is_main_process():
+
+    def prepare_folder() -> None:
         made_by = f"--config-file {args.config_file} {' '.join(args.opts)}"
         header = f"# for reading only, can't be loaded; made by: {made_by}\n"
-        write_text(Path(train.output_dir, "config.yaml"), header + description["text"])
-        forget_metrics_from(Path(train.output_dir, METRICS), start)
-    return fit(train, start, train_loader, multiplier, checkpointer, evaluation)
+        write_text(folder / "config.yaml", header + description["text"])
+        forget_metrics_from(folder / METRICS, first)
+
+    if start.resumed:
+        tell_changes(start.datasets, datasets["datasets"], start.path)
+    in_main_process(prepare_folder)
+    return fit(train, first, train_loader, multiplier, checkpointer, evaluation)
 
 
 def prepare(train: DictConfig) -> torch.device:
@@ -136,62 +156,6 @@ def _set_threads(threads: int | None, device: torch.device) -> None:
         threads = max(1, torch.get_num_threads() // comm.get_local_size())
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def check_datasets(cfg: DictConfig, eval_only: bool) -> list[str]:
-    """The class names of the loaded datasets; empty if the dataset of the test has no name.
-
-    Raises:
-        ValueError: the classes aren't the model's in number, or not the same in both datasets.
-    """
-    loaders = ("test",) if eval_only else ("test", "train")
-    selected = (OmegaConf.select(cfg, f"dataloader.{loader}.dataset.name") for loader in loaders)
-    names = [name for name in selected if name is not None]
-    for name in names:
-        check_classes(name, cfg.model.num_classes)
-    if len(names) == 2:
-        check_same_classes(*reversed(names))
-    return class_names(names[0]) if names else []
-
-
-def begin(train: DictConfig, checkpointer: Checkpointer, args: argparse.Namespace) -> int:
-    """Load the weights to start from; the iteration to start with.
-
-    Raises:
-        ValueError: nothing to evaluate, or a new run in the folder of an old one.
-    """
-    if args.resume and checkpointer.last():
-        if args.eval_only and _names_weights(args.opts):
-            raise ValueError(
-                "--resume evaluates the last checkpoint, train.init_checkpoint another one: give "
-                "one of them"
-            )
-        if _names_weights(args.opts):
-            logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
-        return checkpointer.resume()
-    if args.resume:
-        if args.eval_only:
-            raise ValueError(
-                f"--resume: train.output_dir {train.output_dir} holds no checkpoint to evaluate; "
-                "without --resume train.init_checkpoint is evaluated"
-            )
-        logger.info("--resume: no checkpoint in %s, starting at iteration 0", train.output_dir)
-    if args.eval_only:
-        if not load_weights(checkpointer.model, train.init_checkpoint):
-            raise ValueError(
-                "--eval-only needs a trained model: train.init_checkpoint=FILE, or --resume for "
-                f"the last checkpoint in {train.output_dir}"
-            )
-        return 0
-    checkpointer.start_afresh()
-    load_weights(checkpointer.model, train.init_checkpoint)
-    return 0
-
-
-def _names_weights(opts: Sequence[str]) -> bool:
-    """Whether overrides say what to start from."""
-    given = dict(opt.lstrip("+").partition("=")[::2] for opt in opts)
-    return given.get("train.init_checkpoint", "") not in ("", "null", '""', "''")
 
 
 def fit(

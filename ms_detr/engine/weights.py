@@ -49,7 +49,7 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
         return False
     if source.startswith("detectron2://"):
         raise ValueError(f"{source} is in Detectron2's model zoo. {ZOO}")
-    path = download(source) if source.startswith(("http://", "https://")) else expand(source)
+    path = local_file(source)
     state = read_weights(path)
     if layout := recognise(state):
         if LAYOUTS[layout].detector:
@@ -62,6 +62,11 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     load_strictly(model, state, source, required=part)
     logger.info("loaded %s%s", source, " (backbone only)" if part else "")
     return not part
+
+
+def local_file(source: str) -> str:
+    """The file that a source stands for; a URL's is downloaded once. A collective then."""
+    return download(source) if source.startswith(("http://", "https://")) else expand(source)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -163,7 +163,7 @@ def test_folder_in_which_a_process_still_trains_is_refused(tmp_path, capsys):
     finally:
         held.kill()
         held.wait()
-    assert f"{folder} is still trained in by an earlier call" in capsys.readouterr().err
+    assert f"{folder} is in use by another run" in capsys.readouterr().err
     assert not list(tmp_path.rglob("output.txt"))
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -158,9 +159,9 @@ def overrides(data: Path, output: Path, *more: str) -> list[str]:
 def kill_in_save() -> None:
     """From now on the process dies half-way through writing a checkpoint."""
 
-    def save(state: dict, path: Path) -> None:
-        original(state, path)
-        os.truncate(path, path.stat().st_size // 2)
+    def save(state: dict, file: IO[bytes]) -> None:
+        original(state, file)
+        file.truncate(file.tell() // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
     original, torch.save = torch.save, save

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ms_detr.engine import Checkpointer, EvaluationHook, Trainer, read_checkpoint
+from ms_detr.engine.checkpoint import expect_unused, remove_leftovers
 from ms_detr.engine.state import load_strictly, plain_state
 
 
@@ -86,7 +87,7 @@ def test_hyper_parameters_are_the_configs(tmp_path):
 
 def test_nothing_to_resume(tmp_path):
     assert make(tmp_path / "not there").resume() == 0
-    make(tmp_path).start_afresh()
+    expect_unused(tmp_path)
 
 
 @pytest.mark.parametrize("best", [False, True])
@@ -94,7 +95,7 @@ def test_start_afresh_refuses_a_used_folder(tmp_path, best):
     saved = make(tmp_path)
     saved.save_best(1, 2.0) if best else saved.save(1)
     with pytest.raises(ValueError, match=r"earlier run \(model_\w+\.pth\).*--resume"):
-        saved.start_afresh()
+        expect_unused(tmp_path)
 
 
 DAMAGES = ["cut", "empty", "garbage", "text", "of something else", "gone"]
@@ -143,8 +144,8 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     saved.save(4, final=True)
     before = (tmp_path / "model_final.pth").read_bytes()
 
-    def full_disk(state, path):
-        path.write_bytes(b"half")
+    def full_disk(state, file):
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
@@ -158,6 +159,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     saved = make(tmp_path)
     saved.save(4)
     (tmp_path / "model_0000009.pth.partial").write_bytes(b"half")
+    remove_leftovers(tmp_path)
     assert saved.resume() == 5
     assert "model_0000009.pth.partial" not in names(tmp_path)
 

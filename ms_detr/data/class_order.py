@@ -1,0 +1,64 @@
+"""The order of a dataset's classes where weights bring one along."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+MAX_NAMED = 20
+
+
+class OtherClassesError(ValueError):
+    """A dataset hasn't the classes that weights were trained on."""
+
+
+def in_order_of(
+    classes: Mapping[int, str], wanted: Sequence[str], name: str
+) -> tuple[dict[int, str], bool]:
+    """A dataset's classes in the order in which weights know them.
+
+    Args:
+        classes: names by category id.
+        wanted: names in the order of the weights' class scores.
+        name: of the dataset, for messages.
+
+    Returns:
+        The classes in that order, and whether it differs from the one given.
+
+    Raises:
+        OtherClassesError: the names differ, or can't tell the classes apart.
+    """
+    names, wanted = list(classes.values()), list(wanted)
+    if names == wanted:
+        return dict(classes), False
+    ours, theirs = Counter(names), Counter(wanted)
+    if ours != theirs:
+        raise OtherClassesError(
+            f"dataset '{name}' has other classes than the weights: {_listed(ours - theirs)} only "
+            f"in the dataset, {_listed(theirs - ours)} only in the weights. They are matched by "
+            "name: correct the categories' names in the annotation file, or take other weights"
+        )
+    twice = [name for name, count in ours.items() if count > 1]
+    if twice:
+        raise OtherClassesError(
+            f"dataset '{name}' has its classes in another order than the weights, and "
+            f"{_listed(twice)} more than once: give every category a name of its own"
+        )
+    id_of = {name: category for category, name in classes.items()}
+    return {id_of[name]: name for name in wanted}, True
+
+
+def check_order(names: Sequence[str], wanted: Sequence[str], name: str) -> None:
+    """Raise OtherClassesError unless a loaded dataset has the classes in the order of weights."""
+    _, moved = in_order_of(dict(enumerate(names)), wanted, name)
+    if moved:
+        raise OtherClassesError(
+            f"dataset '{name}' has its classes in the order {_listed(names)}, the weights in the "
+            f"order {_listed(wanted)}, and it is loaded by a function without the argument "
+            "'classes', which could set it: change the order there"
+        )
+
+
+def _listed(names: Sequence[str] | Counter[str]) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:MAX_NAMED])
+    return f"{shown}{', ...' if len(names) > MAX_NAMED else ''}" or "none"

@@ -1,0 +1,101 @@
+"""A run's datasets and the weights that it starts from: the same classes, the same data."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+
+from ..data import (
+    OtherClassesError,
+    changes,
+    check_classes,
+    check_order,
+    check_same_classes,
+    class_names,
+    fingerprint_of,
+)
+
+logger = logging.getLogger(__name__)
+
+LOADERS = ("test", "train")
+CONSEQUENCES = {
+    "train": "the order of the data follows from the number of images and the seed, an iteration's "
+    "epoch from that number: what follows isn't the run that was interrupted",
+    "test": "AP before and after can't be compared, and model_best.pth is chosen anew",
+}
+
+
+def order_classes(cfg: DictConfig, classes: Sequence[str]) -> None:
+    """Let the datasets of a config, in place, number their classes as weights do.
+
+    Their functions need an argument ``classes`` for that, as `ms_detr.data.coco_dataset` has it.
+
+    Args:
+        classes: names in the order of the weights; empty where it is unknown.
+    """
+    if not classes:
+        return
+    for loader in LOADERS:
+        node = OmegaConf.select(cfg, f"dataloader.{loader}.dataset")
+        if isinstance(node, DictConfig) and "_target_" in node:
+            target = node["_target_"]
+            function = locate(target) if isinstance(target, str) else target
+            if "classes" in inspect.signature(function).parameters:
+                OmegaConf.update(node, "classes", list(classes), force_add=True)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name the weights in an error about their classes."""
+    try:
+        yield
+    except OtherClassesError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_datasets(
+    cfg: DictConfig, loaders: Sequence[str], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What a checkpoint keeps of the loaded datasets: names of ``classes``, and ``datasets``.
+
+    Args:
+        classes: the names that the weights know, in their order; empty where they are unknown.
+
+    Raises:
+        ValueError: the classes aren't the model's in number, not those of the weights, or not the
+            same in both datasets.
+    """
+    selected = {x: OmegaConf.select(cfg, f"dataloader.{x}.dataset.name") for x in loaders}
+    names = {loader: name for loader, name in selected.items() if name is not None}
+    for name in names.values():
+        check_classes(name, cfg.model.num_classes)
+        if classes:
+            check_order(class_names(name), classes, name)
+    if len(names) == 2:
+        check_same_classes(names["train"], names["test"])
+    found = {loader: fingerprint_of(name) for loader, name in names.items()}
+    return {
+        "classes": class_names(next(iter(names.values()))) if names else [],
+        "datasets": {loader: known for loader, known in found.items() if known is not None},
+    }
+
+
+def tell_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
+    """Warn of datasets that are others than those of the checkpoint that a run goes on from.
+
+    Args:
+        before, now: fingerprints by loader; a checkpoint of an older version has none.
+    """
+    for loader in before.keys() & now.keys():
+        found = changes(before[loader], now[loader])
+        if found:
+            logger.warning(
+                "dataloader.%s.dataset has changed since %s was written: %s; %s",
+                loader, path, ", ".join(found), CONSEQUENCES[loader],
+            )  # fmt: skip

@@ -1,0 +1,124 @@
+"""One run to a folder: a lock that ends with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+NAME = "lock"
+INHERITED = "MS_DETR_LOCK"  # environment variable: the descriptor of a lock, from a parent
+
+# A child that is forked off, such as a loader's worker, must not keep the lock of a dead parent.
+_held: set[int] = set()
+
+
+def _drop_all() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_all)
+
+
+@contextmanager
+def hold(folder: str | os.PathLike[str]) -> Iterator[int]:
+    """Keep a folder, which is made if need be, from other runs while the block lasts.
+
+    The lock is the kernel's (flock) on ``folder/lock``, so one of a process that was killed is
+    gone with it; the file itself may stay. A started process may take the lock over: see
+    :func:`handed_down`. Where the file system has no locks, a warning says so.
+
+    Yields:
+        The descriptor of the lock.
+
+    Raises:
+        ValueError: another run has it; names that one.
+        OSError: the folder can't be made or written to.
+    """
+    folder = Path(folder)
+    path = folder / NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = _lock(descriptor, path)
+        _held.add(descriptor)
+        try:
+            _sign(descriptor)
+            yield descriptor
+        finally:
+            _held.discard(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def handed_down(descriptor: int) -> dict[str, str]:
+    """The environment of a process that takes a lock over; it needs the descriptor, too."""
+    return {**os.environ, INHERITED: str(descriptor)}
+
+
+def _lock(descriptor: int, path: Path) -> int:
+    """The descriptor of the lock: this one, or one that a parent has locked already."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return _without_lock(descriptor, path, "this system has no flock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        inherited = _inherited(descriptor)
+        if inherited is None:
+            raise ValueError(
+                f"{path.parent} is in use by another run ({_signature(descriptor)}): wait for it, "
+                "end it, or choose another folder (train.output_dir=..., or --output)"
+            ) from None
+        os.close(descriptor)
+        return inherited
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+            raise
+        return _without_lock(descriptor, path, f"its file system has no locks: {error.strerror}")
+    return descriptor
+
+
+def _without_lock(descriptor: int, path: Path, why: str) -> int:
+    logger.warning("%s can't be kept from other runs: start none there (%s)", path.parent, why)
+    return descriptor
+
+
+def _inherited(descriptor: int) -> int | None:
+    """The parent's descriptor of the same file, if that holds the lock."""
+    import fcntl
+
+    try:
+        theirs = int(os.environ.get(INHERITED, ""))
+        if os.path.sameopenfile(theirs, descriptor):
+            fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)  # allowed to who has it
+            os.set_inheritable(theirs, False)
+            return theirs
+    except (ValueError, OSError):
+        pass
+    return None
+
+
+def _sign(descriptor: int) -> None:
+    """Leave word who has the lock; without it where the disk is full."""
+    text = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%d %b %H:%M')}"
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+    except OSError:
+        pass
+
+
+def _signature(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace") or "which one is unknown"
