@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from ..files import atomic_path, explained, write_text
 from .demo_scene import SPLITS, DemoObject, DemoSpec, draw_image
 from .demo_shapes import extent, run_lengths
 
@@ -93,7 +94,8 @@ def _generate_split(
         image, objects = draw_image(spec, seed, split, index)
         path = folder / _file_name(index)
         # Without compression: sensor noise hardly compresses, and reading is three times faster.
-        Image.fromarray(image).save(path, compress_level=0)
+        with explained(path):
+            Image.fromarray(image).save(path, compress_level=0)
         data["images"].append(
             {
                 "id": index + 1,
@@ -105,9 +107,7 @@ def _generate_split(
         for item in objects:
             annotation_id = len(data["annotations"]) + 1
             data["annotations"].append(_annotation(item, annotation_id, image_id=index + 1))
-    unfinished = target.with_suffix(".json.tmp")
-    unfinished.write_text(json.dumps(data, separators=(",", ":")))
-    os.replace(unfinished, target)
+    write_text(target, json.dumps(data, separators=(",", ":")))
 
 
 def _file_name(index: int) -> str:
@@ -184,8 +184,8 @@ def preview(
         for annotation in by_image.get(record["id"], []):
             _draw_annotation(image, annotation, names[annotation["category_id"]], scale)
         sheet.paste(image, (i % columns * tile + 2, i // columns * tile + 2))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(output)
+    with atomic_path(output) as path:
+        sheet.save(path, "PNG")
     return output
 
 

@@ -59,7 +59,7 @@ class Checkpointer:
         """Write the state after ``iteration`` (0-based) and drop what is too old.
 
         Raises:
-            OSError: the system can't write there; names the file and the last good checkpoint.
+            OSError: the system can't write there; names the file.
         """
         if not comm.is_main_process():
             return

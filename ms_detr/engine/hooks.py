@@ -11,8 +11,12 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from ..errors import short_message
+from ..evaluation import UnwrittenError
+from ..files import reason
+from .agreement import in_main_process, raise_in_all
 from .buffers import average_buffers
-from .checkpoint import Checkpointer
+from .checkpoint import Checkpointer, what_is_safe
 from .signals import Terminated, termination
 
 logger = logging.getLogger(__name__)
@@ -21,7 +25,11 @@ BOX_AP = "bbox/AP"
 
 
 class CheckpointHook(HookBase):
-    """Save every ``period`` iterations (0: never), after the last one, and when training stops."""
+    """Save every ``period`` iterations (0: never), after the last one, and when training stops.
+
+    A periodic checkpoint that can't be written ends no training: the next one is tried all the
+    same. Without the last one all processes end with the error.
+    """
 
     def __init__(self, checkpointer: Checkpointer, period: int):
         self._checkpointer = checkpointer
@@ -37,12 +45,42 @@ class CheckpointHook(HookBase):
         last = done == self.trainer.max_iter
         if stopping:
             termination.in_order()
-        if stopping or last or (self._period and done % self._period == 0):
+        periodic = bool(self._period) and done % self._period == 0
+        if last or stopping or periodic:
             average_buffers(self._checkpointer.model)
-            self._checkpointer.save(self.trainer.iter, final=last)
+        if last or stopping:
+            in_main_process(self._save_last)
+        elif periodic:
+            again = min(done + self._period, self.trainer.max_iter)
+            _try_to_save(
+                self._checkpointer,
+                self.trainer.iter,
+                f"training goes on, and saves after iteration {again} again",
+            )
         if stopping:
             comm.synchronize()  # who ends first ends the main process, which is still writing
             raise Terminated
+
+    def _save_last(self) -> None:
+        """The last checkpoint of a run, or an error that says what is safe."""
+        try:
+            self._checkpointer.save(
+                self.trainer.iter, final=self.trainer.iter + 1 == self.trainer.max_iter
+            )
+        except OSError as error:
+            safe = what_is_safe(self._checkpointer.folder)
+            raise OSError(error.errno, f"{reason(error)}; {safe}", error.filename) from error
+
+
+def _try_to_save(checkpointer: Checkpointer, iteration: int, otherwise: str) -> None:
+    """Save, or say why not, what the last checkpoint is, and what happens now."""
+    try:
+        checkpointer.save(iteration)
+    except OSError as error:
+        last = checkpointer.last() or "none"
+        logger.error(
+            "%s; the last checkpoint is %s; %s", short_message(error) or error, last, otherwise
+        )
 
 
 class EvaluationHook(HookBase):
@@ -69,16 +107,23 @@ class EvaluationHook(HookBase):
         """Evaluate if it is time."""
         done = self.trainer.iter + 1
         if self._period and done % self._period == 0 and done < self.trainer.max_iter:
-            self._run(self.trainer.iter)
+            problem = self._run(self.trainer.iter)
+            if problem is not None:
+                logger.error("%s; training goes on", problem)
 
     def after_train(self) -> None:
         """Evaluate what a complete training has led to."""
         if self.trainer.iter >= self.trainer.max_iter:
-            self._run(self.trainer.max_iter - 1)
+            raise_in_all(self._run(self.trainer.max_iter - 1))
 
-    def _run(self, iteration: int) -> None:
-        with termination.first(lambda: self._keep(iteration)):
-            self.results = self._evaluate()
+    def _run(self, iteration: int) -> OSError | None:
+        """Evaluate; what kept the results from being written, if anything."""
+        problem = None
+        try:
+            with termination.first(lambda: self._keep(iteration)):
+                self.results = self._evaluate()
+        except UnwrittenError as error:
+            self.results, problem = error.results, OSError(str(error))
         if comm.is_main_process():
             scalars = {
                 name: float(value)
@@ -89,10 +134,18 @@ class EvaluationHook(HookBase):
             if self._checkpointer is not None and BOX_AP in scalars:
                 best = self._checkpointer.best_ap()
                 if best is None or scalars[BOX_AP] > best:
-                    self._checkpointer.save_best(iteration, scalars[BOX_AP])
+                    self._save_best(iteration, scalars[BOX_AP])
         comm.synchronize()  # so that the next iteration's speed is the step's
+        return problem
+
+    def _save_best(self, iteration: int, ap: float) -> None:
+        assert self._checkpointer is not None
+        try:
+            self._checkpointer.save_best(iteration, ap)
+        except OSError as error:
+            logger.error("%s; the weights of box AP %.2f are lost", short_message(error), ap)
 
     def _keep(self, iteration: int) -> None:
         """Save what an evaluation is about that is cut short."""
         if self._checkpointer is not None and self._checkpointer.saved < iteration:
-            self._checkpointer.save(iteration)
+            _try_to_save(self._checkpointer, iteration, "the evaluation is cut short")

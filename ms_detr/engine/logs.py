@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 
 from ..errors import short_message
+from ..files import reason
 from ..pipes import Terminal
 
 NAMES = ("ms_detr", "detectron2", "fvcore")
@@ -39,6 +43,50 @@ def _is_news(record: logging.LogRecord) -> bool:
     return error is None or short_message(error) is None
 
 
+class _Lenient(logging.Handler):
+    """A handler whose stream may fail, which is said once on stderr.
+
+    A full disk ends no training for its log, nor does it bury the terminal in tracebacks.
+    """
+
+    failing = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failing:
+            self.failing = True
+            what = getattr(self, "baseFilename", "the log on stdout")
+            with suppress(OSError):
+                text = f"{what} can't be written ({reason(error)}): it lacks lines from here on"
+                print(text, file=sys.stderr, flush=True)
+
+
+class _Terminal(Terminal, _Lenient):
+    """On stdout, while somebody reads it and there is room for it."""
+
+
+class _Log(_Lenient, logging.handlers.WatchedFileHandler):
+    """A log file, opened anew where someone has removed it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # out of opening it
+            self.handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Python's own, but silent on TensorBoard's thread: its writer raises the same error."""
+    if type(args.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(args)
+
+
 def setup_logging(folder: str | Path) -> None:
     """Log to ``folder/log.txt``, and in the main process to stdout.
 
@@ -47,16 +95,17 @@ def setup_logging(folder: str | Path) -> None:
     Raises:
         OSError: the folder, which is ``train.output_dir``, can't be made or written to.
     """
+    threading.excepthook = _thread_failed
     folder = Path(folder)
     rank = comm.get_rank()
     name = f"log.rank{rank}.txt" if rank else "log.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handlers: list[logging.Handler] = [logging.FileHandler(folder / name, encoding="utf-8")]
+        handlers: list[logging.Handler] = [_Log(folder / name, encoding="utf-8")]
     except OSError as error:
         raise OSError(f"train.output_dir {folder} can't be written to: {error.strerror}") from error
     if rank == 0:
-        terminal = Terminal(sys.stdout)
+        terminal = _Terminal(sys.stdout)
         terminal.addFilter(_is_news)
         handlers.append(terminal)
     for handler in handlers:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from detectron2.utils.events import EventWriter, get_event_storage
 from torch import Tensor, distributed
 
-from ..files import write_text
+from ..files import reason, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,49 @@ class ProgressPrinter(EventWriter):
         if torch.cuda.is_available():
             parts.append(f"mem {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
         logger.info("  ".join(parts))
+
+
+class Expendable(EventWriter):
+    """A writer that training can go without: where it fails, that is said once, and tried again.
+
+    Args:
+        path: what it writes.
+    """
+
+    def __init__(self, writer: EventWriter, path: Path):
+        self._writer = writer
+        self._path = path
+        self._failing = False
+
+    def write(self) -> None:
+        """Write, or say what is in the way."""
+        self._try(self._writer.write)
+
+    def close(self) -> None:
+        """Close, or say what is in the way."""
+        self._try(self._writer.close)
+
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+            self._path.stat()  # an open file that was removed takes everything
+        except OSError as error:
+            if not self._failing:
+                logger.error(
+                    "%s can't write to %s (%s): training goes on without",
+                    type(self._writer).__name__, self._path, reason(error),
+                )  # fmt: skip
+            self._failing = True
+        else:
+            self._failing = False
+
+
+class ExpendableOnce(Expendable):
+    """One that is of no use any more once it has failed, as TensorBoard's with its thread."""
+
+    def _try(self, work: Callable[[], None]) -> None:
+        if not self._failing:
+            super()._try(work)
 
 
 def forget_metrics_from(path: str | Path, iteration: int) -> None:

@@ -35,7 +35,7 @@ from .datasets import LOADERS, check_datasets, naming, order_classes, tell_chang
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import choose_device
 from .logs import environment, setup_logging
-from .metrics import ProgressPrinter, forget_metrics_from
+from .metrics import Expendable, ExpendableOnce, ProgressPrinter, forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs
 from .signals import termination
@@ -237,7 +237,8 @@ def run_length(train: Any, epoch: int) -> int:
 
 def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[Any]:
     """Progress on the terminal, ``metrics.json``, TensorBoard; a resumed run's from its start."""
-    found = [ProgressPrinter(max_iter), JSONWriter(os.path.join(folder, METRICS))]
+    path = Path(folder, METRICS)
+    found = [ProgressPrinter(max_iter), Expendable(JSONWriter(str(path)), path)]
     try:
         importlib.import_module("torch.utils.tensorboard")
     except (ImportError, AttributeError) as error:  # missing, or too old for its neighbours
@@ -246,4 +247,5 @@ def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[A
             METRICS, error,
         )  # fmt: skip
         return found
-    return [*found, TensorboardXWriter(str(folder), purge_step=start)]
+    curves = TensorboardXWriter(str(folder), purge_step=start)
+    return [*found, ExpendableOnce(curves, Path(folder))]

@@ -3,5 +3,13 @@
 from .coco import CocoEvaluator, read_results
 from .inference import evaluate, evaluating
 from .table import format_results
+from .unwritten import UnwrittenError
 
-__all__ = ["CocoEvaluator", "evaluate", "evaluating", "format_results", "read_results"]
+__all__ = [
+    "CocoEvaluator",
+    "UnwrittenError",
+    "evaluate",
+    "evaluating",
+    "format_results",
+    "read_results",
+]

@@ -38,6 +38,7 @@ from ..data.segmentation import SegmentationCheck, to_runs
 from ..files import write_text
 from ..structures import NonFiniteError
 from .table import CLASS_PREFIX, METRICS, format_results
+from .unwritten import keeping
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class CocoEvaluator(DatasetEvaluator):
                 would count a box of NaN as found.
             ValueError: the dataset has no annotation file, or a detection has a class, image or
                 size of mask that it doesn't know; with masks, a segmentation is missing or wrong.
+            UnwrittenError: the files can't be written; it has the results.
         """
         detections, survives, broken = self._detections, self._survives, [self._broken]
         if self._distributed:
@@ -144,21 +146,22 @@ class CocoEvaluator(DatasetEvaluator):
         found = {"": detections}
         if self._nms_threshold is not None:
             found["_nms"] = list(itertools.compress(detections, survives))
-        self._write(PREDICTIONS, detections)
         truth, names = self._truth(), self._class_names()
         results = OrderedDict(
             (kind + suffix, score(truth, some, names, kind))
             for kind in self._kinds
             for suffix, some in found.items()
         )
-        self._write(
-            RESULTS,
-            {
-                task: {name: None if math.isnan(v) else v for name, v in values.items()}
-                for task, values in results.items()
-            },
-        )
         logger.info("%d detections\n%s", len(detections), format_results(results))
+        with keeping(results):
+            self._write(PREDICTIONS, detections)
+            self._write(
+                RESULTS,
+                {
+                    task: {name: None if math.isnan(v) else v for name, v in values.items()}
+                    for task, values in results.items()
+                },
+            )
         return results
 
     def _truth(self) -> COCO:

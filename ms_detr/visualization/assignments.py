@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from ..evaluation import evaluating
+from ..files import atomic_path
 from ..meta_arch import MSDETR
 from .canvas import titled
 from .scene import canvas, choose, pixel_corners, side_by_side, stacked
@@ -54,5 +55,6 @@ def draw_assignments(model: MSDETR, loader: DictConfig, folder: Path, count: int
             rows.append(side_by_side(panels))
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_assignments.png")
-        Image.fromarray(stacked(rows)).save(files[-1])
+        with atomic_path(files[-1]) as path:
+            Image.fromarray(stacked(rows)).save(path, "PNG")
     return files

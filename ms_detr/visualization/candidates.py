@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from ..evaluation import evaluating
+from ..files import atomic_path
 from ..meta_arch import MSDETR
 from .canvas import titled
 from .scene import canvas, choose, side_by_side
@@ -49,5 +50,6 @@ def draw_candidates(
             panels.append(titled(panel.output.get_image(), name))
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_candidates.png")
-        Image.fromarray(np.ascontiguousarray(side_by_side(panels))).save(files[-1])
+        with atomic_path(files[-1]) as path:
+            Image.fromarray(np.ascontiguousarray(side_by_side(panels))).save(path, "PNG")
     return files

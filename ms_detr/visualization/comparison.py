@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ..files import atomic_path
 from .fonts import fit_fonts
 
 STYLES = {
@@ -40,6 +41,6 @@ def draw_comparison(runs: Sequence[tuple[str, Mapping[str, float | None]]], file
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     fit_fonts(figure)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with atomic_path(file) as path:
+        figure.savefig(path, dpi=120, format=file.suffix[1:] or "png")
     return file

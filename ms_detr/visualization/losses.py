@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from ..files import atomic_path
 from .fonts import fit_fonts
 
 KINDS = {"classification": ("class",), "box": ("bbox", "giou")}
@@ -73,6 +74,6 @@ def draw_losses(runs: Mapping[str, Path], file: Path) -> Path:
         axes.grid(alpha=0.3)
         axes.legend()
     fit_fonts(figure)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with atomic_path(file) as path:
+        figure.savefig(path, dpi=120, format=file.suffix[1:] or "png")
     return file

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from ..evaluation import evaluating
+from ..files import atomic_path
 from ..meta_arch import MSDETR
 from .canvas import titled
 from .scene import canvas, choose, sheet, side_by_side
@@ -40,10 +41,12 @@ def draw_predictions(
             for record in chosen
         ]
     files = [folder / "predictions.png"]
-    sheet(pictures).save(files[0])
+    with atomic_path(files[0]) as path:
+        sheet(pictures).save(path, "PNG")
     for record, picture in zip(chosen, pictures, strict=True):
         files.append(folder / f"{record['image_id']}_{Path(record['file_name']).stem}.png")
-        picture.save(files[-1])
+        with atomic_path(files[-1]) as path:
+            picture.save(path, "PNG")
     return files
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..evaluation import evaluating
+from ..files import atomic_path
 from ..layers import DeformableAttention, DeformableSublayer
 from ..meta_arch import MSDETR
 from ..modeling import DecoderLayer
@@ -63,7 +64,8 @@ def draw_sampling(
             panels.append(titled(panel.output.get_image(), f"query {index}, layer {layer}"))
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_sampling.png")
-        Image.fromarray(side_by_side(panels)).save(files[-1])
+        with atomic_path(files[-1]) as path:
+            Image.fromarray(side_by_side(panels)).save(path, "PNG")
     return files
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..files import atomic_path
 from .fonts import fit_fonts
 
 STYLES = {"bbox": ("AP", "-"), "bbox_nms": ("AP after NMS", "--")}
@@ -49,8 +50,8 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
     if axes.lines:
         axes.legend()
     fit_fonts(figure)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with atomic_path(file) as path:
+        figure.savefig(path, dpi=120, format=file.suffix[1:] or "png")
     return file
 
 
