@@ -386,6 +386,10 @@ def test_command_tells_the_layout_by_itself(tmp_path, capsys):
     state = published.two_stage(mixed=1800, **TINY)
     torch.save({"model": state}, source)
     assert main(["convert", str(source), str(target), "--all-queries"]) == 0
+    names = {category["id"]: category["name"] for category in COCO_CATEGORIES}
+    assert torch.load(target)["classes"] == [names[number] for number in COCO_IDS]
+    assert main(["convert", str(source), str(tmp_path / "kept.pth"), "--classes", "keep"]) == 0
+    assert "classes" not in torch.load(tmp_path / "kept.pth")
     assert "(h-detr)" in capsys.readouterr().out
     assert len(torch.load(target)["model"]["query_initializer.content"]) == 1800
     other = str(tmp_path / "other.pth")

@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     from ms_detr.convert import LAYOUTS, convert_state_dict, recognise
+    from ms_detr.data import class_names
     from ms_detr.engine.state import write_checkpoint
     from ms_detr.engine.weights import read_weights
 
@@ -84,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.source}: {error}") from error
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}
-    write_checkpoint(args.target, {"model": plain})
+    # Those of the rows that are taken; of others only their owner knows the names.
+    names = {"classes": class_names("coco_2017_val")} if classes == "coco91" else {}
+    write_checkpoint(args.target, {"model": plain, **names})
     print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source} ({layout})")
     print(f"use it: train_net.py --eval-only ... train.init_checkpoint={args.target}")
     return 0
