@@ -16,7 +16,6 @@ from .engine.standin import CONFIG, overrides, write_dataset
 # Buffered, as output to a pipe is by default: the last of it breaks at exit.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
-    "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
 }
 

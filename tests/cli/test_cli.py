@@ -116,7 +116,7 @@ def test_an_unknown_home_folder_is_an_error_of_the_argument(capsys):
     assert "argument DST: path '~no-one/b.pth': there is no home folder" in capsys.readouterr().err
 
 
-def test_data_in_the_home_folder(root, tmp_path):
+def test_data_in_the_home_folder(tmp_path):
     """Detectron2's own datasets, too, at both ends of its versions."""
     code = """
 from ms_detr.config import load
@@ -126,7 +126,7 @@ print(MetadataCatalog.get("coco_2017_val").json_file)
 """
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(root), "HOME": "/me", "DETECTRON2_DATASETS": "~/data"},
+        env={**os.environ, "HOME": "/me", "DETECTRON2_DATASETS": "~/data"},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -187,7 +187,7 @@ print("done")
 
 
 @pytest.mark.parametrize("state", ["idle", pytest.param("hung", marks=pytest.mark.slow)])
-def test_workers_that_are_left_do_not_keep_python_from_its_end(root, state):
+def test_workers_that_are_left_do_not_keep_python_from_its_end(state):
     result = subprocess.run(
         [sys.executable, "-c", LEFT, state],
         capture_output=True,
