@@ -38,8 +38,9 @@ def test_every_set_of_this_cpu_is_tested_though_one_fails(tmp_path, unlimited):
     found = [json.loads(line) for line in seen.read_text().splitlines()]
     names = [name for name, _ in found]
     assert names == list(capabilities.SETTINGS)[: len(found)]
-    for name, ours in found:
-        assert ours in ("", capabilities.SETTINGS[name]["MS_DETR_CPU"])
+    kernels = [capabilities.SETTINGS[name]["MS_DETR_CPU"] for name in names]
+    for number, (_, ours) in enumerate(found):  # a compiler may have made fewer
+        assert ours in ("", *kernels[: number + 1])
     last = result.stdout.splitlines()[-1]
     assert last.startswith("== default: failed with status 1 in ")
     assert last.count(" passed in ") == len(found) - 1
