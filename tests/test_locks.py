@@ -25,7 +25,7 @@ WITH_WORKER = """
 
 def start(root, folder, body, **options):
     command = [sys.executable, "-c", HOLD.format(body=body), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(root), **options.pop("env", {})}
+    environment = {**os.environ, **options.pop("env", {})}
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -26,7 +26,7 @@ def start(root, data, tmp_path):
         process = subprocess.Popen(
             [*command, *overrides(data, tmp_path / "out", *opts)],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
