@@ -22,6 +22,7 @@ from .class_order import in_order_of
 from .coco_json import boxes_of, read_coco
 from .fingerprint import remember
 from .image_check import check_images as check_image_files
+from .image_check import listed
 from .mask_plausibility import mask_findings
 from .plausibility import report
 from .segmentation import Segmentation, SegmentationCheck
@@ -54,8 +55,8 @@ def coco_dataset(
         masks: keep the segmentations, too: under 1 kB for a polygon of 33 points.
         trust_annotations: only warn where most annotations look wrong, see
             `ms_detr.data.plausibility`.
-        check_images: look into every image file, see `ms_detr.data.image_check`; else only whether
-            it is there.
+        check_images: look into every image file, see `ms_detr.data.image_check`; that it is
+            there is checked in any case.
         classes: the names of the categories in the order that weights have them in, which is then
             that of ``category_id`` and thing_classes; None or empty takes the order of the ids.
 
@@ -89,10 +90,9 @@ def coco_dataset(
             )
     class_of = {category: i for i, category in enumerate(name_of)}
     records = _records(data, name, image_root, json_file, class_of, masks, trust_annotations)
+    _check_image_files(records, image_root, json_file)
     if check_images:
         check_image_files(records, json_file)
-    else:
-        _check_image_files(records, image_root, json_file)
     _register(name, image_root, json_file, list(name_of.values()), class_of)
     remember(name, records)
     return records
@@ -369,16 +369,16 @@ def _report_dropped(dropped: list[dict], total: int, json_file: str, trusted: bo
 
 def _check_image_files(records: list[dict], image_root: str, json_file: str) -> None:
     """Check that every image file is there. Lists each folder once: one stat a file is slow."""
-    listed: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     missing = []
     for record in records:
         folder, file = os.path.split(record["file_name"])
-        if folder not in listed:
-            listed[folder] = set()
+        if folder not in found:
+            found[folder] = set()
             if os.path.isdir(folder):
                 with os.scandir(folder) as entries:  # is_file: there are folders called a.png, too
-                    listed[folder] = {entry.name for entry in entries if entry.is_file()}
-        if file not in listed[folder]:
+                    found[folder] = {entry.name for entry in entries if entry.is_file()}
+        if file not in found[folder]:
             missing.append(record["file_name"])
     if missing:
         inside = os.path.join(image_root, "")
@@ -391,4 +391,5 @@ def _check_image_files(records: list[dict], image_root: str, json_file: str) -> 
         raise FileNotFoundError(
             f"{len(missing)} image file(s) of {json_file} are not in {image_root}: "
             f"{', '.join(names)}{', ...' if len(missing) > 3 else ''}{hint}"
+            f"{listed(missing, json_file)}"
         )

@@ -67,16 +67,22 @@ def _check(
     records: Sequence[Mapping], json_file: str
 ) -> tuple[type[FileNotFoundError | ImageError], str] | None:
     """The error about all files, or None if all can be used."""
-    start = time.perf_counter()
+    files = [record["file_name"] for record in records]
     known = _read_known(json_file)
-    found = examine([record["file_name"] for record in records], known)
-    new = sum(one.header is not None and known.get(name) != one for name, one in found.items())
-    if new or len(known) > len(found):
+    many = sum(file not in known for file in files) >= CHUNK
+    if many:
+        logger.info(
+            "looking into %d image files of %s; dataloader.check_images=false leaves that out",
+            len(files), json_file,
+        )  # fmt: skip
+    start = time.perf_counter()
+    found = examine(files, known)
+    if many:
+        logger.info("that took %.1f s; next time it is known", time.perf_counter() - start)
+    if len(known) > len(found) or any(
+        one.header and known.get(f) != one for f, one in found.items()
+    ):
         _keep(found, json_file)
-    logger.info(
-        "%s: %d image files checked in %.1f s, %d of them for the first time",
-        json_file, len(found), time.perf_counter() - start, new,
-    )  # fmt: skip
     problems, missing = [], 0
     for record in records:
         one = found[record["file_name"]]
@@ -97,7 +103,7 @@ def _check(
     message = (
         f"{json_file}: {len(problems)} of {len(records)} image files can't be used: "
         f"{'; '.join(problems[:NAMED])}{'; ...' if len(problems) > NAMED else ''}"
-        f"{_convention(turned)}{_list(problems, json_file)}"
+        f"{_convention(turned)}{listed(problems, json_file)}"
     )
     return (FileNotFoundError if missing == len(problems) else ImageError), message
 
@@ -199,16 +205,19 @@ def _keep(found: Mapping[str, Found], json_file: str) -> None:
         logger.info("the next start checks all images again: %s", error)
 
 
-def _list(problems: Sequence[str], json_file: str) -> str:
-    """Where all of them are listed: in a file, or in the log; nothing if the error names all."""
+def listed(problems: Sequence[str], json_file: str) -> str:
+    """Write a list of all for an error that names `NAMED`; says where, nothing if that is all.
+
+    It is beside the annotation file, or, where that folder can't be written to, in the log.
+    """
     if len(problems) <= NAMED:
         return ""
     try:
         write_text(json_file + BAD, "\n".join([*problems, ""]))
     except OSError:
         logger.error("all image files that can't be used:\n%s", "\n".join(problems))
-        return " The log lists all of them."
-    return f" All of them are listed in {json_file}{BAD}"
+        return " (the log lists all of them)"
+    return f" (all of them are listed in {json_file}{BAD})"
 
 
 def _forget(json_file: str) -> None:

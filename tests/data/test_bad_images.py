@@ -29,6 +29,8 @@ def broken(folder):
         image.save(path, lossless=True)
         entry = {"id": number, "file_name": path.name, "height": 20, "width": 30}
         folder.content["images"].append(entry)
+        box = {"id": number, "image_id": number, "category_id": 4, "bbox": [1, 1, 9, 9]}
+        folder.content["annotations"].append(box)
     records = folder.load()
     for number in (1, 2, COUNT - 1):
         path = folder.images / f"{number}.webp"

@@ -233,14 +233,14 @@ def test_missing_image_files(folder):
     folder.content["images"] += [
         {"id": 10 + i, "file_name": f"c{i}.png", "height": 1, "width": 1} for i in range(4)
     ]
-    with pytest.raises(
-        FileNotFoundError, match=r"^4 image file.* c0\.png, c1\.png, c2\.png, \.\.\."
-    ):
-        folder.load(check_images=False)
-    with pytest.raises(
-        FileNotFoundError, match=r"4 of 6 image files can't .* no image file .*/c0\.png; .*; \.\.\."
-    ):
-        folder.load()
+    listed = Path(f"{folder.json}.bad-images.txt")
+    for check in (False, True):
+        with pytest.raises(
+            FileNotFoundError, match=r"^4 image file.* c0\.png, c1\.png, c2\.png, \.\.\."
+        ) as error:
+            folder.load(check_images=check)
+        assert str(error.value).endswith(f" (all of them are listed in {listed})")
+        assert listed.read_text().split() == [str(folder.images / f"c{i}.png") for i in range(4)]
 
 
 def test_loading_twice_and_a_name_that_is_taken(folder, tmp_path: Path):

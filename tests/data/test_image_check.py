@@ -72,14 +72,19 @@ def test_all_bad_files_are_named(folder):
         add(folder, name, make)
     for name, orientation in GOOD.items():
         add(folder, name, lambda path, orientation=orientation: turned(path, orientation))
+    folder.write()
+    records = [
+        {**entry, "image_id": entry["id"], "file_name": str(folder.images / entry["file_name"])}
+        for entry in folder.content["images"]
+    ]
     with pytest.raises(ImageError) as error:
-        folder.load()
+        look.check_images(records, str(folder.json))
     message = str(error.value)
     total = 2 + len(FILES) + len(GOOD)
     assert message.startswith(f"{folder.json}: 10 of {total} image files can't be used: image 102:")
     assert message.count("image 10") == 3 and "\n" not in message
     listed = Path(f"{folder.json}{BAD}")
-    assert message.endswith(f"; ... All of them are listed in {listed}")
+    assert message.endswith(f"; ... (all of them are listed in {listed})")
     lines = listed.read_text().splitlines()
     assert len(lines) == len(FILES)
     for line, (name, (_, problem)) in zip(lines, FILES.items(), strict=True):
@@ -175,6 +180,20 @@ def test_files_that_have_not_changed_are_not_opened_again(folder, opened):
     assert opened[2:] == ["b.png"] * 3
 
 
+def test_a_look_that_may_take_long_is_announced(folder, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "ms_detr")
+    folder.load()
+    assert caplog.messages == []
+    Path(f"{folder.json}{KNOWN}").unlink()
+    monkeypatch.setattr(look, "CHUNK", 2)
+    folder.load()
+    folder.load()
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].startswith(
+        f"looking into 2 image files of {folder.json}; dataloader."
+    )
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", '{"version": 1, "headers": {"a": [1]}}', '{"version": 0, "headers": {}}', "\0"],
@@ -197,7 +216,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(folder, opened, caplog):
     assert "the next start checks all images again" in caplog.text
     for number in range(4):
         add(folder, f"{number}.png", lambda path: path.write_text("hello"))
-    with pytest.raises(ImageError, match=r"4 of 6 image .*; \.\.\. The log lists all of them\."):
+    with pytest.raises(ImageError, match=r"4 of 6 image .*; \.\.\. \(the log lists all of them\)$"):
         folder.load()
     assert all(f"{number}.png can't be read" in caplog.text for number in range(4))
 
