@@ -21,7 +21,7 @@ from ms_detr.data import coco_dataset
 from ms_detr.engine import Trainer, argument_parser, launch
 from ms_detr.engine import run as run_config
 from ms_detr.engine.buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
-from ms_detr.engine.launch import ProcessError, set_local_group
+from ms_detr.engine.spawn import ProcessError, set_local_group
 from ms_detr.engine.train import distribute
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.evaluation.coco import PREDICTIONS
@@ -365,7 +365,7 @@ def test_newer_detectron2_makes_its_local_group_itself(monkeypatch):
 def test_processes_without_a_gpu_are_warned_of(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     module = sys.modules["ms_detr.engine.launch"]  # in its package the name is the function's
-    monkeypatch.setattr(module, "_spawn", lambda *args: None)
+    monkeypatch.setattr(module, "spawn", lambda *args: None)
     monkeypatch.setattr(logging.getLogger("ms_detr"), "propagate", True)
     launch(fail, ("no",), num_processes=8, device="cpu")
     assert not caplog.messages

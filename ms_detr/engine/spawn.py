@@ -1,0 +1,194 @@
+"""Processes of a group: started, watched, and ended together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+from torch import distributed
+from torch.multiprocessing.spawn import ProcessException
+
+from ..errors import short_message
+from ..processes import end_with_parent
+from .signals import TERMINATED, Terminated, termination
+
+USER_ERROR = 2  # exit code, argparse's
+LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
+ENDING = {signal.SIGINT, signal.SIGTERM}
+# What is likely behind a signal that nobody has sent.
+KILLERS = {
+    "SIGKILL": ", most likely by the system for want of memory: smaller batches, smaller images or "
+    "fewer loader workers take less",
+    "SIGBUS": ", most likely for want of shared memory (/dev/shm) or of space on a disk",
+}
+
+
+class ProcessError(RuntimeError):
+    """A started process failed with an error that its user can mend, or was killed.
+
+    Attributes:
+        details: the traceback in that process, if it had the time for one.
+    """
+
+    def __init__(self, message: str, details: str = ""):
+        super().__init__(message)
+        self.details = details
+
+
+class Killed(RuntimeError):
+    """The system has killed a started process."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A process group.
+
+    Attributes:
+        url: where its processes meet.
+        local_size: processes on each machine.
+    """
+
+    backend: str
+    url: str
+    world_size: int
+    local_size: int
+    timeout: timedelta
+
+    @contextmanager
+    def joined(self, rank: int, local_rank: int) -> Iterator[None]:
+        """Be a member. All processes must join together."""
+        if self.backend == "nccl":
+            torch.cuda.set_device(local_rank)
+        distributed.init_process_group(
+            self.backend,
+            init_method=self.url,
+            rank=rank,
+            world_size=self.world_size,
+            timeout=self.timeout,
+        )
+        set_local_group(self.local_size)
+        yield
+        # Not after an error: it could wait for processes that are gone.
+        distributed.destroy_process_group()
+
+
+def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Start this machine's processes and wait for them; none outlives the call, or this process."""
+    errors = mp.get_context("spawn").SimpleQueue()
+    arguments = (errors, mp.get_start_method(), os.getpid(), group, first_rank, main, args)
+    # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence,
+    # and SIGTERM until they can obey it. Here it waits until all of them are known.
+    context = None
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        try:
+            context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        while not context.join():
+            pass
+    except ProcessException as error:
+        raise _reason(error, context.processes if context else (), errors) from error
+    except Terminated:
+        _end(context.processes if context else (), signal.SIGTERM)
+        raise
+    except KeyboardInterrupt:
+        _end(context.processes if context else (), signal.SIGKILL)  # what they write is whole
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_terminated(*_: object) -> None:
+    raise Terminated
+
+
+def _end(processes: Iterable[Any], number: int) -> None:
+    """Send a signal to processes and wait for their end; what interrupts that kills them."""
+    try:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+        for process in processes:
+            process.join()
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+
+
+def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
+    """Why processes have ended."""
+    if getattr(error, "signal_name", None) == "SIGINT":
+        return KeyboardInterrupt()
+    if getattr(error, "exit_code", None) in (TERMINATED, -signal.SIGTERM):
+        return Terminated()
+    if not errors.empty():
+        return ProcessError(*errors.get())
+    # Who talks to a process that was killed may fail before that one is looked at.
+    followed = LOST.search(str(error))
+    killed = [
+        (rank, signal.Signals(-process.exitcode).name)
+        for rank, process in enumerate(processes)
+        if process.exitcode < 0
+        and -process.exitcode != signal.SIGTERM
+        and (followed or rank == error.error_index)
+    ]
+    if not killed:
+        return error
+    rank, name = killed[0]
+    return Killed(f"process {rank} of this machine was killed by {name}{KILLERS.get(name, '')}")
+
+
+def _process(
+    local_rank: int,
+    errors: Any,
+    start_method: str,
+    launcher: int,
+    group: Group,
+    first_rank: int,
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
+    """The body of a started process."""
+    end_with_parent(launcher)
+    termination.watch()  # the launcher tells what there is to tell
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    # A spawned process spawns its loaders' workers, too, unless told otherwise: they would take
+    # seconds to start, and a copy of the dataset each.
+    mp.set_start_method(start_method, force=True)
+    try:
+        with group.joined(first_rank + local_rank, local_rank):
+            main(*args)
+    except Exception as error:
+        message = short_message(error)
+        if message is None:
+            raise  # mp.spawn brings the traceback to the parent
+        errors.put((message, traceback.format_exc()))
+        sys.exit(USER_ERROR)
+
+
+def set_local_group(local_size: int) -> None:
+    """Tell Detectron2 which processes share a machine. All processes must call it together."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(local_size)
+        return
+    # Detectron2 0.4 sets this only in its own launcher.
+    for first in range(0, comm.get_world_size(), local_size):
+        ranks = list(range(first, first + local_size))
+        group = distributed.new_group(ranks)
+        if comm.get_rank() in ranks:
+            comm._LOCAL_PROCESS_GROUP = group
