@@ -1,5 +1,6 @@
 """Batches: the same whatever the workers, the processes and the point of a resume."""
 
+import logging
 import multiprocessing
 import random
 import re
@@ -166,7 +167,7 @@ def test_nothing_to_learn(folder, caplog):
     """An error for training; what is only evaluated can still be predicted on."""
     build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
     build_test_loader(folder.load(), MAPPER, 2, num_workers=0)
-    assert caplog.messages == []
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]  # a run tells more
     for annotation in folder.content["annotations"]:
         annotation["iscrowd"] = 1
     message = rf"all 3 annotations of dataset '{folder.name}' are crowds"
