@@ -167,7 +167,8 @@ def test_real_model_with_label_embeddings_resumes_by_name(demo_dataset, tmp_path
         if output == "moved":
             root = tmp_path / "renumbered"
             shutil.copytree(demo_dataset, root)
-            for file in (root / "annotations").iterdir():
+            for split in ("train", "val"):
+                file = root / "annotations" / f"{split}.json"
                 content = json.loads(file.read_text())
                 renumber(content)
                 file.write_text(json.dumps(content))

@@ -33,7 +33,7 @@ def on_a_small_disk(folder, size, command, **options):
     folder.mkdir(exist_ok=True)
     script = f"{MOUNT.format(size=size, folder=folder)} && {{ {command}; }}"
     call = ["unshare", "--mount", "sh", "-c", script]
-    return subprocess.run(call, capture_output=True, text=True, timeout=100, **options)
+    return subprocess.run(call, capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.fixture(scope="module")
