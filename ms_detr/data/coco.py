@@ -154,7 +154,8 @@ def _json_file(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}"
+    shown = ", ".join(_short(repr(name), 60) for name in names[:10])
+    return f"{shown}{', ...' if len(names) > 10 else ''}"
 
 
 def is_crowd(annotation: Mapping, json_file: str) -> bool:
@@ -253,6 +254,10 @@ def _register(
                 f"Dataset name '{name}' is taken: it stands for {key} = {_short(known)}, and here "
                 f"for {_short(value)}. Choose another name."
             )
+
+
+def _printable(text: str) -> str:
+    return _short(text if text.isprintable() else repr(text))
 
 
 def _short(value: object, length: int = 120) -> str:
@@ -390,6 +395,6 @@ def _check_image_files(records: list[dict], image_root: str, json_file: str) -> 
             hint = ". They are written for Windows: write / instead of \\"
         raise FileNotFoundError(
             f"{len(missing)} image file(s) of {json_file} are not in {image_root}: "
-            f"{', '.join(names)}{', ...' if len(missing) > 3 else ''}{hint}"
+            f"{', '.join(map(_printable, names))}{', ...' if len(missing) > 3 else ''}{hint}"
             f"{listed(missing, json_file)}"
         )

@@ -148,6 +148,13 @@ def test_image_files_elsewhere(folder, tmp_path):
     images[0]["file_name"] = "deep\\b.png"
     with pytest.raises(FileNotFoundError, match=r"deep\\b\.png\. .* write / instead of"):
         folder.load()
+    for name, shown in (
+        ("x" * 3000 + ".png", "x" * 120 + r"\.\.\."),
+        ("a\nb.png", r"'a\\nb\.png'"),
+    ):
+        images[0]["file_name"] = name
+        with pytest.raises(FileNotFoundError, match=rf": {shown}$"):
+            folder.load()
     images[0]["file_name"] = "c.png"
     (folder.images / "c.png").mkdir()
     with pytest.raises(FileNotFoundError, match=r": c\.png$"):
