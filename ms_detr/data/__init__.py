@@ -10,7 +10,8 @@ from .augmentation import (
 )
 from .batches import group_by_size
 from .class_order import OtherClassesError, check_order
-from .coco import check_classes, check_same_classes, class_names, coco_dataset
+from .classes import check_classes, check_same_classes, class_names
+from .coco import coco_dataset
 from .demo import DemoSpec, generate_demo, preview
 from .fingerprint import changes, fingerprint, fingerprint_of
 from .images import ImageError, load_image

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import reprlib
 from collections import Counter
 from itertools import chain
@@ -21,6 +22,7 @@ _REQUIRED_KEYS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 _READ_KEYS = {*_REQUIRED_KEYS, *chain(*_REQUIRED_KEYS.values()), "segmentation", "iscrowd", "area"}
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _LARGEST_ID = 2**63  # of numpy's and torch's whole numbers
 _MOST_PIXELS = 2**31  # of pycocotools' run lengths
 
@@ -185,9 +187,9 @@ def _check_images(images: list[dict], json_file: str | os.PathLike) -> None:
 
 
 def _check_text(text: str, whose: str) -> None:
-    """JSON can write half a character, or a zero, which can't be printed or name a file."""
-    if "\0" in text or not (text.isascii() or _encodes(text)):
-        raise ValueError(f"{whose} = {ascii(text)[:80]}, which is no text.")
+    """JSON can write half a character, or a line's end, which would spoil messages and paths."""
+    if _CONTROL.search(text) or not (text.isascii() or _encodes(text)):
+        raise ValueError(f"{whose} = {ascii(text)[:80]}, which is no line of text.")
 
 
 def _encodes(text: str) -> bool:

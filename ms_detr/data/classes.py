@@ -1,0 +1,68 @@
+"""The classes of datasets that were loaded: as many as the model's, and the same everywhere."""
+
+import os
+import reprlib
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+
+def class_names(name: str) -> list[str]:
+    """The class names of a dataset: of Detectron2, or loaded with `coco_dataset` before."""
+    names = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
+    if names is None:
+        raise ValueError(f"The classes of dataset '{name}' are unknown: load the dataset first.")
+    return list(names)
+
+
+def check_classes(name: str, num_classes: int) -> None:
+    """Raise ValueError unless the dataset has as many classes as the model."""
+    classes = class_names(name)
+    found = len(classes)
+    if found < num_classes:
+        raise ValueError(
+            f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}. "
+            f"If the model is to know these alone, set model.num_classes={found}; if they are a "
+            f"part of what it knows, add the other categories to {_json_file(name)}: they need no "
+            "objects, and their AP is nan."
+        )
+    if found > num_classes:
+        raise ValueError(
+            f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}: "
+            f"set model.num_classes={found}."
+        )
+
+
+def check_same_classes(name: str, other: str) -> None:
+    """Raise ValueError unless two datasets have the same classes; says which lack where."""
+    ours, theirs = class_names(name), class_names(other)
+    lacking = [
+        f"{_json_file(lacks)} lacks {_listed(missing)}"
+        for lacks, missing in (
+            (name, [c for c in theirs if c not in ours]),
+            (other, [c for c in ours if c not in theirs]),
+        )
+        if missing
+    ]
+    if lacking:
+        raise ValueError(
+            f"Datasets '{name}' and '{other}' need the same 'categories': {'; '.join(lacking)}. "
+            "Add what is missing, also where it has no objects (its AP is nan), in the same order "
+            "of ids; or correct the names."
+        )
+    for number, (one, another) in enumerate(zip_longest(ours, theirs)):
+        if one != another:
+            raise ValueError(
+                f"Class {number} is {one!r} in dataset '{name}' and {another!r} in '{other}': both "
+                "annotation files need the same categories, in the same order of their ids."
+            )
+
+
+def _json_file(name: str) -> str:
+    return os.fspath(MetadataCatalog.get(name).get("json_file") or f"the file of '{name}'")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(reprlib.repr(name) for name in names[:10])
+    return f"{shown}{', ...' if len(names) > 10 else ''}"
