@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
 
 MAX_NAMED = 20
 
@@ -46,6 +50,23 @@ def in_order_of(
         )
     id_of = {name: category for category, name in classes.items()}
     return {id_of[name]: name for name in wanted}, True
+
+
+def completed(classes: Mapping[int, str], wanted: Sequence[str], json_file: str) -> dict[int, str]:
+    """A file's classes with those of ``wanted`` that it lacks, under ids of no category of it.
+
+    A file of other classes, or with a name twice, is left as it is.
+    """
+    names = list(classes.values())
+    missing = [name for name in wanted if name not in set(names)]
+    if not missing or not set(names) <= set(wanted) or len(set(names)) < len(names):
+        return dict(classes)
+    logger.info(
+        "%s: lacks the categories %s, %d of %d; their AP is nan, the others are matched by name",
+        json_file, _listed(missing), len(missing), len(wanted),
+    )  # fmt: skip
+    free = (number for number in itertools.count(1) if number not in classes)
+    return {**classes, **dict(zip(free, missing, strict=False))}
 
 
 def check_order(names: Sequence[str], wanted: Sequence[str], name: str) -> None:

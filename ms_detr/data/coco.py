@@ -17,7 +17,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from .box_plausibility import box_findings
-from .class_order import in_order_of
+from .class_order import completed, in_order_of
 from .coco_json import boxes_of, read_coco
 from .fingerprint import remember
 from .image_check import check_images as check_image_files
@@ -43,6 +43,7 @@ def coco_dataset(
     trust_annotations: bool = False,
     check_images: bool = True,
     classes: Sequence[str] | None = None,
+    partial: bool = False,
 ) -> list[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
@@ -58,6 +59,8 @@ def coco_dataset(
             there is checked in any case.
         classes: the names of the categories in the order that weights have them in, which is then
             that of ``category_id`` and thing_classes; None or empty takes the order of the ids.
+        partial: the file may list a part of ``classes`` only: the others have no objects in it.
+            One that lists others keeps its own order.
 
     Returns:
         One dict per image, by ascending image id: file_name, height, width, image_id,
@@ -81,6 +84,10 @@ def coco_dataset(
     data = read_coco(json_file, masks)
     categories = sorted(data["categories"], key=lambda category: category["id"])
     name_of = {category["id"]: category["name"] for category in categories}
+    if classes and partial:
+        name_of = completed(name_of, classes, json_file)
+        if set(name_of.values()) != set(classes):
+            classes = None  # who knows where they come from says what is wrong
     if classes:
         name_of, moved = in_order_of(name_of, classes, name)
         if moved:

@@ -31,23 +31,34 @@ CONSEQUENCES = {
 }
 
 
-def order_classes(cfg: DictConfig, classes: Sequence[str]) -> None:
+def order_classes(
+    cfg: DictConfig, classes: Sequence[str], loaders: Sequence[str] = LOADERS
+) -> None:
     """Let the datasets of a config, in place, number their classes as weights do.
 
-    Their functions need an argument ``classes`` for that, as `ms_detr.data.coco_dataset` has it.
+    Their functions need an argument ``classes`` for that, as `ms_detr.data.coco_dataset` has it,
+    and ``partial``, to evaluate on files that list a part of the classes.
 
     Args:
         classes: names in the order of the weights; empty where it is unknown.
+        loaders: whose datasets.
     """
     if not classes:
         return
-    for loader in LOADERS:
+    for loader in loaders:
         node = OmegaConf.select(cfg, f"dataloader.{loader}.dataset")
         if isinstance(node, DictConfig) and "_target_" in node:
             target = node["_target_"]
             function = locate(target) if isinstance(target, str) else target
-            if "classes" in inspect.signature(function).parameters:
-                OmegaConf.update(node, "classes", list(classes), force_add=True)
+            keys = {"classes": list(classes), "partial": loader == "test"}
+            for key in keys.keys() & inspect.signature(function).parameters.keys():
+                OmegaConf.update(node, key, keys[key], force_add=True)
+
+
+def training_classes(cfg: DictConfig) -> list[str]:
+    """The class names of the training dataset, which is loaded; empty if it has no name."""
+    name = OmegaConf.select(cfg, "dataloader.train.dataset.name")
+    return [] if name is None else class_names(name)
 
 
 @contextmanager

@@ -31,7 +31,14 @@ from .agreement import alone, in_main_process
 from .buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
 from .checkpoint import Checkpointer
 from .checks import build, building, check_config
-from .datasets import LOADERS, check_datasets, naming, order_classes, tell_changes
+from .datasets import (
+    LOADERS,
+    check_datasets,
+    naming,
+    order_classes,
+    tell_changes,
+    training_classes,
+)
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import choose_device
 from .logs import environment, setup_logging
@@ -97,8 +104,10 @@ def _run(
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
     with naming(start.path):
-        test_loader = build(cfg, "dataloader.test")
         train_loader = None if args.eval_only else build(cfg, "dataloader.train")
+        if train_loader is not None and not start.classes:
+            order_classes(cfg, training_classes(cfg), ("test",))
+        test_loader = build(cfg, "dataloader.test")
         datasets = check_datasets(cfg, ("test",) if args.eval_only else LOADERS, start.classes)
     checkpointer = Checkpointer(
         folder,

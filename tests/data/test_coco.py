@@ -16,7 +16,13 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from ms_detr.data import check_classes, check_same_classes, class_names, coco_dataset
+from ms_detr.data import (
+    OtherClassesError,
+    check_classes,
+    check_same_classes,
+    class_names,
+    coco_dataset,
+)
 from ms_detr.data.segmentation import to_bitmap
 
 
@@ -143,6 +149,23 @@ def test_classes_of_one_dataset_in_another_order(folder, tmp_path):
     coco_dataset(f"{folder.name}_other", folder.images, other)
     with pytest.raises(ValueError, match=r"Class 0 is 'ant' in .* and 'zebra' in .* same order"):
         check_same_classes(folder.name, f"{folder.name}_other")
+
+
+def test_a_file_of_some_of_the_classes(folder):
+    """The others get ids that no category has; classes are numbered by name."""
+    classes = ["zebra", "owl", "ant", "cat", "yak"]
+    folder.content["categories"][1]["id"] = folder.content["annotations"][1]["category_id"] = 1
+    folder.write()
+    paths = folder.images, folder.json
+    records = coco_dataset(folder.name, *paths, classes=classes, partial=True)
+    assert [a["category_id"] for r in records for a in r["annotations"]] == [3, 0, 2]
+    metadata = MetadataCatalog.get(folder.name)
+    assert metadata.thing_classes == classes
+    assert metadata.thing_dataset_id_to_contiguous_id == {90: 0, 2: 1, 1: 2, 17: 3, 3: 4}
+    with pytest.raises(OtherClassesError, match="'owl', 'yak' only in the weights"):
+        coco_dataset(f"{folder.name}_whole", *paths, classes=classes)
+    coco_dataset(f"{folder.name}_other", *paths, classes=["zebra", "ant", "yak"], partial=True)
+    assert class_names(f"{folder.name}_other") == ["ant", "cat", "zebra"]  # the file's own
 
 
 def test_a_good_file_gives_no_warning(folder, caplog):
@@ -334,6 +357,7 @@ def test_masks_are_kept_if_wanted(folder, caplog):
     with_segmentations(folder)
     folder.content["images"][0] |= {"height": 20.0, "width": 30.0}
     assert folder.load() == plain
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         records = coco_dataset(folder.name, folder.images, folder.json, masks=True)
     assert caplog.messages == []

@@ -165,6 +165,7 @@ def test_an_error_in_a_worker_names_the_file(folder):
 
 def test_nothing_to_learn(folder, caplog):
     """An error for training; what is only evaluated can still be predicted on."""
+    caplog.set_level(logging.WARNING)
     build_train_loader(folder.load(), MAPPER, 2, num_workers=0)
     build_test_loader(folder.load(), MAPPER, 2, num_workers=0)
     assert not [r for r in caplog.records if r.levelno > logging.INFO]  # a run tells more

@@ -110,10 +110,10 @@ def test_classes_must_be_the_same(run_on, data, tmp_path):
 def evaluate_on(data, tmp_path):
     """Train an iteration and evaluate on a validation file of that content."""
 
-    def call(content, encoding="utf-8"):
+    def call(content, encoding="utf-8", folder="out"):
         path = tmp_path / "val.json"
         path.write_text(json.dumps(content), encoding=encoding)
-        opts = overrides(data, tmp_path / "out", "train.max_iter=1")
+        opts = overrides(data, tmp_path / folder, "train.max_iter=1")
         args = argument_parser().parse_args(["--config-file", CONFIG, *opts])
         cfg = load(CONFIG, opts)
         cfg.dataloader.test.dataset = L(coco_dataset)(
@@ -126,18 +126,24 @@ def evaluate_on(data, tmp_path):
     return call
 
 
-def test_a_validation_file_that_lacks_a_category(evaluate_on, data, tmp_path):
-    """Not that the model should have fewer classes: then training couldn't start either."""
+def test_a_validation_file_of_some_categories(evaluate_on, data, tmp_path):
+    """It is evaluated by name, whatever its ids: as if it listed all."""
     content = json.loads((data / "annotations.json").read_text())
-    bar = content["categories"].pop()
-    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != bar["id"]]
-    message = r"1 classes \('square'\), the model 2\. .* add the other categories to .*/val\.json: "
+    bar = content["categories"][1]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] == bar["id"]]
+    expected = evaluate_on(content)["bbox"]
+    content["categories"] = [{"id": 1, "name": "bar"}]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 1
+    results = evaluate_on(content, folder="part")["bbox"]
+    assert results["AP"] == expected["AP"] and results["AP-bar"] == expected["AP-bar"]
+    log = (tmp_path / "part" / "log.txt").read_text()
+    assert f"{tmp_path / 'val.json'}: lacks the categories 'square', 1 of 2; their AP is nan" in log
+    content["categories"] = [{"id": 1, "name": "disc"}]
+    message = r"lacks 'square', 'bar'; .* lacks 'disc'|1 classes \('disc'\), the model 2"
     with pytest.raises(ValueError, match=message) as error:
-        evaluate_on(content)
+        evaluate_on(content, folder="other")
     assert short_message(error.value) is not None
-    content["categories"].append(bar)  # as it advises
-    results = evaluate_on(content)["bbox"]
-    assert math.isnan(results["AP-bar"]) and not math.isnan(results["AP"])
 
 
 def test_detections_without_annotations(evaluate_on, data, tmp_path):
