@@ -72,14 +72,14 @@ class Checkpointer:
         for old in _periodic(self.folder)[self.keep :]:
             old.unlink()
 
-    def save_best(self, iteration: int, box_ap: float) -> None:
-        """Write the weights as the best so far; not meant for resuming."""
+    def save_best(self, iteration: int, ap: float, metric: str = "box_ap") -> None:
+        """Write the weights as the best so far by a metric; not meant for resuming."""
         if comm.is_main_process():
-            write_checkpoint(self.folder / BEST, {"box_ap": box_ap, **self._model_state(iteration)})
-            logger.info("saved %s: box AP %.2f", self.folder / BEST, box_ap)
+            write_checkpoint(self.folder / BEST, {metric: ap, **self._model_state(iteration)})
+            logger.info("saved %s: %s %.2f", self.folder / BEST, metric.replace("_ap", " AP"), ap)
 
-    def best_ap(self) -> float | None:
-        """Box AP of the best checkpoint so far, if that was measured on the same test dataset."""
+    def best_ap(self, metric: str = "box_ap") -> float | None:
+        """AP of the best checkpoint so far, if it is by this metric and of the same test dataset."""
         path = self.folder / BEST
         if not path.is_file():
             return None
@@ -89,7 +89,7 @@ class Checkpointer:
             logger.warning("%s; the best weights are chosen anew", error)
             return None
         before, now = (x.get("datasets", {}).get("test") for x in (best, self.extra))
-        return best["box_ap"] if before is None or now is None or before == now else None
+        return best.get(metric) if before is None or now is None or before == now else None
 
     def last(self) -> str:
         """The newest checkpoint that can be resumed, empty if there is none."""

@@ -21,7 +21,8 @@ from .signals import Terminated, termination
 
 logger = logging.getLogger(__name__)
 
-BOX_AP = "bbox/AP"
+# By which the best weights are chosen: the first that was measured; and its name in the file.
+BEST_BY = {"segm/AP": "mask_ap", "bbox/AP": "box_ap"}
 
 
 class CheckpointHook(HookBase):
@@ -131,19 +132,24 @@ class EvaluationHook(HookBase):
                 if math.isfinite(value)  # no objects of a size or class
             }
             self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
-            if self._checkpointer is not None and BOX_AP in scalars:
-                best = self._checkpointer.best_ap()
-                if best is None or scalars[BOX_AP] > best:
-                    self._save_best(iteration, scalars[BOX_AP])
+            self._keep_best(iteration, scalars)
         comm.synchronize()  # so that the next iteration's speed is the step's
         return problem
 
-    def _save_best(self, iteration: int, ap: float) -> None:
-        assert self._checkpointer is not None
+    def _keep_best(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        """Save the weights if they are the best by masks, without masks by boxes."""
+        measured = [name for name in BEST_BY if name in scalars]
+        if self._checkpointer is None or not measured:
+            return
+        ap, metric = scalars[measured[0]], BEST_BY[measured[0]]
+        best = self._checkpointer.best_ap(metric)
+        if best is not None and ap <= best:
+            return
         try:
-            self._checkpointer.save_best(iteration, ap)
+            self._checkpointer.save_best(iteration, ap, metric)
         except OSError as error:
-            logger.error("%s; the weights of box AP %.2f are lost", short_message(error), ap)
+            name = metric.replace("_ap", " AP")
+            logger.error("%s; the weights of %s %.2f are lost", short_message(error), name, ap)
 
     def _keep(self, iteration: int) -> None:
         """Save what an evaluation is about that is cut short."""

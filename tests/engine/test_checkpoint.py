@@ -259,6 +259,23 @@ def test_best_is_kept(tmp_path):
     assert checkpointer.best_ap() == 3.0
 
 
+def test_best_of_masks(tmp_path):
+    """Boxes and masks disagree; a resumed run that measures the other compares only like."""
+    results = [
+        {"bbox": {"AP": boxes}, "segm": {"AP": masks}}
+        for boxes, masks in ((9.0, 4.0), (8.0, 6.0), (10.0, 5.0))
+    ]
+    checkpointer, _, _ = hook_run(tmp_path, results)
+    stored = read_checkpoint(tmp_path / "model_best.pth")
+    assert stored["iteration"] == 1 and stored["mask_ap"] == 6.0 and "box_ap" not in stored
+    # Its boxes are worse than those masks in number, but nothing is known of boxes before.
+    checkpointer, _, _ = hook_run(tmp_path, [{"bbox": {"AP": 2.0}}], steps=1)
+    assert checkpointer.best_ap("box_ap") == 2.0 and checkpointer.best_ap("mask_ap") is None
+    # A mask run from before has stored its boxes, which masks aren't measured by.
+    checkpointer, _, _ = hook_run(tmp_path, [{"bbox": {"AP": 3}, "segm": {"AP": 1}}], steps=1)
+    assert checkpointer.best_ap("mask_ap") == 1.0
+
+
 def test_evaluation_without_period_is_at_the_end(tmp_path):
     checkpointer, hook, _ = hook_run(tmp_path, [{"bbox": {"AP": float("nan")}}], period=0)
     assert hook.results and checkpointer.best_ap() is None
