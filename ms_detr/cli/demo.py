@@ -26,7 +26,6 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.config import config_folder, find, load
     from ms_detr.data.demo import NAME, generate_demo
     from ms_detr.engine import load_model
-    from ms_detr.evaluation import format_results, read_results
     from ms_detr.visualization import draw_predictions
 
     script = config_folder().parent / "train_net.py"
@@ -51,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     minutes = (time.perf_counter() - start) / 60
     model = load_model(cfg, str(output / "model_final.pth"))
     files = draw_predictions(model, cfg.dataloader.test, output / "pictures")
-    print(f"\n{format_results(read_results(cfg.dataloader.evaluator.output_dir))}\n")
-    print(f"training and evaluation: {minutes:.1f} minutes")
+    print(f"\ntraining and evaluation: {minutes:.1f} minutes")
     print(f"pictures: {files[0]}")
     print(
         f"logs:     {output / 'log.txt'}, {output / 'metrics.json'}; tensorboard --logdir {output}"
