@@ -59,6 +59,7 @@ setup(
         "torchvision",
         "numpy",
         "scipy",
+        "faster-coco-eval>=1.8.0",  # earlier ones: IoUs of masks by a wrong index (its notes)
         "fvcore",
         "hydra-core",
         "matplotlib",

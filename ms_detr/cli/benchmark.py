@@ -1,4 +1,4 @@
-"""Measure training steps, the compiled operator, matching and losses, groups, image files."""
+"""Measure training steps, the operator, matching and losses, groups, images, evaluation."""
 
 import argparse
 import json
@@ -9,9 +9,10 @@ from ._arguments import count
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    shared = argparse.ArgumentParser(add_help=False)
+    json_flag = argparse.ArgumentParser(add_help=False)
+    json_flag.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    shared = argparse.ArgumentParser(add_help=False, parents=[json_flag])
     shared.add_argument("--threads", type=count, default=None, help="CPU threads")
-    shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
     rounds = argparse.ArgumentParser(add_help=False)
     rounds.add_argument("--rounds", type=count, default=9, help="interleaved rounds (default: 9)")
     device = argparse.ArgumentParser(add_help=False)
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", parents=[shared], help="the look at all image files before a training"
     )
     images.add_argument("--files", type=count, default=2000, help="of each kind (default: 2000)")
+    evaluation = what.add_parser(
+        "evaluation",
+        parents=[json_flag],
+        help="evaluation against Detectron2's, on random detections",
+    )
+    evaluation.add_argument("--images", type=count, default=5000)
+    evaluation.add_argument("--detections", type=count, default=100, help="an image")
     measures = {
         step: _step,
         op: _operator,
@@ -64,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         masks: _masks,
         groups: _groups,
         images: _images,
+        evaluation: _evaluation,
     }
     for parser_of, function in measures.items():
         parser_of.set_defaults(measure=function)
@@ -143,6 +152,20 @@ def _images(args: argparse.Namespace) -> int:
     else:
         print("per 100,000 files:")
         print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".1f"))
+    return 0
+
+
+def _evaluation(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from ms_detr.benchmarks.evaluation import compare_evaluators
+
+    rows = compare_evaluators(args.images, args.detections)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        formats = ("", ".1f", ".2f", ".0f", ".4f")
+        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
     return 0
 
 

@@ -22,6 +22,7 @@ PACKAGES = {
     "torchvision": "torchvision",
     "numpy": "numpy",
     "scipy": "scipy",
+    "faster_coco_eval": "faster-coco-eval",
     "fvcore": "fvcore",
     "hydra": "hydra-core",
     "matplotlib": "matplotlib",

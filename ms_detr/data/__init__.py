@@ -11,9 +11,10 @@ from .augmentation import (
 from .batches import group_by_size
 from .class_order import OtherClassesError, check_order
 from .classes import check_classes, check_same_classes, class_names
-from .coco import coco_dataset
+from .coco import coco_dataset, read_truth
 from .demo import DemoSpec, generate_demo, preview
 from .fingerprint import changes, fingerprint, fingerprint_of
+from .ground_truth import GroundTruth, kept_truth, objects_per_image
 from .images import ImageError, load_image
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetrMapper
@@ -23,6 +24,7 @@ __all__ = [
     "DETR_SHORT_EDGES",
     "DemoSpec",
     "DetrMapper",
+    "GroundTruth",
     "ImageError",
     "OtherClassesError",
     "RandomChoice",
@@ -44,7 +46,10 @@ __all__ = [
     "generate_demo",
     "group_by_size",
     "iterations_per_epoch",
+    "kept_truth",
     "load_image",
     "lsj_augmentations",
+    "objects_per_image",
     "preview",
+    "read_truth",
 ]

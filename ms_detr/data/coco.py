@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
 from .box_plausibility import box_findings
+from .categories import distinct_names
 from .class_order import completed, in_order_of
 from .coco_json import boxes_of, read_coco
 from .fingerprint import remember
+from .ground_truth import EVALUATION_KEYS, GroundTruth, ground_truth, keep
 from .image_check import check_images as check_image_files
 from .image_check import listed
 from .mask_plausibility import mask_findings
@@ -44,6 +47,7 @@ def coco_dataset(
     check_images: bool = True,
     classes: Sequence[str] | None = None,
     partial: bool = False,
+    evaluated: bool = False,
 ) -> list[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
@@ -61,6 +65,8 @@ def coco_dataset(
             that of ``category_id`` and thing_classes; None or empty takes the order of the ids.
         partial: the file may list a part of ``classes`` only: the others have no objects in it.
             One that lists others keeps its own order.
+        evaluated: keep the objects for `kept_truth` as well, in the main process, so that
+            evaluation needn't read the file again.
 
     Returns:
         One dict per image, by ascending image id: file_name, height, width, image_id,
@@ -70,7 +76,8 @@ def coco_dataset(
         outside the image) are dropped with a warning. With masks every annotation has a
         segmentation: polygons, a list of arrays (x1, y1, x2, y2, ...) whose vertices may lie off
         the image, or compressed RLE. ``MetadataCatalog.get(name)`` has thing_classes, json_file,
-        image_root and thing_dataset_id_to_contiguous_id.
+        image_root and thing_dataset_id_to_contiguous_id. Classes of one name get their category's
+        id added, with a warning.
 
     Raises:
         FileNotFoundError: a folder or file is missing, image files included.
@@ -81,9 +88,9 @@ def coco_dataset(
         OtherClassesError: the categories have other names than ``classes``.
     """
     image_root, json_file = _locate(name, images, annotations)
+    evaluated = evaluated and comm.is_main_process()
     data = read_coco(json_file, masks)
-    categories = sorted(data["categories"], key=lambda category: category["id"])
-    name_of = {category["id"]: category["name"] for category in categories}
+    name_of = distinct_names(data["categories"], json_file)
     if classes and partial:
         name_of = completed(name_of, classes, json_file)
         if set(name_of.values()) != set(classes):
@@ -95,13 +102,48 @@ def coco_dataset(
                 "dataset '%s': its classes are in the order of the weights, not of its ids", name
             )
     class_of = {category: i for i, category in enumerate(name_of)}
-    records = _records(data, name, image_root, json_file, class_of, masks, trust_annotations)
+    records = _records(
+        data, name, image_root, json_file, class_of, masks, trust_annotations, evaluated
+    )
+    truth = ground_truth(records, name_of, json_file, masks) if evaluated else None
     _check_image_files(records, image_root, json_file)
     if check_images:
         check_image_files(records, json_file)
     _register(name, image_root, json_file, list(name_of.values()), class_of)
     remember(name, records)
+    keep(name, records, truth)
     return records
+
+
+def read_truth(name: str, masks: bool = False) -> GroundTruth:
+    """The objects of a dataset from the annotation file that Detectron2 knows of that name.
+
+    Raises:
+        ValueError: there is no such file, or something is wrong with it.
+    """
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("json_file") is None:
+        raise ValueError(
+            f"dataset '{name}' has no COCO annotation file: load it with "
+            "ms_detr.data.coco_dataset first"
+        )
+    json_file = os.fspath(metadata.json_file)
+    data = read_coco(json_file, masks)
+    name_of = distinct_names(data["categories"], json_file)
+    class_of = metadata.get("thing_dataset_id_to_contiguous_id")
+    if class_of is None:
+        class_of = {category: i for i, category in enumerate(name_of)}
+    elif not name_of.keys() <= class_of.keys():
+        raise ValueError(
+            f"{json_file} has categories {_short(sorted(name_of))}, but dataset '{name}' was "
+            f"loaded with {_short(sorted(class_of))}: was the file changed?"
+        )
+    records = _records(data, name, "", json_file, class_of, masks, trusted=True, evaluated=True)
+    names = metadata.get("thing_classes") or list(name_of.values())
+    in_order = {
+        category: names[class_of[category]] for category in sorted(class_of, key=class_of.get)
+    }
+    return ground_truth(records, in_order, json_file, masks)
 
 
 def is_crowd(annotation: Mapping, json_file: str) -> bool:
@@ -218,6 +260,7 @@ def _records(
     class_of: dict[int, int],
     masks: bool,
     trusted: bool,
+    evaluated: bool,
 ) -> list[dict]:
     """Detectron2's dataset dicts, by ascending image id."""
     images = sorted(data["images"], key=lambda image: image["id"])
@@ -258,6 +301,8 @@ def _records(
             "category_id": class_of[annotation["category_id"]],
             "bbox_mode": BoxMode.XYWH_ABS,
         }
+        if evaluated:
+            item |= {key: annotation.get(key) for key in EVALUATION_KEYS}
         if masks:
             item["segmentation"] = segmentation_of(annotation, record["height"], record["width"])
             with_mask.append(row)

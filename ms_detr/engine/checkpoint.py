@@ -79,7 +79,7 @@ class Checkpointer:
             logger.info("saved %s: %s %.2f", self.folder / BEST, metric.replace("_ap", " AP"), ap)
 
     def best_ap(self, metric: str = "box_ap") -> float | None:
-        """AP of the best checkpoint so far, if it is by this metric and of the same test dataset."""
+        """AP of the best checkpoint so far, if it is by this metric, on the same test dataset."""
         path = self.folder / BEST
         if not path.is_file():
             return None

@@ -20,6 +20,7 @@ from ..data import (
     class_names,
     fingerprint_of,
 )
+from .limits import warn_of_limits
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def check_datasets(
         check_classes(name, cfg.model.num_classes)
         if classes:
             check_order(class_names(name), classes, name)
+    warn_of_limits(cfg, list(names.values()))
     if len(names) == 2:
         check_same_classes(names["train"], names["test"])
     found = {loader: fingerprint_of(name) for loader, name in names.items()}

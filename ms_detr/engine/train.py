@@ -41,6 +41,7 @@ from .datasets import (
 )
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import choose_device
+from .limits import check_limits
 from .logs import environment, setup_logging
 from .metrics import Expendable, ExpendableOnce, ProgressPrinter, forget_metrics_from
 from .optimizer import build_optimizer
@@ -73,6 +74,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
     expand_paths(cfg)  # of a config that was changed since it was loaded
     check_config(cfg)
     check_pairs(cfg, args.eval_only)
+    check_limits(cfg)
     folder = Path(cfg.train.output_dir)
     description = describe(args.config_file, args.opts, cfg)
     cfg = copy.deepcopy(cfg)  # it is the caller's

@@ -8,6 +8,7 @@ from itertools import chain, zip_longest
 
 from tabulate import tabulate
 
+LONGEST = 40  # characters of a class name in the table
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 CLASS_PREFIX = "AP-"
 
@@ -25,7 +26,7 @@ def format_results(results: Mapping[str, Mapping[str, float]]) -> str:
     names = [name for name in next(iter(results.values()), {}) if name.startswith(CLASS_PREFIX)]
     if names:
         by_class = [
-            [name.removeprefix(CLASS_PREFIX), *(_number(r[name]) for r in results.values())]
+            [_shown(name.removeprefix(CLASS_PREFIX)), *(_number(r[name]) for r in results.values())]
             for name in names
         ]
         headers = ("class", *(f"{task} AP" for task in results))
@@ -36,6 +37,13 @@ def format_results(results: Mapping[str, Mapping[str, float]]) -> str:
         rows = [list(chain.from_iterable(row)) for row in zip_longest(*columns, fillvalue=[])]
         tables.append(_table(rows, headers * len(columns)))
     return "\n\n".join(tables)
+
+
+def _shown(name: str) -> str:
+    """A class name that leaves the table whole: on one line, of moderate length, without bars."""
+    name = " ".join(name.split()).replace("|", "\\|")
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: half - 2]}...{name[1 - half :]}"
 
 
 def _number(value: float) -> str:

@@ -48,6 +48,7 @@ dataloader = dict(
             masks="${dataloader.masks}",
             trust_annotations=False,
             check_images="${dataloader.check_images}",
+            evaluated=True,
         ),
         mapper=L(DetrMapper)(
             augmentations=[L(ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
@@ -62,6 +63,7 @@ dataloader = dict(
         dataset_name="${dataloader.test.dataset.name}",
         output_dir="${train.output_dir}/evaluation",
         nms_threshold=None,
+        max_detections=100,  # COCO's, of a class in an image; at most model.postprocess.top_k
         masks="${dataloader.masks}",
     ),
 )

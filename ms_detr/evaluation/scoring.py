@@ -1,0 +1,168 @@
+"""COCO's metrics, class by class.
+
+A class's precision and recall depend on its own objects and detections alone, and on the images
+that have any of either. So the library's evaluation, which wants a dict of every object and every
+detection, gets one class at a time: what it takes is bounded by the largest class, not by the
+dataset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from pycocotools import mask as coco_mask
+
+from ..data import GroundTruth
+from ..data.ground_truth import LARGEST_AREA
+from .detections import Detections
+from .table import CLASS_PREFIX
+
+MAX_DETECTIONS = 100  # COCO's, of a class in an image
+
+
+def score(
+    truth: GroundTruth,
+    detections: Detections,
+    kind: str = "bbox",
+    max_detections: int = MAX_DETECTIONS,
+) -> list[dict[str, float]]:
+    """COCO's metrics in percent; NaN where there is nothing that could be found.
+
+    Args:
+        kind: what is compared: "bbox", the boxes, or "segm", the masks.
+        max_detections: so many of a class in an image take part, those of the highest scores.
+
+    Returns:
+        Of all detections, and of those that survive NMS if it was done: AP (the mean over IoUs of
+        0.50 to 0.95), AP50, AP75; APs, APm, APl of small, medium and large objects; AR@n with at
+        most n detections; ARs@n, ARm@n, ARl@n; AP-<class>.
+    """
+    limits = sorted({1, min(10, max_detections), max_detections})
+    survives = detections.survives
+    metrics = [_Metrics(limits) for _ in range(1 if survives is None else 2)]
+    count = len(truth.category_ids)
+    places = _rows(truth.classes, count), _rows(detections.classes, count)
+    for category, ours, theirs in zip(truth.category_ids, *places, strict=True):
+        objects = _entries(category, _objects(truth, ours, kind))
+        found = _entries(category, _found(truth, detections, theirs, kind))
+        images = np.union1d(truth.images[ours], detections.images[theirs]).tolist()
+        content = {"images": _images(truth, images), "categories": [{"id": category}]}
+        known = COCO(content | {"annotations": objects})
+        metrics[0].add(_evaluate(known, found, kind, limits))
+        if survives is not None:
+            metrics[1].add(_evaluate(known, [*compress(found, survives[theirs])], kind, limits))
+    return [each.in_percent(truth.class_names) for each in metrics]
+
+
+def _rows(classes: np.ndarray, count: int) -> list[np.ndarray]:
+    """The places of each class, in their order."""
+    order = np.argsort(classes, kind="stable")
+    return np.split(order, np.searchsorted(classes[order], range(1, count)))
+
+
+def _images(truth: GroundTruth, images: list[int]) -> list[dict[str, int]]:
+    sizes = ((image, *truth.sizes[image]) for image in images)
+    return [{"id": image, "height": height, "width": width} for image, height, width in sizes]
+
+
+def _objects(truth: GroundTruth, rows: np.ndarray, kind: str) -> dict[str, list]:
+    columns = {
+        "image_id": truth.images[rows].tolist(),
+        "area": truth.areas[rows].tolist(),
+        "iscrowd": truth.crowds[rows].astype(int).tolist(),
+    }
+    if kind == "bbox":
+        return columns | {"bbox": truth.boxes[rows].tolist()}
+    return columns | {"segmentation": _runs(truth, truth.masks, columns["image_id"], rows)}
+
+
+def _found(
+    truth: GroundTruth, detections: Detections, rows: np.ndarray, kind: str
+) -> dict[str, list]:
+    columns = {
+        "image_id": detections.images[rows].tolist(),
+        "score": detections.scores[rows].tolist(),
+    }
+    if kind == "bbox":
+        boxes = detections.boxes[rows].astype(np.float64)
+        # COCO passes over areas out of its range. A wrong detection mustn't get away by them.
+        areas = (boxes[:, 2] * boxes[:, 3]).clip(0, LARGEST_AREA)
+        return columns | {"bbox": boxes.tolist(), "area": areas.tolist()}
+    runs = _runs(truth, detections.masks, columns["image_id"], rows)
+    # One by one: of more than 255 at a time pycocotools 2.0.11 knows no area.
+    return columns | {"segmentation": runs, "area": [int(coco_mask.area(each)) for each in runs]}
+
+
+def _runs(
+    truth: GroundTruth, masks: Sequence[bytes] | None, images: list[int], rows: np.ndarray
+) -> list[dict[str, Any]]:
+    assert masks is not None
+    return [
+        {"size": list(truth.sizes[image]), "counts": masks[row]}
+        for image, row in zip(images, rows.tolist(), strict=True)
+    ]
+
+
+def _entries(category: int, columns: dict[str, list]) -> list[dict[str, Any]]:
+    """What the library wants: a dict a row. Numbered from 1, since 0 is its "no match"."""
+    rows = enumerate(zip(*columns.values(), strict=True), 1)
+    fixed = {"category_id": category}
+    return [{"id": n, **dict(zip(columns, row, strict=True)), **fixed} for n, row in rows]
+
+
+def _evaluate(
+    known: COCO, found: list[dict[str, Any]], kind: str, limits: Sequence[int]
+) -> COCOeval_faster:
+    """The library's evaluation of one class's detections."""
+    detected = COCO(known.dataset | {"annotations": found})
+    evaluation = COCOeval_faster(known, detected, kind, print_function=_ignore)
+    evaluation.params.maxDets = list(limits)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
+def _ignore(*_: Any) -> None:
+    """Print nothing."""
+
+
+class _Metrics:
+    """Averages over classes, as COCO takes them."""
+
+    def __init__(self, limits: Sequence[int]):
+        self._limits = limits
+        self._precision: list[np.ndarray] = []  # (IoUs, recalls, 1, sizes) at the highest limit
+        self._recall: list[np.ndarray] = []  # (IoUs, 1, sizes, limits)
+
+    def add(self, evaluation: COCOeval_faster) -> None:
+        """Take a class, the next one in order."""
+        self._precision.append(evaluation.eval["precision"][..., -1].copy())
+        self._recall.append(evaluation.eval["recall"])
+
+    def in_percent(self, class_names: Sequence[str]) -> dict[str, float]:
+        """All metrics by name."""
+        precision, recall = np.concatenate(self._precision, 2), np.concatenate(self._recall, 1)
+        most = self._limits[-1]
+        result = {"AP": _mean(precision[..., 0])}
+        # IoUs are 0.50, 0.55, ... 0.95.
+        result |= {"AP50": _mean(precision[0, ..., 0]), "AP75": _mean(precision[5, ..., 0])}
+        for number, size in enumerate("sml", 1):
+            result[f"AP{size}"] = _mean(precision[..., number])
+        for number, limit in enumerate(self._limits):
+            result[f"AR@{limit}"] = _mean(recall[..., 0, number])
+        for number, size in enumerate("sml", 1):
+            result[f"AR{size}@{most}"] = _mean(recall[..., number, -1])
+        for number, name in enumerate(class_names):
+            result[CLASS_PREFIX + name] = _mean(precision[:, :, number, 0])
+        return result
+
+
+def _mean(values: np.ndarray) -> float:
+    """In percent; COCO writes -1 where there is no object."""
+    values = values[values > -1]
+    return float(np.mean(values)) * 100 if values.size else math.nan
