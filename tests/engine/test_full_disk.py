@@ -144,6 +144,7 @@ def test_a_folder_that_was_read_only_for_a_while(run):
     assert "model_final.pth" in process.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_folder_that_stays_read_only(run):
     process = run("400k", events="4: sh('mount -t tmpfs -o ro none OUT')", status=2)
     assert f"model_final.pth: {os.strerror(errno.EROFS)}; " in ending(process)
