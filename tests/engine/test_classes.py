@@ -12,6 +12,8 @@ from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import load_model, read_checkpoint, run
 from ms_detr.engine.checks import build
+from ms_detr.engine.start import _start
+from ms_detr.engine.state import write_checkpoint
 from ms_detr.evaluation import evaluate, read_results
 from tests.engine.standin import CONFIG, overrides
 
@@ -248,3 +250,13 @@ def test_checkpoints_without_fingerprints_resume(train, tmp_path):
     torch.save(content, path)
     train("out", "--resume", "train.max_iter=3")
     assert "has changed since" not in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_names_that_weights_have_twice_match_nothing(tmp_path, caplog):
+    """Earlier versions kept them so; a dataset's are told apart by their ids."""
+    path = tmp_path / "old.pth"
+    write_checkpoint(path, {"model": {}, "classes": ["cell", "cell", "dog"]})
+    assert _start(str(path)).classes == []
+    assert "can't be matched by name" in caplog.text
+    write_checkpoint(path, {"model": {}, "classes": ["cell", "dog"]})
+    assert _start(str(path)).classes == ["cell", "dog"]
