@@ -185,8 +185,9 @@ def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
     start = time.monotonic()
     with ThreadPoolExecutor(jobs) as pool, ExitStack() as stack:
         locks = [stack.enter_context(hold(run.folder)) for run in missing]
-        stack.callback(pool.shutdown, cancel_futures=True)  # of those behind an interrupt
         processes = stack.enter_context(Processes())
+        # Those behind an interrupt, before a training that ends makes room for one.
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         futures = {
             pool.submit(run.train, processes, threads, lock): run
             for run, lock in zip(missing, locks, strict=True)

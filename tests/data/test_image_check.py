@@ -19,7 +19,7 @@ from ms_detr.config import load
 from ms_detr.data import DetrMapper, ImageError, coco_dataset
 from ms_detr.data import image_check as look
 from ms_detr.data.image_check import BAD, KNOWN
-from ms_detr.engine.launch import set_local_group
+from ms_detr.engine.spawn import set_local_group
 from tests.data.test_images import STORED
 
 

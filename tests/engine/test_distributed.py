@@ -275,7 +275,7 @@ def test_reported_results_are_those_of_the_checkpoint(found, train, tmp_path):
     assert again["bbox"] == pytest.approx(found[0]["reported"]["bbox"], nan_ok=True)
     one, other = (
         json.loads((folder / "evaluation" / PREDICTIONS).read_text())
-        for folder in (found[0]["folder"] / "run", tmp_path / "again")
+        for folder in (found[0]["folder"] / "run", tmp_path / "again" / "eval_only")
     )
     assert len(one) == len(other) == 36
     by_image = {(d["image_id"], d["category_id"], d["score"]): d["bbox"] for d in other}
