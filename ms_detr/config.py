@@ -35,6 +35,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictCon
 
     Args:
         path: a ``.py`` file; where it isn't found from here, it is looked up in `config_folder`.
+            Its name goes where ``train.output_dir`` is null: ``output/{name}``.
         overrides: in Hydra's grammar, applied in order. ``key=value`` changes a key
             (``key=null`` drops a sub-tree), ``+key=value`` adds one, ``~key`` removes one. A path
             is taken as it stands, whatever signs it holds.
@@ -48,6 +49,8 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictCon
     for text in overrides:
         given.update(_apply(cfg, text))
     _settle_length(cfg, given)
+    if OmegaConf.select(cfg, "train.output_dir", default="") is None:
+        cfg.train.output_dir = f"output/{Path(path).stem}"
     expand_paths(cfg)
     return cfg
 
@@ -123,7 +126,7 @@ def find(path: str | os.PathLike[str]) -> Path:
         if candidate.suffix == ".py" and candidate.is_file():
             return candidate
     files = [file.relative_to(folder) for file in folder.rglob("*.py")]
-    known = sorted(f"configs/{file}" for file in files if file.parts[0] != "common")
+    known = sorted(f"configs/{file}" for file in files)
     wanted = str(Path("configs") / inside)
     nearest = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
@@ -166,9 +169,7 @@ def _told(error: Exception, file: Path) -> str:
     # Detectron2's error about a relative import has no name.
     relative = isinstance(error, ImportError) and error.name is None
     if relative and config_folder() not in file.resolve().parents:
-        hint = (
-            " A config elsewhere than in configs/ starts from ms_detr.config.load: see the README."
-        )
+        hint = " A config elsewhere than in configs/ imports ms_detr.recipes: see docs/family.md."
     return f"{where}: {type(error).__name__}: {error}{hint}"
 
 

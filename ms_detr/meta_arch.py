@@ -77,10 +77,11 @@ class MSDETR(nn.Module):
         self.encoder = encoder
         self.query_initializer = query_initializer
         self.decoder = decoder
-        self.criterion = criterion
+        groups = groups if groups is not None else Groups()
+        self.criterion = criterion = criterion.without_groups(groups.dropped)
         self.postprocess = postprocess
         self.masks = masks
-        self.groups = groups if groups is not None else Groups()
+        self.groups = groups
         self.num_classes = num_classes
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             if len(values) != 3:

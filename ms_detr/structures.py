@@ -179,6 +179,8 @@ class GroupQueries:
         sees_primary: whether they see the primary queries.
         assignment: the objects that they learn, if known, for one layer that stands for all.
         padding: (B, Q) bool, True for queries that stand for nothing and cost nothing.
+        peers: whether each block learns what the primary queries learn: the loss is the average
+            over them and the peers' blocks.
     """
 
     queries: Queries
@@ -186,6 +188,7 @@ class GroupQueries:
     sees_primary: bool = False
     assignment: Assignment | None = None
     padding: Tensor | None = None
+    peers: bool = False
 
 
 class QueryMasks(ABC):
@@ -229,6 +232,7 @@ class PredictionSet:
         blocks: sizes of the blocks of queries that are matched apart; None: all are one.
         assignment: what the queries learn, where it is known, for one layer that stands for all.
         probability: of every class, from logits (..., K).
+        peers: how many blocks of queries, in other sources too, the losses are an average over.
     """
 
     logits: Tensor
@@ -240,6 +244,12 @@ class PredictionSet:
     blocks: tuple[int, ...] | None = None
     assignment: Assignment | None = None
     probability: Callable[[Tensor], Tensor] = torch.sigmoid
+    peers: int = 1
+
+    @property
+    def share(self) -> float:
+        """How much of that average these queries are."""
+        return len(self.blocks or (self.boxes.shape[2],)) / self.peers
 
     def logits_for(self, reader: str, probability: Callable[[Tensor], Tensor]) -> Tensor:
         """The logits, for what takes them to mean this probability; a ValueError for others."""

@@ -11,21 +11,23 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from configs.common.models.backbones import (
-    five_scales,
-    swin_large,
-    swin_large_384,
-    swin_small,
-    swin_tiny,
-)
-from configs.common.models.conditional import conditional
 from ms_detr.backbones import TimmBackbone, resnet
 from ms_detr.config import load
 from ms_detr.convert import convert_state_dict
 from ms_detr.engine.state import load_strictly
 from ms_detr.engine.weights import load_weights
+from ms_detr.recipes import (
+    conditional,
+    deformable_detr,
+    five_scales,
+    ms_detr,
+    swin_large,
+    swin_large_384,
+    swin_small,
+    swin_tiny,
+)
 
-from .modeling.support import MS_DETR, ROOT, make_batch, make_model
+from .modeling.support import MS_DETR, ROOT, make_batch, make_model, rooted
 
 # A Swin that is small, in everything else as the configs have it.
 SWIN = dict(
@@ -253,19 +255,22 @@ def test_swins_of_the_configs_are_those_of_timm(change):
     assert {name: s.channels for name, s in shape.items()} == dict(cfg.model.neck.in_channels)
 
 
+def tiny_swin(model):
+    """Swin-T with the options of these tests, in place."""
+    swin_tiny(model, OmegaConf.create({}))
+    model.backbone.options = SWIN
+    channels = dict(res2=8, res3=16, res4=32, res5=64)
+    model.neck.in_channels = {name: channels[name] for name in model.neck.in_channels}
+    return model
+
+
 @pytest.mark.parametrize("timms", [False, True])
 def test_five_scales(timms):
-    cfg = load(ROOT / "tests/modeling/small_ms_detr.py")
-    model = cfg.model
+    model = ms_detr(deformable_detr())
     if timms:
-        swin_tiny(model, OmegaConf.create({}))
-        model.backbone.options = SWIN
-        model.neck.in_channels = dict(res3=16, res4=32, res5=64)
-    else:
-        whole = load(ROOT / MS_DETR).model
-        model.backbone, model.neck.in_channels = whole.backbone, whole.neck.in_channels
+        model = tiny_swin(model)
     torch.manual_seed(0)
-    built = instantiate(five_scales(model))
+    built = instantiate(rooted(five_scales(model)))
     shapes = []
     handle = built.encoder.register_forward_pre_hook(
         lambda module, inputs: shapes.append(inputs[0].grid.level_shapes)
@@ -282,10 +287,7 @@ def test_five_scales(timms):
 
 def test_one_scale_reads_the_coarsest_map():
     """Of any backbone; what is not read is not made."""
-    model = swin_tiny(load(ROOT / "tests/modeling/small_ms_detr.py").model, OmegaConf.create({}))
-    model.backbone.options = SWIN
-    model.neck.in_channels = dict(res3=16, res4=32, res5=64)
-    built = instantiate(conditional(model))
+    built = instantiate(rooted(tiny_swin(ms_detr(conditional(deformable_detr())))))
     assert built.neck.in_channels == {"res5": 64}
     assert set(built.backbone.norms) == {"res5"}
     sum(built(make_batch()).values()).backward()

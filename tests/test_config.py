@@ -296,11 +296,8 @@ def test_missing_file_names_the_nearest(tmp_path, monkeypatch):
     (folder / "ms_detr").mkdir(parents=True)
     (folder / "ms_detr" / "r50_12ep.py").write_text("train = dict(epochs=12)")
     monkeypatch.setattr(config, "config_folder", lambda: folder)
-    (folder / "common").mkdir()  # parts, not experiments
-    (folder / "common" / "r50_12epoch.py").write_text("")
-    with pytest.raises(FileNotFoundError, match="configs/ms_detr/r50_12ep.py") as error:
+    with pytest.raises(FileNotFoundError, match="configs/ms_detr/r50_12ep.py"):
         config.load("configs/ms_detr/r50_12epochs.py")
-    assert "common" not in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"not a \.py file.*configs/ms_detr/r50_12ep.py"):
         config.load("ms_detr/r50_12ep")
     # Shipped configs are found from any folder, with and without "configs/".
@@ -319,7 +316,14 @@ def test_a_file_here_comes_before_a_shipped_one(tmp_path, monkeypatch):
 
 
 def test_config_folder_holds_configs():
-    assert (config.config_folder() / "common").is_dir()
+    assert (config.config_folder() / "ms_detr").is_dir()
+
+
+def test_the_files_name_is_the_runs_where_none_is_given(tmp_path):
+    (tmp_path / "mine.py").write_text("train = dict(output_dir=None)")
+    assert config.load(tmp_path / "mine.py").train.output_dir == "output/mine"
+    here = config.load(tmp_path / "mine.py", ["train.output_dir=here"])
+    assert here.train.output_dir == "here"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +333,7 @@ def test_config_folder_holds_configs():
         ("\nimport mathh", r"bad\.py, line 2: ModuleNotFoundError: .*'mathh'$"),
         ("x = 1\nmodel = dict(a=", r"bad\.py has syntax error! Line 2: "),
         ("from .part import model", r"part\.py has syntax error! Line 1: "),
-        ("from ..common.part import x", r"line 1: ImportError: .*ms_detr\.config\.load"),
+        ("from ..common.part import x", r"line 1: ImportError: .*ms_detr\.recipes"),
         (
             "from ms_detr.config import load\nload('none.py')",
             r"bad\.py, line 2: .*none\.py not found",
@@ -346,13 +350,14 @@ def test_error_in_a_config_file(tmp_path, text, problem):
     assert builtins.__import__ is original
 
 
-def test_a_config_anywhere_starts_from_a_shipped_one(tmp_path):
+def test_a_config_anywhere_composes_a_method(tmp_path):
     """As the README says."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     text = readme.partition("```python\n# my_config.py")[2].partition("```")[0]
     path = tmp_path / "my_config.py"
     path.write_text(text)
-    made, shipped = config.load(path), config.load("ms_detr/ms_detr_r50_300q_12ep.py")
+    made, shipped = config.load(path), config.load("ms_detr/ms_detr_pp_r50_300q_12ep.py")
+    assert made.train.output_dir == "output/my_config"
     assert set(made) == set(shipped)
     assert made != shipped
     made.model.num_classes, shipped.model.num_classes = 0, 0

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from ms_detr.config import load
@@ -11,6 +11,7 @@ from ms_detr.data import iterations_per_epoch
 from ms_detr.engine import build_optimizer
 from ms_detr.engine.train import run_length
 from ms_detr.layers.dense_attention import SplitAttention
+from ms_detr.recipes import coco, coco_lsj
 from ms_detr.supervision import AnchorHungarianAssigner
 
 from .modeling.support import BASELINE, CONFIGS, MS_DETR, ROOT, SMALLER, make_input, make_model
@@ -375,10 +376,7 @@ def test_one_key_leaves_padding_out(config):
 
 
 def test_large_scale_jitter_differs_in_the_augmentation_alone():
-    folder = ROOT / "configs" / "common" / "data"
-    plain, jitter = (
-        LazyConfig.load(str(folder / name)).dataloader for name in ("coco.py", "coco_lsj.py")
-    )
+    plain, jitter = coco(masks=True), coco_lsj()
     assert jitter.train.mapper.augmentations != plain.train.mapper.augmentations
     names = [type(one).__name__ for one in instantiate(jitter.train.mapper.augmentations)]
     assert names == ["RandomFlip", "ResizeScale", "FixedSizeCrop"]

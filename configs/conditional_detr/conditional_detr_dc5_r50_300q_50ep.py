@@ -3,13 +3,8 @@
 Published by its authors: 43.7 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.conditional import conditional
-from ..common.models.deformable_detr import model
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_50ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, conditional, deformable_detr, two_rates
 
-model = conditional(model, dilated=True)
-train.epochs = 50.0
-train.output_dir = "output/conditional_detr_dc5_r50_300q_50ep"
+model = conditional(deformable_detr(), dilated=True)
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates(epochs=50, drop=40)

@@ -3,13 +3,8 @@
 Published by detrex, which also trains res2: 43.3 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.dab import dab
-from ..common.models.deformable_detr import model
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_50ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, dab, deformable_detr, two_rates
 
-model = dab(model)
-train.epochs = 50.0
-train.output_dir = "output/dab_detr_r50_300q_50ep"
+model = dab(deformable_detr())
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates(epochs=50, drop=40)

@@ -1,11 +1,7 @@
 """Deformable DETR, two-stage, with Align-DETR's IA-BCE; one-to-one matching in all layers."""
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.models.iou_aware import ia_bce
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, ia_bce, three_rates
 
-model = ia_bce(model)
-train.output_dir = "output/deformable_detr_ia_bce_r50_300q_12ep"
+model = ia_bce(deformable_detr())
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()

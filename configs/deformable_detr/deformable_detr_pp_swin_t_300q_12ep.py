@@ -3,13 +3,9 @@
 Published by H-DETR's authors: 49.3 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.backbones import swin_tiny
-from ..common.models.deformable_detr import model
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, plus_plus, swin_tiny, three_rates
 
-model = swin_tiny(plus_plus(model), train)
-train.output_dir = "output/deformable_detr_pp_swin_t_300q_12ep"
+model = plus_plus(deformable_detr())
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()
+swin_tiny(model, train)

@@ -3,10 +3,8 @@
 Published by H-Deformable-DETR's authors for this recipe: 43.7 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, three_rates
 
-train.output_dir = "output/deformable_detr_r50_300q_12ep"
+model = deformable_detr()
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()

@@ -1,9 +1,7 @@
 """The demo's baseline with instance masks."""
 
-from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, small_masks, train
-from ..common.models.deformable_detr import model
+from ms_detr.recipes.demo import demo, small_masks
 
-model = small_masks(shrink(model))
+model, dataloader, train, optimizer, lr_multiplier = demo("plus_plus", "deformable_detr_masks")
+small_masks(model)
 dataloader.masks = True
-train.output_dir = "output/demo/deformable_detr_masks"

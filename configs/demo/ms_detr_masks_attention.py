@@ -1,11 +1,11 @@
 """The demo's MS-DETR with DETR's mask head, at the resolution of the stem."""
 
-from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, small_masks, soften, train
-from ..common.models.masks import attention, with_prior
-from ..common.models.ms_detr import model
+from ms_detr.recipes import mask_attention, with_prior
+from ms_detr.recipes.demo import demo, small_masks
 
-branch = with_prior(attention(stride=1, res3=96, res2=48, stem=24))
-model = small_masks(soften(shrink(model)), branch, mask_cost=False)
+model, dataloader, train, optimizer, lr_multiplier = demo(
+    "ms_detr_plus_plus", "ms_detr_masks_attention"
+)
+branch = with_prior(mask_attention(stride=1, res3=96, res2=48, stem=24))
+small_masks(model, branch, mask_cost=False)
 dataloader.masks = True
-train.output_dir = "output/demo/ms_detr_masks_attention"

@@ -1,9 +1,9 @@
 """The demo's MS-DETR with masks that take no part in matching."""
 
-from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, small_masks, soften, train
-from ..common.models.ms_detr import model
+from ms_detr.recipes.demo import demo, small_masks
 
-model = small_masks(soften(shrink(model)), mask_cost=False)
+model, dataloader, train, optimizer, lr_multiplier = demo(
+    "ms_detr_plus_plus", "ms_detr_masks_no_cost"
+)
+small_masks(model, mask_cost=False)
 dataloader.masks = True
-train.output_dir = "output/demo/ms_detr_masks_no_cost"

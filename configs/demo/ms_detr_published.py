@@ -3,9 +3,8 @@
 In minutes of training from scratch they leave many duplicates; ``ms_detr.py`` has what works here.
 """
 
-from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, train
-from ..common.models.ms_detr import model
+from ms_detr.recipes.demo import demo
 
-model = shrink(model)
-train.output_dir = "output/demo/ms_detr_published"
+model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_plus_plus", "ms_detr_published")
+model.criterion.terms.o2o.losses["class"].weight = 1.0
+model.criterion.terms.o2m.weight = 1.0

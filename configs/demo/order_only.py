@@ -1,10 +1,6 @@
 """An ablation, not the baseline: MS-DETR's order of sublayers without one-to-many supervision."""
 
-from ..common.data.demo import dataloader
-from ..common.demo import lr_multiplier, optimizer, shrink, train
-from ..common.models.ms_detr import model
+from ms_detr.recipes.demo import demo
 
-model = shrink(model)
-model.criterion.terms.o2o.losses["class"].weight = 2.0
+model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_plus_plus", "order_only")
 model.criterion.terms.o2m = None
-train.output_dir = "output/demo/order_only"

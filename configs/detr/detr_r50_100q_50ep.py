@@ -3,14 +3,9 @@
 Published by Conditional DETR's authors: 34.8 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.models.dense import detr
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_50ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, detr, two_rates
 
-model = detr(model)
+model = detr(deformable_detr())
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates(epochs=50, drop=40)
 model.num_queries = 100
-train.epochs = 50.0
-train.output_dir = "output/detr_r50_100q_50ep"

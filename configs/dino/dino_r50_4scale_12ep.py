@@ -3,12 +3,8 @@
 Published by its authors: 49.0 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.models.dino import dino
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, dino, two_rates
 
-model = dino(model)
-train.output_dir = "output/dino_r50_4scale_12ep"
+model = dino(deformable_detr())
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates()

@@ -3,13 +3,8 @@
 Published by its authors: 49.4 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.backbones import five_scales
-from ..common.models.deformable_detr import model
-from ..common.models.dino import dino
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, dino, five_scales, two_rates
 
-model = five_scales(dino(model))
-train.output_dir = "output/dino_r50_5scale_12ep"
+model = five_scales(dino(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates()

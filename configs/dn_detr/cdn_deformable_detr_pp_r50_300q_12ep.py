@@ -3,14 +3,9 @@
 No figure is published for this composition.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.models.groups import contrastive_denoising
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, contrastive_denoising, deformable_detr, plus_plus, three_rates
 
-model = contrastive_denoising(plus_plus(model))
+model = contrastive_denoising(plus_plus(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()
 model.postprocess.top_k = 300
-train.output_dir = "output/cdn_deformable_detr_pp_r50_300q_12ep"

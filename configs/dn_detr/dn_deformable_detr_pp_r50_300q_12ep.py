@@ -3,14 +3,9 @@
 Two-stage, where DN-DETR has learned anchors: no figure is published for this composition.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.models.groups import denoising
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, denoising, plus_plus, three_rates
 
-model = denoising(plus_plus(model))
+model = denoising(plus_plus(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()
 model.postprocess.top_k = 300
-train.output_dir = "output/dn_deformable_detr_pp_r50_300q_12ep"

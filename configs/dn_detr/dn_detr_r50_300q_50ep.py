@@ -3,17 +3,11 @@
 Published by its authors: 44.1 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.dab import dab
-from ..common.models.deformable_detr import model
-from ..common.models.groups import denoising
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_50ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, dab, deformable_detr, denoising, two_rates
 
-model = dab(model)
+model = dab(deformable_detr())
 model.query_initializer.fixed_centers = False
 model.query_initializer.learned_content = True
 model = denoising(model)
-train.epochs = 50.0
-train.output_dir = "output/dn_detr_r50_300q_50ep"
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates(epochs=50, drop=40)

@@ -3,14 +3,8 @@
 No figure that we could verify is published for 50 epochs.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.conditional import conditional
-from ..common.models.deformable_detr import model
-from ..common.models.groups import group
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_50ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, conditional, deformable_detr, group, two_rates
 
-model = group(conditional(model))
-train.epochs = 50.0
-train.output_dir = "output/group_conditional_detr_r50_300q_50ep"
+model = group(conditional(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates(epochs=50, drop=40)

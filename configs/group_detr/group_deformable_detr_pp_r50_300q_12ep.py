@@ -4,13 +4,8 @@ The further groups take the proposals that follow the first 300. No figure is pu
 composition.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.models.groups import group
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, group, plus_plus, three_rates
 
-model = group(plus_plus(model))
-train.output_dir = "output/group_deformable_detr_pp_r50_300q_12ep"
+model = group(plus_plus(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()

@@ -3,13 +3,8 @@
 Published by its authors: 48.7 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.deformable_detr import model
-from ..common.models.groups import hybrid
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, hybrid, plus_plus, three_rates
 
-model = hybrid(plus_plus(model))
-train.output_dir = "output/hybrid_deformable_detr_pp_r50_300q_12ep"
+model = hybrid(plus_plus(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()

@@ -4,12 +4,8 @@ One-to-many supervision keeps its own assignment and focal loss. No figure is pu
 composition.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.align import align
-from ..common.models.ms_detr import model
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import align, coco, deformable_detr, ms_detr, two_rates
 
-model = align(model)
-train.output_dir = "output/ms_detr_align_r50_4scale_12ep"
+model = ms_detr(align(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates()

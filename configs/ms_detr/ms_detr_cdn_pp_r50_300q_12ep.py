@@ -3,14 +3,16 @@
 No figure is published for this composition.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.groups import contrastive_denoising
-from ..common.models.ms_detr import model
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import (
+    coco,
+    contrastive_denoising,
+    deformable_detr,
+    ms_detr,
+    plus_plus,
+    three_rates,
+)
 
-model = contrastive_denoising(plus_plus(model))
+model = ms_detr(contrastive_denoising(plus_plus(deformable_detr())))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()
 model.postprocess.top_k = 300
-train.output_dir = "output/ms_detr_cdn_pp_r50_300q_12ep"

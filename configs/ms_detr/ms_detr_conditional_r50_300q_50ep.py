@@ -1,12 +1,7 @@
 """MS-DETR on Conditional DETR, ResNet-50, 300 queries, 50 epochs."""
 
-from ..common.data.coco import dataloader
-from ..common.models.conditional import conditional
-from ..common.models.ms_detr import model
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_50ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, conditional, deformable_detr, ms_detr, two_rates
 
-model = conditional(model)
-train.epochs = 50.0
-train.output_dir = "output/ms_detr_conditional_r50_300q_50ep"
+model = ms_detr(conditional(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates(epochs=50, drop=40)

@@ -1,11 +1,7 @@
 """MS-DETR on DAB-Deformable-DETR, ResNet-50, 300 queries, 12 epochs."""
 
-from ..common.data.coco import dataloader
-from ..common.models.dab_deformable import dab_deformable
-from ..common.models.ms_detr import model
-from ..common.optim import two_rates as optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, dab_deformable, deformable_detr, ms_detr, two_rates
 
-model = dab_deformable(model)
-train.output_dir = "output/ms_detr_dab_deformable_r50_300q_12ep"
+model = ms_detr(dab_deformable(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates()

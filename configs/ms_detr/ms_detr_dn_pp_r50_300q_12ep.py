@@ -3,14 +3,9 @@
 No figure is published for this composition.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.groups import denoising
-from ..common.models.ms_detr import model
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, denoising, ms_detr, plus_plus, three_rates
 
-model = denoising(plus_plus(model))
+model = ms_detr(denoising(plus_plus(deformable_detr())))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()
 model.postprocess.top_k = 300
-train.output_dir = "output/ms_detr_dn_pp_r50_300q_12ep"

@@ -1,11 +1,7 @@
 """MS-DETR with learned queries and no box refinement, ResNet-50, 300 queries, 12 epochs."""
 
-from ..common.data.coco import dataloader
-from ..common.models.ms_detr import model
-from ..common.models.one_stage import one_stage
-from ..common.optim import learned_points as optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, ms_detr, one_stage, three_rates
 
-model = one_stage(model, box_refinement=False)
-train.output_dir = "output/ms_detr_one_stage_r50_300q_12ep"
+model = ms_detr(one_stage(deformable_detr(), box_refinement=False))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates(reference_points=0.1)

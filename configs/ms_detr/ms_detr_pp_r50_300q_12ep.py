@@ -3,12 +3,8 @@
 Published by its authors: 48.8 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.ms_detr import model
-from ..common.models.plus_plus import plus_plus
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, ms_detr, plus_plus, three_rates
 
-model = plus_plus(model)
-train.output_dir = "output/ms_detr_pp_r50_300q_12ep"
+model = ms_detr(plus_plus(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()

@@ -3,10 +3,8 @@
 Published by its authors: 47.6 box AP on COCO val2017.
 """
 
-from ..common.data.coco import dataloader
-from ..common.models.ms_detr import model
-from ..common.optim import optimizer
-from ..common.schedules import step_12ep as lr_multiplier
-from ..common.train import train
+from ms_detr.recipes import coco, deformable_detr, ms_detr, three_rates
 
-train.output_dir = "output/ms_detr_r50_300q_12ep"
+model = ms_detr(deformable_detr())
+dataloader = coco()
+train, optimizer, lr_multiplier = three_rates()

@@ -72,7 +72,7 @@ def check_config(cfg: DictConfig) -> None:
     """Raise ValueError, naming keys, unless the config is complete and its train node sound."""
     missing = [key for key in (*PARTS, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
     if missing:
-        raise ValueError(f"the config lacks {', '.join(missing)}; see configs/common")
+        raise ValueError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
     present = {key: check for key, check in OPTIONAL.items() if _has(cfg, f"train.{key}")}
     for key, (fine, wanted) in (TRAIN | present).items():
         with building(f"train.{key}"):  # it may be a link

@@ -27,7 +27,7 @@ def check_pairs(cfg: DictConfig, eval_only: bool = False) -> None:
         if None not in (one, two) and one != two:
             raise ValueError(
                 f"{key} is {one!r}, and {other} {two!r}: set the first one alone; the other is "
-                f"'${{{key}}}' in configs/common"
+                f"'${{{key}}}' in ms_detr.recipes.training"
             )
     _check_masks(cfg)
     if not eval_only:

@@ -61,7 +61,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
 
     Args:
         cfg: see `ms_detr.config.load`; its ``train`` node is documented in
-            ``configs/common/train.py``.
+            `ms_detr.recipes.run`.
         args: of `argument_parser`: ``config_file``, ``opts``, ``resume``, ``eval_only``.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -26,6 +26,11 @@ class QueryGroup(nn.Module, ABC):
     rows: int = 0
     needs_boxes: bool = False
 
+    @staticmethod
+    def count_rows(**options: Any) -> int:
+        """`rows` of a group with these options, which a config links to its initialiser."""
+        return 0
+
     @abstractmethod
     def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
         """The group's queries for a batch.
@@ -36,10 +41,15 @@ class QueryGroup(nn.Module, ABC):
 
 
 class Groups(nn.ModuleDict):
-    """Query groups by name; None drops one."""
+    """Query groups by name; None drops one, and with it the terms that supervise it.
+
+    Attributes:
+        dropped: names of the groups that are None.
+    """
 
     def __init__(self, **groups: QueryGroup | None):
         super().__init__({name: group for name, group in groups.items() if group is not None})
+        self.dropped = frozenset(groups.keys() - self.keys())
 
     @property
     def rows(self) -> dict[str, int]:
@@ -84,14 +94,15 @@ def split(
     if not groups:
         return predictions
     sizes = [num_primary, *(group.queries.count for group in groups.values())]
+    peers = 1 + sum(len(group.blocks) for group in groups.values() if group.peers)
     sources: dict[str, PredictionSet] = {}
     for source, made in predictions.items():
-        if made.logits.shape[2] != sum(sizes):
-            sources[source] = made
-            continue
-        sources[source], *parts = _split(made, sizes)
-        for (name, group), part in zip(groups.items(), parts, strict=True):
-            sources[f"{name}.{source}"] = _describe(part, group)
+        primary = made
+        if made.logits.shape[2] == sum(sizes):
+            primary, *parts = _split(made, sizes)
+            for (name, group), part in zip(groups.items(), parts, strict=True):
+                sources[f"{name}.{source}"] = _describe(part, group, peers)
+        sources[source] = replace(primary, peers=peers)
     return Predictions(sources)
 
 
@@ -103,8 +114,14 @@ def _split(made: PredictionSet, sizes: list[int]) -> list[PredictionSet]:
     ]
 
 
-def _describe(made: PredictionSet, group: GroupQueries) -> PredictionSet:
+def _describe(made: PredictionSet, group: GroupQueries, peers: int) -> PredictionSet:
     logits = made.logits
     if group.padding is not None:
         logits = logits.masked_fill(group.padding[None, :, :, None], EMPTY)
-    return replace(made, logits=logits, blocks=group.blocks, assignment=group.assignment)
+    return replace(
+        made,
+        logits=logits,
+        blocks=group.blocks,
+        assignment=group.assignment,
+        peers=peers if group.peers else len(group.blocks),
+    )

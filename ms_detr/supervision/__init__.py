@@ -6,6 +6,7 @@ from .assigners import (
     HungarianAssigner,
     KnownAssigner,
     RepeatedHungarianAssigner,
+    focal_cost,
 )
 from .criterion import Criterion, Terms
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
@@ -39,4 +40,5 @@ __all__ = [
     "RepeatedHungarianAssigner",
     "SupervisionTerm",
     "Terms",
+    "focal_cost",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
@@ -30,6 +32,15 @@ class Criterion(nn.Module):
     def sources(self) -> frozenset[str]:
         """Names of the predictions that the terms need."""
         return frozenset(term.source for term in self.terms.values())
+
+    def without_groups(self, names: Collection[str]) -> Criterion:
+        """The same without the terms that supervise a group of these names."""
+        kept = {
+            name: term
+            for name, term in self.terms.items()
+            if term.source.partition(".")[0] not in names
+        }
+        return Criterion(Terms(**kept))
 
     @property
     def supervises_masks(self) -> bool:

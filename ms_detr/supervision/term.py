@@ -58,8 +58,6 @@ class SupervisionTerm:
         weight: multiplies every loss, at least 0.
         mask_points: where masks are compared; needed if there are losses of masks, and only then.
         objects: those that are counted; of all processes if None.
-        copies: how often an object is learnt in all terms of one average, as in Group DETR's
-            groups; None: as often as this term's assignment has it.
 
     The losses are divided by the objects times the assignment's copies. As published, the number
     of all copies is at least 1, not that of objects: ``max(copies * objects, 1)``.
@@ -73,7 +71,6 @@ class SupervisionTerm:
         weight: float = 1.0,
         mask_points: MaskPoints | None = None,
         objects: CountedObjects | None = None,
-        copies: int | None = None,
     ):
         if assigner is None or losses is None:
             raise ValueError(
@@ -82,8 +79,6 @@ class SupervisionTerm:
             )
         if weight < 0:
             raise ValueError(f"a term's weight can't be negative, got {weight} for '{source}'")
-        if copies is not None and copies < 1:
-            raise ValueError(f"objects have at least 1 copy, got {copies} for '{source}'")
         if (mask_points is None) == any(isinstance(loss, PointLoss) for loss in losses.values()):
             raise ValueError(
                 f"the term for '{source}' needs both mask_points and losses of masks, or neither"
@@ -94,7 +89,6 @@ class SupervisionTerm:
         self.weight = weight
         self.mask_points = mask_points
         self.objects = objects or all_objects
-        self.copies = copies
 
     def compute(
         self,
@@ -113,7 +107,7 @@ class SupervisionTerm:
                 predictions.logits_for(type(loss).__name__, loss.probability)
         matches = match(predictions, targets, assignment)
         copies = assignment.copies
-        pairs = self.objects(objects, targets).times(copies, self.copies or copies)
+        pairs = self.objects(objects, targets).times(copies, max(copies, predictions.peers))
         means = {
             name: loss(matches) / loss.divisor(matches, pairs)
             for name, loss in self.losses.items()
@@ -127,7 +121,7 @@ class SupervisionTerm:
             means |= dict(zip(of_masks, values / pairs, strict=True))
         result = {}
         for name, loss in self.losses.items():
-            values = self.weight * loss.weight * means[name]
+            values = predictions.share * self.weight * loss.weight * means[name]
             # Of masks there may be fewer layers, the last ones.
             first = len(predictions.logits) - len(values)
             for layer, value in enumerate(values.unbind(), first):

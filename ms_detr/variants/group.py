@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +32,16 @@ class FurtherGroups(QueryGroup):
         if num_groups < 2:
             raise ValueError(f"Group DETR has at least 2 groups, got {num_groups}")
         self.num_blocks = num_groups - 1
-        self.rows = self.num_blocks * num_queries
+        self.rows = self.count_rows(num_groups, num_queries)
+
+    @staticmethod
+    def count_rows(num_groups: int = 11, num_queries: int = 300, **_: Any) -> int:
+        return (num_groups - 1) * num_queries
 
     def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
         size, more = divmod(spare.count, self.num_blocks)
         blocks = (size + 1,) * more + (size,) * (self.num_blocks - more)
-        return GroupQueries(spare, blocks)
+        return GroupQueries(spare, blocks, peers=True)
 
 
 class OwnProposer(nn.Module):
@@ -92,13 +96,15 @@ class OwnSelections(QueryInitializer):
         if boxes[0].shape[1] < self.num_queries:
             boxes = boxes[:1]
         queries = search.queries(torch.cat(boxes, 1), memory)
-        return queries, Predictions({PROPOSALS: made[0], FURTHER_PROPOSALS: _in_blocks(made[1:])})
+        first = replace(made[0], peers=len(made))
+        return queries, Predictions({PROPOSALS: first, FURTHER_PROPOSALS: _in_blocks(made[1:])})
 
 
 def _in_blocks(made: tuple[PredictionSet, ...]) -> PredictionSet:
-    """Several groups' proposals as one source."""
+    """The further groups' proposals as one source."""
     return replace(
         made[0],
+        peers=len(made) + 1,
         logits=torch.cat([x.logits for x in made], 2),
         boxes=torch.cat([x.boxes for x in made], 2),
         anchors=torch.cat([cast(Tensor, x.anchors) for x in made], 1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..modeling import QueryGroup
 from ..structures import GroupQueries, Queries, Targets
 
@@ -16,7 +18,11 @@ class HybridQueries(QueryGroup):
         super().__init__()
         if rows < 1:
             raise ValueError(f"the hybrid group needs at least 1 row, got {rows}")
-        self.rows = rows
+        self.rows = self.count_rows(rows)
+
+    @staticmethod
+    def count_rows(rows: int = 1500, **_: Any) -> int:
+        return rows
 
     def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
         return GroupQueries(spare, (spare.count,))

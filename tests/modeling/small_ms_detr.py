@@ -3,9 +3,9 @@
 from detectron2.config import LazyCall as L
 
 from ms_detr.backbones import small_resnet
+from ms_detr.recipes import deformable_detr, ms_detr
 
-from ...configs.common.models.ms_detr import model
-
+model = ms_detr(deformable_detr())
 model.num_classes = 6
 model.num_queries = 12
 model.embed_dim = 64

@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
+from omegaconf import DictConfig
 
-from ms_detr.config import load
+from ms_detr.config import _apply, load
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
     f"configs/{file}"
     for file in (path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.py"))
-    if file.parts[0] != "common"
 )
 MS_DETR = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
 BASELINE = "configs/deformable_detr/deformable_detr_r50_300q_12ep.py"
@@ -26,6 +26,14 @@ SMALLER = (
     "model.encoder.num_layers=1",
     "model.decoder.num_layers=2",
 )
+
+
+def rooted(model, overrides=SMALLER):
+    """A composed model where its links resolve, with overrides."""
+    cfg = DictConfig({"model": model}, flags={"allow_objects": True})
+    for override in overrides:
+        _apply(cfg, override)
+    return cfg.model
 
 
 def make_model(*overrides, config=SMALL, seed=0):

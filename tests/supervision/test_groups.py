@@ -144,20 +144,21 @@ def test_hybrid_losses_equal_the_loop(k):
 
 
 def test_the_loss_of_group_detr_is_the_average_over_its_groups():
-    """The primary queries' term weighs 1 / K, the others' (K - 1) / K: every group counts 1 / K."""
+    """The primary queries' share is 1 / K, the others' (K - 1) / K: every group counts 1 / K."""
     images, predictions = scene((3, 0, 2), 24)
     targets = make_targets(images)
 
-    def part(start, stop, blocks=None):
+    def part(start, stop, blocks=None, peers=1):
         return dataclasses.replace(
             predictions,
             logits=predictions.logits[:, :, start:stop],
             boxes=predictions.boxes[:, :, start:stop],
             blocks=blocks,
+            peers=peers,
         )
 
-    o2o = by_term(HungarianAssigner(), part(0, 6), targets, 1 / 4)
-    others = by_term(HungarianAssigner(), part(6, 24, (6, 6, 6)), targets, 3 / 4)
+    o2o = by_term(HungarianAssigner(), part(0, 6, peers=4), targets)
+    others = by_term(HungarianAssigner(), part(6, 24, (6, 6, 6), peers=4), targets)
     each = [by_term(HungarianAssigner(), part(6 * i, 6 * i + 6), targets) for i in range(4)]
     for name in o2o:
         average = sum(group[name] for group in each) / 4

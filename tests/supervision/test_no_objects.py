@@ -12,12 +12,11 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from configs.common.models.groups import group, group_two_stage, hybrid
 from ms_detr.config import load
 from ms_detr.structures import Assignment, Predictions
 from ms_detr.supervision import Criterion, LocalObjects
 
-from ..modeling.support import MS_DETR, ROOT
+from ..modeling.support import ROOT
 from . import reference
 from .support import make_images, make_predictions, make_targets
 
@@ -33,6 +32,8 @@ def predictions_for(terms, counts, groups=11):
     """Of all sources of the terms: 10 queries, in a block a further group, none for denoising."""
     rng = np.random.default_rng(0)
     images = make_images(rng, counts, CLASSES)
+    sources = [term.source for term in terms.values()]
+    averaged = {x.removeprefix("group.") for x in sources if x.startswith("group.")}
     made = {}
     for term in terms.values():
         source, layered = term.source, not term.source.endswith("encoder")
@@ -43,6 +44,8 @@ def predictions_for(terms, counts, groups=11):
             predictions = dataclasses.replace(
                 predictions, blocks=(10 // (groups - 1),) * (groups - 1)
             )
+        if source.removeprefix("group.").partition(".")[0] in averaged:
+            predictions = dataclasses.replace(predictions, peers=groups)
         if source.startswith("denoising"):
             shape = (1, len(counts), 0, 7)
             nothing = torch.zeros(shape, dtype=torch.int64)
@@ -115,7 +118,8 @@ def test_dividing_by_own_objects_counts_their_copies_too():
 @pytest.mark.parametrize("config", ["group_deformable_detr_pp_r50_300q", "group_dino_r50_4scale"])
 def test_group_detr_is_one_criterion_over_all_groups(config, counts):
     """The published code: every group matched by itself, all added up, the count times groups."""
-    terms = group_terms(config)
+    terms = terms_of(f"group_detr/{config}_12ep")
+    terms.denoising = None
     images, predictions = predictions_for(instantiate(terms), counts, groups=3)
     found = Criterion(instantiate(terms))(predictions, make_targets(images))
     pairs = [("o2o", "group")] + [("encoder", "group_encoder")] * ("group_encoder" in terms)
@@ -139,34 +143,7 @@ def test_group_detr_is_one_criterion_over_all_groups(config, counts):
                 torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
 
 
-def group_terms(config):
-    """Terms of three groups."""
-    cfg = load(ROOT / "configs" / "group_detr" / f"{config}_12ep.py").model
-    terms = cfg.criterion.terms
-    two_stages = "group_encoder" in terms
-    terms.denoising = None
-    for name in ("group", "group_encoder") if two_stages else ("group",):
-        del terms[name]
-        primary = {"group": "o2o", "group_encoder": "encoder"}[name]
-        terms[primary].weight = 1.0
-    cfg.query_initializer = cfg.query_initializer.get("initializer", cfg.query_initializer)
-    return (group_two_stage if two_stages else group)(cfg, num_groups=3).criterion.terms
-
-
 def matched(b, logits, boxes, image):
     labels = image["labels"].numpy()
     cost = reference.matching_cost(logits, boxes, labels, image["boxes"].numpy())
     return reference.hungarian(cost), np.zeros_like(cost), labels
-
-
-def test_hybrid_queries_beside_groups_are_averaged_by_themselves():
-    terms = hybrid(group(load(ROOT / MS_DETR).model)).criterion.terms
-    assert terms.o2o.copies == terms.o2m.copies == terms.group.copies == 11
-    assert instantiate(terms).get("hybrid").copies is None
-
-
-def test_refuses_no_copy():
-    terms = terms_of("ms_detr/ms_detr_r50_300q_12ep")
-    terms.o2o.copies = 0
-    with pytest.raises(ValueError, match="at least 1 copy, got 0 for 'decoder'"):
-        instantiate(terms)

@@ -4,6 +4,7 @@ Arguments: rank, file to meet in, file to write, objects of this rank's images i
 JSON, e.g. "[[3, 1], [0]]".
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ def scene(counts):
 
     images = [{"labels": torch.zeros(n).long(), "boxes": rand(n, 4)} for n in counts]
     made = PredictionSet(rand(2, len(counts), 5, 3), rand(2, len(counts), 5, 4))
-    return Predictions({"decoder": made}), Targets.from_list(images)
+    made = {"decoder": made, "five": dataclasses.replace(made, peers=5)}
+    return Predictions(made), Targets.from_list(images)
 
 
 def compute(counts):
@@ -45,7 +47,7 @@ def compute(counts):
     terms = Terms(
         all=SupervisionTerm(*common),
         own=SupervisionTerm(*common, objects=LocalObjects()),
-        five=SupervisionTerm(*common, weight=2 / 5, copies=5),
+        five=SupervisionTerm("five", *common[1:], weight=2.0),
     )
     criterion = Criterion(terms)
     values = {name: loss.item() for name, loss in criterion(predictions, targets).items()}

@@ -10,15 +10,14 @@ from detectron2.config import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.common.models.align import align
-from configs.common.models.groups import group_two_stage
 from ms_detr.config import load
+from ms_detr.recipes import align, deformable_detr, group_two_stage
 from ms_detr.structures import Assignment, Predictions
 from ms_detr.supervision import Criterion, HungarianAssigner, Terms
 from ms_detr.supervision.losses import match
 from ms_detr.variants.align import MixedHungarianAssigner
 
-from ..modeling.support import BASELINE, ROOT, trained_parameters
+from ..modeling.support import ROOT, rooted, trained_parameters
 from ..supervision import reference
 from ..supervision.support import make_images, make_predictions, make_targets, pairs
 from ..supervision.test_groups import assign, cost_of, repeated
@@ -166,7 +165,7 @@ def test_the_copies_of_denoising_have_no_rank():
 @pytest.mark.parametrize(("name", "k"), [("group", 1), ("group_encoder", 2)])
 def test_ranks_are_those_of_a_group(name, k):
     """Every group is matched and ranked as if it were alone."""
-    terms = group_two_stage(align(load(ROOT / BASELINE).model), num_groups=4).criterion.terms
+    terms = rooted(group_two_stage(align(deformable_detr()), num_groups=4)).criterion.terms
     rng = np.random.default_rng(3)
     images = make_images(rng, (2, 1))
     predictions = make_predictions(rng, images, 24, layers=1)

@@ -6,17 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.common.models.dense import detr
-from configs.common.models.groups import group
-from configs.common.models.implementations import at_the_output
-from configs.common.models.iou_aware import ia_bce, varifocal
 from ms_detr.config import load
 from ms_detr.modeling import BoxHead, TwoStageInitializer
 from ms_detr.modeling.groups import EMPTY
+from ms_detr.recipes import at_the_output, deformable_detr, detr, group, ms_detr
 from ms_detr.structures import Assignment, Predictions, PredictionSet
 from ms_detr.supervision import (
     Criterion,
@@ -36,15 +34,15 @@ from ms_detr.variants.detr import (
     SoftmaxHead,
     SoftmaxLoss,
 )
+from ms_detr.variants.iou_aware import IABCELoss, VariFocalLoss
 
 from ..layers.reference import giou, iou
 from ..layers.support import make_memory, randomise
-from ..modeling.support import MS_DETR, ROOT, make_batch, make_model, trained_parameters
+from ..modeling.support import ROOT, SMALLER, make_batch, make_model, rooted, trained_parameters
 from ..modeling.test_decoder import PADDINGS
 from ..supervision import reference
 from ..supervision.support import make_images, make_predictions, make_targets, pairs
 from ..supervision.test_groups import assign
-from ..test_configs import SMALLER
 
 MATCHING = HungarianAssigner(class_distance=ProbabilityCost())
 
@@ -172,18 +170,20 @@ def test_only_differences_of_logits_count(shift, seed):
     torch.testing.assert_close(predict(raw + shift, made.boxes).logits, made.logits)
 
 
-@pytest.mark.parametrize(
-    ("change", "reader", "meant"),
-    [
-        (varifocal, "VariFocalLoss", "sigmoid"),
-        (ia_bce, "IABCELoss", "sigmoid"),
-        (at_the_output, "SoftmaxLoss", "softmax_with_nothing"),
-    ],
-)
-def test_logits_read_as_what_they_are_not_are_an_error(change, reader, meant):
+@pytest.mark.parametrize("loss", [VariFocalLoss, IABCELoss])
+def test_logits_read_as_what_they_are_not_are_an_error(loss):
     cfg = load(ROOT / "configs/demo/family/ms_detr_detr.py", SMALLER)
-    change(cfg.model)
-    with pytest.raises(ValueError, match=f"{reader} takes class logits through {meant}, the"):
+    cfg.model.criterion.terms.o2o.losses["class"] = L(loss)(weight=1.0)
+    message = f"{loss.__name__} takes class logits through sigmoid, the"
+    with pytest.raises(ValueError, match=message):
+        instantiate(cfg.model)(make_batch())
+
+
+def test_heads_of_a_tap_for_another_loss_are_an_error():
+    cfg = load(ROOT / "configs/demo/family/ms_detr_detr.py", SMALLER)
+    cfg.model.criterion.terms.o2m.source = at_the_output(cfg.model)
+    message = "SoftmaxLoss takes class logits through softmax_with_nothing, the"
+    with pytest.raises(ValueError, match=message):
         instantiate(cfg.model)(make_batch())
 
 
@@ -261,7 +261,7 @@ def test_every_source_says_what_its_logits_mean():
 
 
 def test_a_group_is_matched_and_learnt_as_the_primary_queries():
-    terms = group(detr(load(ROOT / MS_DETR).model), num_groups=3).criterion.terms
+    terms = rooted(group(ms_detr(detr(deformable_detr())), num_groups=3)).criterion.terms
     assert instantiate(terms.group.assigner).class_cost == 1.0
     for name in ("o2o", "group"):
         assert isinstance(instantiate(terms[name].assigner).class_distance, ProbabilityCost)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from configs.common.models.groups import group_two_stage
 from ms_detr.config import load
 from ms_detr.modeling import BoxHead, ClassHead, TwoStageInitializer
+from ms_detr.recipes import group_two_stage
 from ms_detr.structures import Predictions
 from ms_detr.supervision import Criterion, HungarianAssigner, Terms
 from ms_detr.variants import DINOInitializer
@@ -157,12 +157,11 @@ def test_it_wraps_what_selects_proposals():
 
 
 def test_the_proposals_loss_is_the_average_over_the_groups():
-    """Of the two terms that the config makes for encoder and groups."""
+    """Of the two terms that the config makes for encoder and groups, and the shares of both."""
     model = group_two_stage(load(ROOT / BASELINE).model, num_groups=4)
     terms = {
         name: instantiate(model.criterion.terms[name]) for name in ("encoder", "group_encoder")
     }
-    assert [term.weight for term in terms.values()] == [1 / 4, 3 / 4]
     assert terms["group_encoder"].assigner.class_agnostic
     images = make_images(np.random.default_rng(0), (3, 0, 2))
     targets = make_targets(images)
@@ -173,6 +172,7 @@ def test_the_proposals_loss_is_the_average_over_the_groups():
         return dataclasses.replace(every, logits=logits, boxes=boxes, blocks=blocks)
 
     given = {"encoder": part(0, 6), "group.encoder": part(6, 24, (6, 6, 6))}
+    given = {name: dataclasses.replace(made, peers=4) for name, made in given.items()}
     found = Criterion(Terms(**terms))(Predictions(given), targets)
     alone = instantiate(load(ROOT / BASELINE).model.criterion.terms.encoder)
     assert isinstance(alone.assigner, HungarianAssigner)

@@ -1,9 +1,5 @@
 """Small: Align-DETR."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, train
-from ...common.demo_family import small_align
-from ...common.models.deformable_detr import model
+from ms_detr.recipes.demo import demo
 
-model = small_align(model)
-train.output_dir = "output/demo/family/align"
+model, dataloader, train, optimizer, lr_multiplier = demo("align")

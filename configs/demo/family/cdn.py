@@ -1,9 +1,5 @@
 """Small: Deformable DETR++ with DINO's contrastive denoising."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, train
-from ...common.demo_family import small_contrastive
-from ...common.models.deformable_detr import model
+from ms_detr.recipes.demo import demo
 
-model = small_contrastive(model)
-train.output_dir = "output/demo/family/cdn"
+model, dataloader, train, optimizer, lr_multiplier = demo("cdn")

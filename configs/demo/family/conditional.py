@@ -1,11 +1,5 @@
 """Small: Conditional DETR."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, train
-from ...common.demo_family import dense_optimizer as optimizer
-from ...common.demo_family import small_dense
-from ...common.models.conditional import conditional
-from ...common.models.deformable_detr import model
+from ms_detr.recipes.demo import demo
 
-model = small_dense(model, conditional)
-train.output_dir = "output/demo/family/conditional"
+model, dataloader, train, optimizer, lr_multiplier = demo("conditional")

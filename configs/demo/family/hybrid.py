@@ -1,9 +1,5 @@
 """Small: Hybrid DETR on Deformable DETR++."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, train
-from ...common.demo_family import small_hybrid
-from ...common.models.deformable_detr import model
+from ms_detr.recipes.demo import demo
 
-model = small_hybrid(model)
-train.output_dir = "output/demo/family/hybrid"
+model, dataloader, train, optimizer, lr_multiplier = demo("hybrid")

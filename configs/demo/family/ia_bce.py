@@ -1,9 +1,5 @@
 """Small: Deformable DETR++ with Align-DETR's IA-BCE."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, shrink, train
-from ...common.models.deformable_detr import model
-from ...common.models.iou_aware import ia_bce
+from ms_detr.recipes.demo import demo
 
-model = ia_bce(shrink(model))
-train.output_dir = "output/demo/family/ia_bce"
+model, dataloader, train, optimizer, lr_multiplier = demo("ia_bce")

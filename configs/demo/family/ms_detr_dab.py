@@ -1,11 +1,5 @@
 """Small: MS-DETR on DAB-DETR."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, soften, train
-from ...common.demo_family import dense_optimizer as optimizer
-from ...common.demo_family import small_dense
-from ...common.models.dab import dab
-from ...common.models.ms_detr import model
+from ms_detr.recipes.demo import demo
 
-model = small_dense(soften(model), dab)
-train.output_dir = "output/demo/family/ms_detr_dab"
+model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_dab")

@@ -1,9 +1,5 @@
 """Small: MS-DETR on Hybrid DETR on Deformable DETR++."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, soften, train
-from ...common.demo_family import small_hybrid
-from ...common.models.ms_detr import model
+from ms_detr.recipes.demo import demo
 
-model = small_hybrid(soften(model))
-train.output_dir = "output/demo/family/ms_detr_hybrid"
+model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_hybrid")

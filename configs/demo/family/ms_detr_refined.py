@@ -1,9 +1,5 @@
 """Small: MS-DETR on Deformable DETR with learned queries and box refinement."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, resize, soften, train
-from ...common.models.ms_detr import model
-from ...common.models.one_stage import one_stage
+from ms_detr.recipes.demo import demo
 
-model = one_stage(resize(soften(model)), box_refinement=True)
-train.output_dir = "output/demo/family/ms_detr_refined"
+model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_refined")

@@ -1,8 +1,5 @@
 """Small: MS-DETR on Deformable DETR, two-stage."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, resize, soften, train
-from ...common.models.ms_detr import model
+from ms_detr.recipes.demo import demo
 
-model = resize(soften(model))
-train.output_dir = "output/demo/family/ms_detr_two_stage"
+model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_two_stage")

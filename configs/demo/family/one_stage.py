@@ -1,9 +1,5 @@
 """Small: Deformable DETR with learned queries and no box refinement."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, resize, train
-from ...common.models.deformable_detr import model
-from ...common.models.one_stage import one_stage
+from ms_detr.recipes.demo import demo
 
-model = one_stage(resize(model), box_refinement=False)
-train.output_dir = "output/demo/family/one_stage"
+model, dataloader, train, optimizer, lr_multiplier = demo("one_stage")

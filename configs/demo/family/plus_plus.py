@@ -1,8 +1,5 @@
 """Small: Deformable DETR++, two-stage."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, shrink, train
-from ...common.models.deformable_detr import model
+from ms_detr.recipes.demo import demo
 
-model = shrink(model)
-train.output_dir = "output/demo/family/plus_plus"
+model, dataloader, train, optimizer, lr_multiplier = demo("plus_plus")

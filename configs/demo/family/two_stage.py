@@ -1,8 +1,5 @@
 """Small: Deformable DETR, two-stage."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, resize, train
-from ...common.models.deformable_detr import model
+from ms_detr.recipes.demo import demo
 
-model = resize(model)
-train.output_dir = "output/demo/family/two_stage"
+model, dataloader, train, optimizer, lr_multiplier = demo("two_stage")

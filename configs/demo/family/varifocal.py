@@ -1,9 +1,5 @@
 """Small: Deformable DETR++ with VariFocal loss."""
 
-from ...common.data.demo import dataloader
-from ...common.demo import lr_multiplier, optimizer, shrink, train
-from ...common.models.deformable_detr import model
-from ...common.models.iou_aware import varifocal
+from ms_detr.recipes.demo import demo
 
-model = varifocal(shrink(model))
-train.output_dir = "output/demo/family/varifocal"
+model, dataloader, train, optimizer, lr_multiplier = demo("varifocal")

@@ -1,18 +1,21 @@
 """Conditional DETR (arXiv:2108.06152): contents and places are compared apart."""
 
 from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 
-from ms_detr.layers import ConditionalAttention, ConditionalSelfAttention
-from ms_detr.modeling import DecoderLayer
-from ms_detr.variants import ConditionalInitializer
-
+from ..layers import ConditionalAttention, ConditionalSelfAttention
+from ..modeling import DecoderLayer
+from ..variants import ConditionalInitializer
+from ._guard import recipe
+from ._initializer import initializer_of
 from .dense import attention, dense
 
 
-def conditional(model, dilated=False):
-    """Change a two-stage model in place, and return it; see `dense`."""
-    model = dense(model, dilated)
-    model.query_initializer._target_ = ConditionalInitializer
+@recipe
+def conditional(model: DictConfig, dilated: bool = False) -> DictConfig:
+    """Conditional attention in DETR's frame; see `dense`."""
+    dense(model, dilated)
+    initializer_of(model)["_target_"] = ConditionalInitializer
     model.decoder.layer.self_attention = attention(ConditionalSelfAttention)
     model.decoder.layer.cross_attention = attention(ConditionalAttention)
     layer = "${model.decoder.layer.%s}"

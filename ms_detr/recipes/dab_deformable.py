@@ -1,16 +1,17 @@
 """DAB-Deformable-DETR (arXiv:2201.12329): learned anchors that move through the layers."""
 
-from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 
-from ms_detr.variants import AnchorInitializer
+from ..variants import AnchorInitializer
+from ._guard import recipe
+from ._initializer import set_initializer
 
 
-def dab_deformable(model):
-    """Change a two-stage model in place, and return it."""
+@recipe
+def dab_deformable(model: DictConfig) -> DictConfig:
+    """Anchors as references, positions that follow them; one stage."""
     model.dropout = 0.0
-    model.query_initializer = L(AnchorInitializer)(
-        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}", extra_queries=[]
-    )
+    set_initializer(model, AnchorInitializer)
     model.decoder.epsilon = 1e-3
     model.decoder.size_bias = -2.0
     terms = model.criterion.terms

@@ -1,15 +1,22 @@
-"""DETR's frame: one feature map, dense attention, no box refinement (arXiv:2005.12872)."""
+"""DETR (arXiv:2005.12872): one feature map, dense attention, no box refinement."""
+
+from collections.abc import Callable
+from typing import Any
 
 from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 from torch import nn
 
-from ms_detr.layers import DenseAttention, SinePositionEncoding
-from ms_detr.modeling import SingleScaleNeck
-from ms_detr.variants import PositionInitializer
-from ms_detr.variants.detr import OneClassPostprocess, ProbabilityCost, SoftmaxHead, SoftmaxLoss
+from ..layers import DenseAttention, SinePositionEncoding
+from ..modeling import SingleScaleNeck
+from ..variants import PositionInitializer
+from ..variants.detr import OneClassPostprocess, ProbabilityCost, SoftmaxHead, SoftmaxLoss
+from ._guard import recipe
+from ._initializer import set_initializer
 
 
-def attention(kind=DenseAttention, **options):
+def attention(kind: Callable[..., Any] = DenseAttention, **options: Any) -> DictConfig:
+    """Attention to all tokens of a map."""
     return L(kind)(
         embed_dim="${model.embed_dim}",
         num_heads="${model.num_heads}",
@@ -18,10 +25,9 @@ def attention(kind=DenseAttention, **options):
     )
 
 
-def dense(model, dilated=False):
-    """Change a two-stage model in place, and return it; classes keep sigmoid and focal loss.
-
-    The map is the coarsest one that the model reads.
+@recipe
+def dense(model: DictConfig, dilated: bool = False) -> DictConfig:
+    """DETR's frame; classes keep sigmoid and focal loss. The map is the coarsest that is read.
 
     Args:
         dilated: a ResNet's feature map has stride 16 instead of 32 (DC5).
@@ -38,9 +44,7 @@ def dense(model, dilated=False):
         ),
     )
     model.encoder.layer.attention = attention()
-    model.query_initializer = L(PositionInitializer)(
-        num_queries="${model.num_queries}", embed_dim="${model.embed_dim}", extra_queries=[]
-    )
+    set_initializer(model, PositionInitializer)
     model.decoder.layer.cross_attention = attention()
     model.decoder.box_refinement = False
     model.decoder.output_norm = L(nn.LayerNorm)(normalized_shape="${model.embed_dim}")
@@ -48,14 +52,15 @@ def dense(model, dilated=False):
     return model
 
 
-def detr(model, dilated=False):
+@recipe
+def detr(model: DictConfig, dilated: bool = False) -> DictConfig:
     """DETR with softmax over the classes and nothing, in all terms; see `dense`."""
-    model = dense(model, dilated)
-    model.decoder.class_head._target_ = SoftmaxHead
+    dense(model, dilated)
+    model.decoder.class_head["_target_"] = SoftmaxHead
     terms = model.criterion.terms
     for name in terms.keys() & {"o2o", "o2m"}:
         terms[name].losses["class"] = L(SoftmaxLoss)(weight=1.0, background=0.1)
     terms.o2o.assigner.class_cost = 1.0
     terms.o2o.assigner.class_distance = L(ProbabilityCost)()
-    model.postprocess._target_ = OneClassPostprocess
+    model.postprocess["_target_"] = OneClassPostprocess
     return model

@@ -1,28 +1,30 @@
-"""DINO (arXiv:2203.03605) as its authors released it; for five scales see `backbones`."""
+"""DINO (arXiv:2203.03605) as its authors released it; for five scales see `five_scales`."""
 
 from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 from torch import nn
 
-from ms_detr.supervision import HungarianAssigner, SupervisionTerm
-from ms_detr.variants import DINOInitializer
-
+from ..supervision import HungarianAssigner, SupervisionTerm
+from ..variants import DINOInitializer
+from ._guard import recipe
+from ._initializer import set_initializer
 from .deformable_detr import box_head, class_head, losses
-from .groups import contrastive_denoising
+from .denoising import contrastive_denoising
 
 
-def dino(model):
-    """Change a two-stage model in place, and return it."""
+@recipe
+def dino(model: DictConfig) -> DictConfig:
+    """Selection by class, heads shared by all layers behind a norm, contrastive denoising."""
     model.dropout = 0.0
     model.num_queries = 900
     model.neck.position.temperature = 20.0
     model.neck.position.offset = 0.0
-    model.query_initializer = L(DINOInitializer)(
-        num_queries="${model.num_queries}",
-        embed_dim="${model.embed_dim}",
+    set_initializer(
+        model,
+        DINOInitializer,
         class_head=class_head(),
         box_head=box_head(),
         anchor_size=0.05,
-        extra_queries=[],
         ignore_padding="${model.neck.ignore_padding}",
     )
     model.decoder.epsilon = 1e-3
@@ -36,6 +38,7 @@ def dino(model):
         assigner=L(HungarianAssigner)(class_cost=2.0, l1_cost=5.0, giou_cost=2.0),
         losses=losses(class_weight=1.0),
         weight=1.0,
+        mask_points=None,
     )
     model.postprocess.top_k = 300
     return contrastive_denoising(model)

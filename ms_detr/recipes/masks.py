@@ -1,12 +1,16 @@
 """Instance masks for any model."""
 
+from collections.abc import Sequence
+
 from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 
-from ms_detr.modeling import AttentionBranch, BoxPrior, DotProductBranch
-from ms_detr.supervision import DiceLoss, MaskCost, MaskLoss, MaskPoints
+from ..modeling import AttentionBranch, BoxPrior, DotProductBranch
+from ..supervision import DiceLoss, MaskCost, MaskLoss, MaskPoints
+from ._guard import recipe
 
 
-def dot_product(scale=1, **in_channels):
+def dot_product(scale: int = 1, **in_channels: int) -> DictConfig:
     """Masks at `scale` times the resolution of one backbone map; else ResNet-50's at stride 4."""
     return L(DotProductBranch)(
         embed_dim="${model.embed_dim}",
@@ -16,7 +20,7 @@ def dot_product(scale=1, **in_channels):
     )
 
 
-def attention(stride=2, **in_channels):
+def mask_attention(stride: int = 2, **in_channels: int) -> DictConfig:
     """DETR's mask head; without arguments masks of stride 16 from ResNet-50."""
     return L(AttentionBranch)(
         embed_dim="${model.embed_dim}",
@@ -27,16 +31,24 @@ def attention(stride=2, **in_channels):
     )
 
 
-def with_prior(branch, slope=10.0):
+def with_prior(branch: DictConfig, slope: float = 10.0) -> DictConfig:
     """Let masks start from their queries' boxes, in place; returns the branch."""
     branch.prior = L(BoxPrior)(embed_dim="${model.embed_dim}", slope=slope)
     return branch
 
 
-def with_masks(model, branch=None, terms=("o2o",), mask_cost=True, weight=5.0, num_points=12544):
-    """Add masks to a model in place, and return it; what they weigh is Mask DINO's.
+@recipe
+def with_masks(
+    model: DictConfig,
+    branch: DictConfig | None = None,
+    terms: Sequence[str] = ("o2o",),
+    mask_cost: bool = True,
+    weight: float = 5.0,
+    num_points: int = 12544,
+) -> DictConfig:
+    """Add masks to a model of any method, with Mask DINO's weights.
 
-    Classes and boxes keep their weights.
+    Classes and boxes keep theirs.
 
     Args:
         branch: what predicts masks; by dot product if None.

@@ -1,17 +1,20 @@
 """DAB-DETR (arXiv:2201.12329): Conditional DETR with anchors that are refined and modulate."""
 
 from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 from torch import nn
 
-from ms_detr.layers import MLP
-from ms_detr.variants import DABInitializer
-
+from ..layers import MLP
+from ..variants import DABInitializer
+from ._guard import recipe
+from ._initializer import initializer_of
 from .conditional import conditional
 
 
-def dab(model, dilated=False):
-    """Change a two-stage model in place, and return it; see `dense`."""
-    model = conditional(model, dilated)
+@recipe
+def dab(model: DictConfig, dilated: bool = False) -> DictConfig:
+    """Anchors as references, refined in every layer; see `dense`."""
+    conditional(model, dilated)
     model.dropout = 0.0
     model.neck.position.temperature = 20.0
     model.encoder.position_scale = L(MLP)(
@@ -22,8 +25,9 @@ def dab(model, dilated=False):
     )
     for layer in (model.encoder.layer, model.decoder.layer):
         layer.ffn.activation = L(nn.PReLU)()
-    model.query_initializer._target_ = DABInitializer
-    model.query_initializer.fixed_centers = True
+    initializer = initializer_of(model)
+    initializer["_target_"] = DABInitializer
+    initializer.fixed_centers = True
     model.decoder.box_refinement = True
     model.decoder.look_forward_twice = True
     model.decoder.share_heads = True

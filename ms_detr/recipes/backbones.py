@@ -1,48 +1,55 @@
 """Other backbones than ResNet-50, and their ImageNet weights; each changes model and train."""
 
 from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 
-from ms_detr.backbones import TimmBackbone
+from ..backbones import TimmBackbone
+from ._guard import recipe
 
 RESNET101 = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
 SWIN = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
 
 
-def resnet101(model, train):
-    """ResNet-101 of torchvision instead of ResNet-50, in place; returns the model."""
+@recipe
+def resnet101(model: DictConfig, train: DictConfig) -> DictConfig:
+    """ResNet-101 of torchvision instead of ResNet-50."""
     model.backbone.depth = 101
     train.init_checkpoint = RESNET101
     return model
 
 
-def swin_tiny(model, train):
-    """Swin-T, pretrained on ImageNet-1k, in place; returns the model."""
+@recipe
+def swin_tiny(model: DictConfig, train: DictConfig) -> DictConfig:
+    """Swin-T, pretrained on ImageNet-1k."""
     train.init_checkpoint = f"{SWIN}/swin_tiny_patch4_window7_224.pth"
     return _swin(model, "swin_tiny_patch4_window7_224", width=96)
 
 
-def swin_small(model, train):
-    """Swin-S, pretrained on ImageNet-1k, in place; returns the model."""
+@recipe
+def swin_small(model: DictConfig, train: DictConfig) -> DictConfig:
+    """Swin-S, pretrained on ImageNet-1k."""
     train.init_checkpoint = f"{SWIN}/swin_small_patch4_window7_224.pth"
     return _swin(model, "swin_small_patch4_window7_224", width=96)
 
 
-def swin_large(model, train):
-    """Swin-L, pretrained on ImageNet-22k, in place; returns the model."""
+@recipe
+def swin_large(model: DictConfig, train: DictConfig) -> DictConfig:
+    """Swin-L, pretrained on ImageNet-22k."""
     train.init_checkpoint = f"{SWIN}/swin_large_patch4_window7_224_22k.pth"
     return _swin(model, "swin_large_patch4_window7_224", width=192)
 
 
-def swin_large_384(model, train):
-    """Swin-L with windows of 12, pretrained on larger images, in place; returns the model."""
+@recipe
+def swin_large_384(model: DictConfig, train: DictConfig) -> DictConfig:
+    """Swin-L with windows of 12, pretrained on larger images."""
     train.init_checkpoint = f"{SWIN}/swin_large_patch4_window12_384_22k.pth"
     return _swin(model, "swin_large_patch4_window12_384", width=192)
 
 
-def _swin(model, name, width):
+def _swin(model: DictConfig, name: str, width: int) -> DictConfig:
     model.backbone = L(TimmBackbone)(
         name=name,
-        out_features=("res3", "res4", "res5"),
+        out_features=model.backbone.out_features,
         pretrained=False,
         freeze_at=0,
         output_norm=True,
@@ -50,14 +57,20 @@ def _swin(model, name, width):
         # Images of any size; windows and shifts stay as they are on small maps.
         options=dict(strict_img_size=False, always_partition=True, drop_path_rate=0.2),
     )
-    model.neck.in_channels = dict(res3=2 * width, res4=4 * width, res5=8 * width)
+    channels = {"res2": width, "res3": 2 * width, "res4": 4 * width, "res5": 8 * width}
+    model.neck.in_channels = {name: channels[name] for name in model.neck.in_channels}
     return model
 
 
-def five_scales(model):
-    """Read the map of stride 4 as well: five levels, in place; returns the model."""
-    model.backbone.out_features = ("res2", "res3", "res4", "res5")
+@recipe
+def five_scales(model: DictConfig) -> DictConfig:
+    """Read the map of stride 4 as well: five levels."""
     channels = model.neck.in_channels
+    if "res3" not in channels:
+        raise ValueError(
+            f"five_scales() adds a level to a method of several maps, this one reads {[*channels]}"
+        )
+    model.backbone.out_features = ("res2", "res3", "res4", "res5")
     model.neck.in_channels = dict(res2=channels.res3 // 2, **channels)
     model.neck.num_levels = 5
     return model

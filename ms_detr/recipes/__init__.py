@@ -1,0 +1,87 @@
+"""Methods as functions: each changes a model's config in place and returns it; they combine.
+
+A config, wherever it lies, puts them together::
+
+    from ms_detr.recipes import coco, deformable_detr, dino, ms_detr, two_rates
+
+    model = ms_detr(dino(deformable_detr()))
+    dataloader = coco()
+    train, optimizer, lr_multiplier = two_rates()
+"""
+
+from .align import align
+from .backbones import (
+    five_scales,
+    resnet101,
+    swin_large,
+    swin_large_384,
+    swin_small,
+    swin_tiny,
+)
+from .conditional import conditional
+from .dab import dab
+from .dab_deformable import dab_deformable
+from .data import coco, coco_lsj, demo_data
+from .deformable_detr import deformable_detr
+from .denoising import contrastive_denoising, denoising
+from .dense import dense, detr
+from .dino import dino
+from .group import group, group_two_stage
+from .hybrid import hybrid
+from .iou_aware import ia_bce, varifocal
+from .masks import dot_product, mask_attention, with_masks, with_prior
+from .mixed_supervision import (
+    after_cross_attention,
+    after_self_attention,
+    at_the_output,
+    at_the_output_self_first,
+    mixed_supervision,
+    ms_detr,
+)
+from .refinements import one_stage, plus_plus
+from .training import adamw, run, step, three_rates, two_rates, warmup_cosine
+
+__all__ = [
+    "adamw",
+    "after_cross_attention",
+    "after_self_attention",
+    "align",
+    "at_the_output",
+    "at_the_output_self_first",
+    "coco",
+    "coco_lsj",
+    "conditional",
+    "contrastive_denoising",
+    "dab",
+    "dab_deformable",
+    "deformable_detr",
+    "demo_data",
+    "denoising",
+    "dense",
+    "detr",
+    "dino",
+    "dot_product",
+    "five_scales",
+    "group",
+    "group_two_stage",
+    "hybrid",
+    "ia_bce",
+    "mask_attention",
+    "mixed_supervision",
+    "ms_detr",
+    "one_stage",
+    "plus_plus",
+    "resnet101",
+    "run",
+    "step",
+    "swin_large",
+    "swin_large_384",
+    "swin_small",
+    "swin_tiny",
+    "three_rates",
+    "two_rates",
+    "varifocal",
+    "warmup_cosine",
+    "with_masks",
+    "with_prior",
+]

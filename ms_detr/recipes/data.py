@@ -1,0 +1,103 @@
+"""Data: which datasets, how they are augmented, how they are evaluated.
+
+For data of your own give ``name``, ``images`` and ``annotations`` of both datasets. One key,
+``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation;
+another, ``dataloader.check_images``, the look at all image files before a run.
+"""
+
+import os
+from typing import Any
+
+from detectron2.config import LazyCall as L
+from detectron2.data.transforms import RandomFlip
+from omegaconf import DictConfig
+
+from ..data import (
+    DetrMapper,
+    ResizeShortestEdge,
+    build_test_loader,
+    build_train_loader,
+    coco_dataset,
+    detr_augmentations,
+    lsj_augmentations,
+)
+from ..data.demo import NAME as DEMO
+from ..evaluation import CocoEvaluator
+
+MASKS = "${dataloader.masks}"
+
+
+def coco(masks: bool = False) -> DictConfig:
+    """COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS."""
+    dataloader = dict(
+        masks=masks,
+        check_images=True,
+        train=L(build_train_loader)(
+            dataset=_dataset("coco_2017_train"),
+            mapper=_mapper(L(detr_augmentations)(), is_train=True),
+            total_batch_size=16,
+            max_bad_images=0,
+            num_workers=4,
+            seed="${train.seed}",
+        ),
+        test=L(build_test_loader)(
+            dataset=_dataset("coco_2017_val", evaluated=True),
+            mapper=_mapper(
+                [L(ResizeShortestEdge)(short_edge_length=800, max_size=1333)], is_train=False
+            ),
+            batch_size=1,
+            num_workers=4,
+        ),
+        evaluator=L(CocoEvaluator)(
+            dataset_name="${dataloader.test.dataset.name}",
+            output_dir="${train.output_dir}/evaluation",
+            nms_threshold=None,
+            max_detections=100,  # COCO's, of a class in an image; at most model.postprocess.top_k
+            masks=MASKS,
+        ),
+    )
+    return DictConfig(dataloader, flags={"allow_objects": True})
+
+
+def coco_lsj(masks: bool = True, size: int = 1024) -> DictConfig:
+    """COCO with large-scale jitter, as instance segmentation is trained with long schedules."""
+    dataloader = coco(masks)
+    dataloader.train.mapper.augmentations = L(lsj_augmentations)(size=size)
+    return dataloader
+
+
+def demo_data(masks: bool = False) -> DictConfig:
+    """The generated demo dataset (see `ms_detr.data.demo`), augmented by flips alone."""
+    root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), DEMO)
+    dataloader = coco(masks)
+    for split, loader in (("train", dataloader.train), ("val", dataloader.test)):
+        loader.dataset.name = f"{DEMO}_{split}"
+        loader.dataset.images = os.path.join(root, split)
+        loader.dataset.annotations = os.path.join(root, "annotations", f"{split}.json")
+        # A loader process would compete with the two compute threads.
+        loader.num_workers = 0
+    dataloader.train.mapper.augmentations = [L(RandomFlip)(prob=0.5)]
+    dataloader.train.total_batch_size = 8
+    dataloader.test.mapper.augmentations = []
+    dataloader.test.batch_size = 8
+    # AP after NMS beside AP: the difference is what duplicate detections cost.
+    dataloader.evaluator.nms_threshold = 0.7
+    return dataloader
+
+
+def _dataset(name: str, **options: bool) -> DictConfig:
+    return L(coco_dataset)(
+        name=name,
+        images=None,
+        annotations=None,
+        masks=MASKS,
+        trust_annotations=False,
+        check_images="${dataloader.check_images}",
+        **options,
+    )
+
+
+def _mapper(augmentations: Any, is_train: bool) -> DictConfig:
+    return L(DetrMapper)(
+        augmentations=augmentations, image_format="RGB", is_train=is_train, masks=MASKS
+    )

@@ -1,0 +1,87 @@
+"""MS-DETR (arXiv:2401.03989): the queries of one decoder learn one-to-one and one-to-many.
+
+Its four implementations (Fig. 4) differ in where one-to-many supervision reads the queries. Each is
+a function here that prepares the decoder, and tells the source of the predictions there.
+"""
+
+import copy
+from collections.abc import Callable
+
+from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
+
+from ..modeling import Heads, Tap, TapHeads
+from ..supervision import AnchorHungarianAssigner, ReleasedTopK, SupervisionTerm
+from ..variants.detr import SoftmaxHead
+from ._guard import recipe
+from .deformable_detr import class_head, ffn, losses
+
+CROSS_FIRST = ("cross_attention", "self_attention", "ffn")
+
+Implementation = Callable[[DictConfig], str]
+
+
+def after_cross_attention(model: DictConfig) -> str:
+    """(c), the paper's choice: behind cross-attention, which comes first, with an own FFN."""
+    model.decoder.layer.order = CROSS_FIRST
+    model.decoder.layer.taps.cross_attention = L(Tap)(ffn=ffn())
+    return "decoder.cross_attention"
+
+
+def after_self_attention(model: DictConfig) -> str:
+    """(d): behind self-attention, in the baseline's order, with an own FFN."""
+    model.decoder.layer.taps.self_attention = L(Tap)(ffn=ffn())
+    return "decoder.self_attention"
+
+
+def at_the_output(model: DictConfig) -> str:
+    """(b): both supervisions at the layer's output, cross-attention first.
+
+    A tap behind the last sublayer hands out the layer's output once more. Classes have heads of
+    their own there; as released for (a), the box heads are shared.
+    """
+    model.decoder.layer.order = CROSS_FIRST
+    return at_the_output_self_first(model)
+
+
+def at_the_output_self_first(model: DictConfig) -> str:
+    """(a): as (b), in the baseline's order."""
+    model.decoder.layer.taps.ffn = L(Tap)()
+    model.decoder.tap_heads = L(TapHeads)(ffn=L(Heads)(class_head=class_head()))
+    return "decoder.ffn"
+
+
+@recipe
+def mixed_supervision(
+    model: DictConfig, implementation: Implementation = after_cross_attention
+) -> DictConfig:
+    """Add one-to-many supervision, the term ``o2m``, to a model of any method."""
+    model.criterion.terms.o2m = L(SupervisionTerm)(
+        source=implementation(model),
+        assigner=L(ReleasedTopK)(k=6, threshold=0.4, alpha=0.3, quota=0.25),
+        losses=losses(class_weight=2.0),
+        weight=1.0,
+    )
+    if model.decoder.class_head["_target_"] is SoftmaxHead:  # not made for focal loss
+        terms = model.criterion.terms
+        terms.o2m.losses["class"] = copy.deepcopy(terms.o2o.losses["class"])
+    return model
+
+
+@recipe
+def ms_detr(
+    model: DictConfig, implementation: Implementation = after_cross_attention
+) -> DictConfig:
+    """Mixed supervision with the weights and the matching of proposals that were released.
+
+    One-to-one classification weighs 1. Proposals that are matched whatever their class are matched
+    on their anchors: where they start decides, not what they have learnt.
+    """
+    mixed_supervision(model, implementation)
+    terms = model.criterion.terms
+    terms.o2o.losses["class"].weight = 1.0
+    if terms.encoder is not None and terms.encoder.assigner.get("class_agnostic"):
+        terms.encoder.assigner = L(AnchorHungarianAssigner)(
+            class_cost=0.0, l1_cost=5.0, giou_cost=2.0, class_agnostic=True
+        )
+    return model

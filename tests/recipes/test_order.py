@@ -1,0 +1,38 @@
+"""Whatever the order of two recipes, the model is the same, or one order is refused."""
+
+import itertools
+
+import pytest
+from omegaconf import OmegaConf
+
+from ms_detr import recipes
+from ms_detr.recipes import deformable_detr
+
+METHODS = ("plus_plus", "dino", "align", "dab_deformable", "dense", "detr", "conditional", "dab")
+ADDITIONS = (
+    "mixed_supervision", "ms_detr", "ia_bce", "varifocal", "hybrid", "group", "group_two_stage",
+    "denoising", "contrastive_denoising", "with_masks", "five_scales",
+)  # fmt: skip
+RECIPES = {name: getattr(recipes, name) for name in (*METHODS, *ADDITIONS)}
+RECIPES |= {
+    "one_stage": lambda model: recipes.one_stage(model, box_refinement=True),
+    "swin_tiny": lambda model: recipes.swin_tiny(model, recipes.run()),
+}
+
+
+def composed(*names):
+    """The config of a composition, or None where it is refused."""
+    model = deformable_detr()
+    for name in names:
+        try:
+            RECIPES[name](model)
+        except ValueError as error:
+            assert f"{name}() first" in str(error) or "several maps" in str(error)
+            return None
+    return OmegaConf.to_container(model, resolve=False)
+
+
+@pytest.mark.parametrize(("first", "second"), itertools.combinations(RECIPES, 2))
+def test_order_does_not_matter_or_is_refused(first, second):
+    one, other = composed(first, second), composed(second, first)
+    assert one is None or other is None or one == other
