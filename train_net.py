@@ -31,7 +31,8 @@ def start(args: argparse.Namespace) -> None:
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         device=OmegaConf.select(cfg, "train.device", default="auto"),
-        output_dir=OmegaConf.select(cfg, "train.output_dir"),
+        # Where nothing is trained there is nothing to go on with.
+        output_dir=None if args.eval_only else OmegaConf.select(cfg, "train.output_dir"),
     )
 
 

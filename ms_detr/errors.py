@@ -49,3 +49,9 @@ def _from_worker(text: str, kind: str) -> str | None:
     file, code = frames[-1]
     ours = f"{os.sep}{PACKAGE}{os.sep}" in file and code.startswith("raise ")
     return text[named[-1].end() :].strip() if ours else None
+
+
+def shortened(value: object, length: int = 120) -> str:
+    """A value for a message, cut where it is longer."""
+    text = str(value)
+    return text if len(text) <= length else text[:length] + "..."

@@ -65,7 +65,8 @@ def completed(classes: Mapping[int, str], wanted: Sequence[str], json_file: str)
         "%s: lacks the categories %s, %d of %d; their AP is nan, the others are matched by name",
         json_file, _listed(missing), len(missing), len(wanted),
     )  # fmt: skip
-    free = (number for number in itertools.count(1) if number not in classes)
+    # Below zero: a results file has them as category_id, where they must not be another's.
+    free = (number for number in itertools.count(-1, -1) if number not in classes)
     return {**classes, **dict(zip(free, missing, strict=False))}
 
 

@@ -48,8 +48,8 @@ def check_same_classes(name: str, other: str) -> None:
     if lacking:
         raise ValueError(
             f"Datasets '{name}' and '{other}' need the same 'categories': {'; '.join(lacking)}. "
-            "Add what is missing, also where it has no objects (its AP is nan), in the same order "
-            "of ids; or correct the names."
+            "Correct the names, or add what is missing, also where it has no objects (its AP is "
+            "nan); of what training then has more model.num_classes must know."
         )
     for number, (one, another) in enumerate(zip_longest(ours, theirs)):
         if one != another:

@@ -10,26 +10,29 @@ import logging
 import math
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial as partial_call
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from ..errors import shortened
 from .box_plausibility import box_findings
 from .categories import distinct_names
 from .class_order import completed, in_order_of
 from .coco_json import boxes_of, read_coco
 from .fingerprint import remember
 from .ground_truth import EVALUATION_KEYS, GroundTruth, ground_truth, keep
-from .image_check import check_images as check_image_files
-from .image_check import listed
+from .image_check import check_files
 from .mask_plausibility import mask_findings
 from .plausibility import report
 from .segmentation import Segmentation, SegmentationCheck
 
 logger = logging.getLogger(__name__)
+
+_registered: set[str] = set()  # names in Detectron2's catalog that are ours
 
 _BUILTIN_HINT = (
     " Detectron2's datasets lie in the folder that the environment variable DETECTRON2_DATASETS "
@@ -64,7 +67,6 @@ def coco_dataset(
         classes: the names of the categories in the order that weights have them in, which is then
             that of ``category_id`` and thing_classes; None or empty takes the order of the ids.
         partial: the file may list a part of ``classes`` only: the others have no objects in it.
-            One that lists others keeps its own order.
         evaluated: keep the objects for `kept_truth` as well, in the main process, so that
             evaluation needn't read the file again.
 
@@ -91,11 +93,9 @@ def coco_dataset(
     evaluated = evaluated and comm.is_main_process()
     data = read_coco(json_file, masks)
     name_of = distinct_names(data["categories"], json_file)
-    if classes and partial:
-        name_of = completed(name_of, classes, json_file)
-        if set(name_of.values()) != set(classes):
-            classes = None  # who knows where they come from says what is wrong
     if classes:
+        if partial:
+            name_of = completed(name_of, classes, json_file)
         name_of, moved = in_order_of(name_of, classes, name)
         if moved:
             logger.info(
@@ -106,10 +106,13 @@ def coco_dataset(
         data, name, image_root, json_file, class_of, masks, trust_annotations, evaluated
     )
     truth = ground_truth(records, name_of, json_file, masks) if evaluated else None
-    _check_image_files(records, image_root, json_file)
-    if check_images:
-        check_image_files(records, json_file)
-    _register(name, image_root, json_file, list(name_of.values()), class_of)
+    check_files(records, image_root, json_file, look_inside=check_images)
+    # Not a collective any more; nothing that was found is looked for again.
+    again = partial_call(
+        coco_dataset, name, image_root, json_file, masks, trust_annotations=True,
+        check_images=False, classes=classes, partial=partial, evaluated=evaluated,
+    )  # fmt: skip
+    _register(name, image_root, json_file, list(name_of.values()), class_of, again)
     remember(name, records)
     keep(name, records, truth)
     return records
@@ -135,8 +138,8 @@ def read_truth(name: str, masks: bool = False) -> GroundTruth:
         class_of = {category: i for i, category in enumerate(name_of)}
     elif not name_of.keys() <= class_of.keys():
         raise ValueError(
-            f"{json_file} has categories {_short(sorted(name_of))}, but dataset '{name}' was "
-            f"loaded with {_short(sorted(class_of))}: was the file changed?"
+            f"{json_file} has categories {shortened(sorted(name_of))}, but dataset '{name}' was "
+            f"loaded with {shortened(sorted(class_of))}: was the file changed?"
         )
     records = _records(data, name, "", json_file, class_of, masks, trusted=True, evaluated=True)
     names = metadata.get("thing_classes") or list(name_of.values())
@@ -218,35 +221,33 @@ def _known_paths(name: str) -> tuple[str, str]:
 
 
 def _register(
-    name: str, image_root: str, json_file: str, classes: list[str], class_of: dict[int, int]
+    name: str,
+    image_root: str,
+    json_file: str,
+    classes: list[str],
+    class_of: dict[int, int],
+    load: Callable[[], list[dict]],
 ) -> None:
-    """Make the name known to Detectron2; a second time with the same files changes nothing."""
-    facts = {
-        "image_root": image_root,
-        "json_file": json_file,
-        "thing_classes": classes,
-        "thing_dataset_id_to_contiguous_id": class_of,
-        "evaluator_type": "coco",
-    }
-    if name not in DatasetCatalog:
-        DatasetCatalog.register(
-            name, lambda: coco_dataset(name, image_root, json_file, classes=classes)
-        )
-    metadata = MetadataCatalog.get(name)
-    for key, value in facts.items():
-        known = metadata.get(key)
-        if known is None:
-            metadata.set(**{key: value})
-        elif str(known) != str(value):  # as strings: paths come as str and as Path
+    """Make the name known to Detectron2; of the same files only the order of classes may change."""
+    files = {"image_root": image_root, "json_file": json_file, "evaluator_type": "coco"}
+    order = {"thing_classes": classes, "thing_dataset_id_to_contiguous_id": class_of}
+    known = MetadataCatalog.get(name).as_dict()
+    for key, value in {**files, **order}.items():
+        # As strings: paths come as str and as Path. Of the classes the order alone may differ.
+        texts = [sorted(x) if key in order else str(x) for x in (known.get(key, value), value)]
+        if texts[0] != texts[1]:
             raise ValueError(
-                f"Dataset name '{name}' is taken: it stands for {key} = {_short(known)}, and here "
-                f"for {_short(value)}. Choose another name."
+                f"Dataset name '{name}' is taken: it stands for {key} = "
+                f"{shortened(known[key])}, and here for {shortened(value)}. Choose another name."
             )
-
-
-def _short(value: object, length: int = 120) -> str:
-    text = str(value)
-    return text if len(text) <= length else text[:length] + "..."
+    if name in _registered and name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    if name not in DatasetCatalog:
+        DatasetCatalog.register(name, load)
+        _registered.add(name)
+    # Its attributes are written once, and who has it keeps the order that was true for them.
+    MetadataCatalog.remove(name)
+    MetadataCatalog.get(name).set(**{**known, **files, **order, "name": name})
 
 
 # ------------------------------------------------------------------------ checking the content
@@ -288,7 +289,7 @@ def _records(
             raise ValueError(
                 f"{json_file}: annotation {annotation['id']} has category_id "
                 f"{annotation['category_id']}, which is not in 'categories' "
-                f"(ids {_short(sorted(class_of))})."
+                f"(ids {shortened(sorted(class_of))})."
             )
         # Floats, for Detectron2's transforms cut the boxes of whole numbers to whole numbers.
         bbox = [float(value) for value in annotation["bbox"]]
@@ -357,31 +358,3 @@ def _report_dropped(dropped: list[dict], total: int, json_file: str, trusted: bo
             "in the config to go on without them."
         )
     logger.warning("%s: dropped %s", json_file, what)
-
-
-def _check_image_files(records: list[dict], image_root: str, json_file: str) -> None:
-    """Check that every image file is there. Lists each folder once: one stat a file is slow."""
-    found: dict[str, set[str]] = {}
-    missing = []
-    for record in records:
-        folder, file = os.path.split(record["file_name"])
-        if folder not in found:
-            found[folder] = set()
-            if os.path.isdir(folder):
-                with os.scandir(folder) as entries:  # is_file: there are folders called a.png, too
-                    found[folder] = {entry.name for entry in entries if entry.is_file()}
-        if file not in found[folder]:
-            missing.append(record["file_name"])
-    if missing:
-        inside = os.path.join(image_root, "")
-        names = [path.removeprefix(inside) for path in missing[:3]]
-        hint = ""
-        if os.path.isabs(names[0]) and not missing[0].startswith(inside):
-            hint = ". Absolute paths are not looked for in that folder: write them without it"
-        elif "\\" in names[0]:
-            hint = ". They are written for Windows: write / instead of \\"
-        raise FileNotFoundError(
-            f"{len(missing)} image file(s) of {json_file} are not in {image_root}: "
-            f"{', '.join(map(_short, names))}{', ...' if len(missing) > 3 else ''}{hint}"
-            f"{listed(missing, json_file)}"
-        )

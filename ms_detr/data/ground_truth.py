@@ -115,7 +115,7 @@ def ground_truth(
             if masks:
                 mask = to_runs(annotation["segmentation"], int(height), int(width))
                 runs.append(mask["counts"])
-            if not _plausible(area, annotation["bbox"]):
+            if not _plausible(area, annotation["bbox"], mask):
                 computed.append((number, area))
                 area = _area(mask, annotation["bbox"], height, width)
             areas.append(float(area))
@@ -134,14 +134,20 @@ def ground_truth(
     )
 
 
-def _plausible(area: Any, box: Sequence[float]) -> bool:
-    """Whether a file's area can be right: a number, above 0, and not more than its box holds.
+def _plausible(area: Any, box: Sequence[float], mask: dict | None) -> bool:
+    """Whether a file's area can be right: a number, above 0, and what box and mask allow.
 
-    Boxes may be rounded, and may count their last pixel or not: a pixel more is allowed each way.
+    Not more than the box holds, which may be rounded and may count its last pixel or not: a pixel
+    more is allowed each way. Not below a pixel in a box of a hundred, as fractions of an image are.
+    Within a factor of four of the mask's, unless both are of few pixels, where polygons differ.
     """
     if not isinstance(area, (int, float)) or isinstance(area, bool):
         return False
-    return 0 < area <= min((box[2] + 1) * (box[3] + 1), LARGEST_AREA)
+    least = 1 if box[2] * box[3] >= 100 else 0
+    if not (area > 0 and least <= area <= min((box[2] + 1) * (box[3] + 1), LARGEST_AREA)):
+        return False
+    pixels = None if mask is None else float(coco_mask.area(mask))
+    return not pixels or max(area, pixels) <= 64 or pixels / 4 <= area <= 4 * pixels
 
 
 def _area(mask: dict | None, box: Sequence[float], height: float, width: float) -> float:
@@ -158,9 +164,9 @@ def _report(
     if computed:
         number, area = computed[0]
         logger.warning(
-            "%s: the 'area' of %d of %d annotations is missing, no number, not above 0 or larger "
-            "than the box; it was computed from the %s, for AP by size. The first is annotation "
-            "%s with area %s.",
+            "%s: the 'area' of %d of %d annotations is missing, no number, not above 0, or nothing "
+            "like box and mask; it was computed from the %s, for AP by size. The first is "
+            "annotation %s with area %s.",
             json_file,
             len(computed),
             count,

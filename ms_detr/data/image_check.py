@@ -19,6 +19,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from PIL import Image
 
+from ..errors import shortened
 from ..files import write_text
 from .images import Header, ImageError, chunks_to_end, open_image, read_header
 
@@ -42,6 +43,24 @@ class Found:
     header: Header | None = None
     problem: str | None = None
     is_missing: bool = False
+
+
+def check_files(
+    records: Sequence[Mapping], image_root: str, json_file: str, look_inside: bool
+) -> None:
+    """Check the image files of a dataset; with ``look_inside`` as `check_images` does.
+
+    Raises:
+        FileNotFoundError, ImageError: files are missing or can't be used.
+    """
+    if not look_inside:
+        check_presence(records, image_root, json_file)
+        return
+    try:
+        check_images(records, json_file)
+    except FileNotFoundError:  # nothing else is wrong
+        check_presence(records, image_root, json_file)  # which knows the likely reason
+        raise
 
 
 def check_images(records: Sequence[Mapping], json_file: str) -> None:
@@ -226,3 +245,31 @@ def _forget(json_file: str) -> None:
         Path(json_file + BAD).unlink(missing_ok=True)
     except OSError as error:
         logger.info("%s", error)
+
+
+def check_presence(records: Sequence[Mapping], image_root: str, json_file: str) -> None:
+    """Check that every image file is there. Lists each folder once: one stat a file is slow."""
+    found: dict[str, set[str]] = {}
+    missing = []
+    for record in records:
+        folder, file = os.path.split(record["file_name"])
+        if folder not in found:
+            found[folder] = set()
+            if os.path.isdir(folder):
+                with os.scandir(folder) as entries:  # is_file: there are folders called a.png, too
+                    found[folder] = {entry.name for entry in entries if entry.is_file()}
+        if file not in found[folder]:
+            missing.append(record["file_name"])
+    if missing:
+        inside = os.path.join(image_root, "")
+        names = [path.removeprefix(inside) for path in missing[:3]]
+        hint = ""
+        if os.path.isabs(names[0]) and not missing[0].startswith(inside):
+            hint = ". Absolute paths are not looked for in that folder: write them without it"
+        elif "\\" in names[0]:
+            hint = ". They are written for Windows: write / instead of \\"
+        raise FileNotFoundError(
+            f"{len(missing)} image file(s) of {json_file} are not in {image_root}: "
+            f"{', '.join(map(shortened, names))}{', ...' if len(missing) > 3 else ''}{hint}"
+            f"{listed(missing, json_file)}"
+        )

@@ -138,7 +138,7 @@ class DetrMapper:
             transforms = self.augmentations(augmented)
         except Exception as error:
             height, width = image.shape[:2]
-            raise ImageError(
+            raise ValueError(
                 f"{whose}, {width} x {height} pixels, can't be augmented: {type(error).__name__}: "
                 f"{error} (--debug shows where)"
             ) from error

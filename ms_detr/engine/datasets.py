@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from ..data import (
     class_names,
     fingerprint_of,
 )
+from .checks import build
 from .limits import warn_of_limits
 
 logger = logging.getLogger(__name__)
@@ -56,10 +58,23 @@ def order_classes(
                 OmegaConf.update(node, key, keys[key], force_add=True)
 
 
-def training_classes(cfg: DictConfig) -> list[str]:
-    """The class names of the training dataset, which is loaded; empty if it has no name."""
-    name = OmegaConf.select(cfg, "dataloader.train.dataset.name")
-    return [] if name is None else class_names(name)
+def build_like_training(cfg: DictConfig) -> Any:
+    """The test loader, whose classes are numbered as those of the loaded training dataset.
+
+    Raises:
+        ValueError: its file lists other classes; says which file lacks what.
+    """
+    names = [OmegaConf.select(cfg, f"dataloader.{x}.dataset.name") for x in ("train", "test")]
+    if None in names:
+        return build(cfg, "dataloader.test")
+    alone = copy.deepcopy(cfg)
+    order_classes(cfg, class_names(names[0]), ("test",))
+    try:
+        return build(cfg, "dataloader.test")
+    except OtherClassesError:
+        build(alone, "dataloader.test")
+        check_same_classes(*names)
+        raise
 
 
 @contextmanager

@@ -82,15 +82,7 @@ def begin(start: Start, checkpointer: Checkpointer, args: argparse.Namespace) ->
 
 def _start(path: str, resumed: bool = False) -> Start:
     facts = read_facts(path)
-    classes = facts.get("classes", [])
-    if len(set(classes)) < len(classes):  # of earlier versions
-        logger.warning(
-            "%s: some of its classes have the same name, so they can't be matched by name; they "
-            "are taken in the dataset's order",
-            path,
-        )
-        classes = []
-    return Start(path, resumed, classes, facts.get("datasets", {}))
+    return Start(path, resumed, facts.get("classes", []), facts.get("datasets", {}))
 
 
 def _names_weights(opts: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from ..files import atomic_path
 CHUNK = 2**20  # bytes read at a time
 RECORD = 500  # bytes of a record in an archive, beside its content
 FOLDER = 0x10  # attribute of a record in an archive
+
+logger = logging.getLogger(__name__)
 
 
 def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
@@ -65,7 +68,16 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     found = content if isinstance(content, dict) else {}
     kinds = {"classes": list, "datasets": dict}
-    return {key: found[key] for key, kind in kinds.items() if isinstance(found.get(key), kind)}
+    facts = {key: found[key] for key, kind in kinds.items() if isinstance(found.get(key), kind)}
+    classes = facts.get("classes", [])
+    if len(set(classes)) < len(classes):  # of earlier versions
+        logger.warning(
+            "%s: some of its classes have the same name, so they can't be matched by name; they "
+            "are taken in the dataset's order",
+            path,
+        )
+        del facts["classes"]
+    return facts
 
 
 def _check_sums(path: str | os.PathLike[str], tensors: bool) -> bool:

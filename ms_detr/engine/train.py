@@ -33,11 +33,11 @@ from .checkpoint import Checkpointer
 from .checks import build, building, check_config
 from .datasets import (
     LOADERS,
+    build_like_training,
     check_datasets,
     naming,
     order_classes,
     tell_changes,
-    training_classes,
 )
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import choose_device
@@ -71,13 +71,13 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
         ValueError, FileNotFoundError: about the config, the data or a checkpoint.
         NonFiniteError: a loss became NaN or infinite.
     """
+    cfg = copy.deepcopy(cfg)  # it is the caller's
     expand_paths(cfg)  # of a config that was changed since it was loaded
     check_config(cfg)
     check_pairs(cfg, args.eval_only)
     check_limits(cfg)
     folder = Path(cfg.train.output_dir)
     description = describe(args.config_file, args.opts, cfg)
-    cfg = copy.deepcopy(cfg)  # it is the caller's
     if args.eval_only:
         # What a training has left there stays, and one that is running isn't disturbed.
         cfg.train.output_dir = str(folder / EVAL_ONLY)
@@ -107,9 +107,10 @@ def _run(
     multiplier = build(cfg, "lr_multiplier")
     with naming(start.path):
         train_loader = None if args.eval_only else build(cfg, "dataloader.train")
-        if train_loader is not None and not start.classes:
-            order_classes(cfg, training_classes(cfg), ("test",))
-        test_loader = build(cfg, "dataloader.test")
+        if train_loader is None or start.classes:
+            test_loader = build(cfg, "dataloader.test")
+        else:
+            test_loader = build_like_training(cfg)
         datasets = check_datasets(cfg, ("test",) if args.eval_only else LOADERS, start.classes)
     checkpointer = Checkpointer(
         folder,

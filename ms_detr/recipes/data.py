@@ -52,7 +52,7 @@ def coco(masks: bool = False) -> DictConfig:
             dataset_name="${dataloader.test.dataset.name}",
             output_dir="${train.output_dir}/evaluation",
             nms_threshold=None,
-            max_detections=100,  # COCO's, of a class in an image; at most model.postprocess.top_k
+            max_detections=100,  # COCO's, of a class in an image; more needs postprocess.top_k
             masks=MASKS,
         ),
     )

@@ -47,7 +47,7 @@ FOLLOWED = ("assigner", "losses", "weight", "mask_points")
 def extra_queries(groups: DictConfig) -> list[int]:
     """How many of an initialiser's queries each group takes, by the config of all groups."""
     nodes = [node for node in groups.values() if isinstance(node, DictConfig)]
-    options = [{key: node[key] for key in node if key != "_target_"} for node in nodes]
+    options = [{str(key): node[key] for key in node if key != "_target_"} for node in nodes]
     return [node["_target_"].count_rows(**own) for node, own in zip(nodes, options, strict=True)]
 
 
@@ -56,11 +56,12 @@ OmegaConf.register_new_resolver("extra_queries", extra_queries, replace=True)
 
 def losses(class_weight: float) -> DictConfig:
     """Losses of classes and boxes, as most methods weigh them."""
-    return L(Losses)(
-        **{"class": L(FocalLoss)(weight=class_weight, alpha=0.25, gamma=2.0)},
-        bbox=L(L1Loss)(weight=5.0),
-        giou=L(GIoULoss)(weight=2.0),
-    )
+    named = {
+        "class": L(FocalLoss)(weight=class_weight, alpha=0.25, gamma=2.0),
+        "bbox": L(L1Loss)(weight=5.0),
+        "giou": L(GIoULoss)(weight=2.0),
+    }
+    return L(Losses)(**named)
 
 
 def ffn() -> DictConfig:

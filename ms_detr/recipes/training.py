@@ -19,7 +19,7 @@ def run(**changes: Any) -> DictConfig:
     Args:
         changes: values other than these.
     """
-    train = dict(
+    train: dict[Any, Any] = dict(
         output_dir=None,  # output/ and the name of the config's file
         init_checkpoint=RESNET50,  # ImageNet weights of torchvision; a URL, a file, "" for none
         epochs=12.0,
@@ -36,7 +36,8 @@ def run(**changes: Any) -> DictConfig:
         checkpoint_epochs=1.0,
         checkpoints_to_keep=2,
     )
-    return DictConfig({**train, **changes}, flags={"allow_objects": True})
+    train.update(changes)
+    return DictConfig(train, flags={"allow_objects": True})
 
 
 def adamw(lr: float, **lr_factors: float) -> DictConfig:

@@ -135,7 +135,9 @@ def test_classes_of_two_datasets(folder, load_demo):
         check_same_classes(folder.name, "tests_demo_train")
     names = ", ".join(map(repr, class_names("tests_demo_train")))
     assert f"{folder.json} lacks {names}; " in str(error.value)
-    assert re.search(r"train\.json lacks 'ant', 'cat', 'zebra'\. Add what is", str(error.value))
+    assert re.search(
+        r"train\.json lacks 'ant', 'cat', 'zebra'\. Correct the names, or add", str(error.value)
+    )
 
 
 def test_classes_of_one_dataset_in_another_order(folder, tmp_path):
@@ -161,11 +163,25 @@ def test_a_file_of_some_of_the_classes(folder):
     assert [a["category_id"] for r in records for a in r["annotations"]] == [3, 0, 2]
     metadata = MetadataCatalog.get(folder.name)
     assert metadata.thing_classes == classes
-    assert metadata.thing_dataset_id_to_contiguous_id == {90: 0, 2: 1, 1: 2, 17: 3, 3: 4}
+    assert metadata.thing_dataset_id_to_contiguous_id == {90: 0, -1: 1, 1: 2, 17: 3, -2: 4}
     with pytest.raises(OtherClassesError, match="'owl', 'yak' only in the weights"):
         coco_dataset(f"{folder.name}_whole", *paths, classes=classes)
-    coco_dataset(f"{folder.name}_other", *paths, classes=["zebra", "ant", "yak"], partial=True)
-    assert class_names(f"{folder.name}_other") == ["ant", "cat", "zebra"]  # the file's own
+    again = DatasetCatalog.get(folder.name)  # as others ask for it
+    assert [r["annotations"] for r in again] == [r["annotations"] for r in records]
+    with pytest.raises(OtherClassesError, match="'cat' only in the dataset, 'yak' only in the wei"):
+        coco_dataset(f"{folder.name}_other", *paths, classes=["zebra", "ant", "yak"], partial=True)
+
+
+def test_another_order_of_the_same_files(folder):
+    """Whoever loads a dataset last says how its classes are numbered, to Detectron2 as well."""
+    own = folder.load()
+    names = class_names(folder.name)
+    turned = coco_dataset(folder.name, folder.images, folder.json, classes=names[::-1])
+    assert class_names(folder.name) == names[::-1]
+    for some in (turned, DatasetCatalog.get(folder.name)):
+        for one, other in zip(own, some, strict=True):
+            classes = [len(names) - 1 - a["category_id"] for a in other["annotations"]]
+            assert classes == [a["category_id"] for a in one["annotations"]]
 
 
 def test_a_good_file_gives_no_warning(folder, caplog):
@@ -374,8 +390,9 @@ def test_masks_are_kept_if_wanted(folder, caplog):
     mask = np.zeros(600)
     mask[510:] = 1
     np.testing.assert_array_equal(coco_mask.decode(found[3, 0]), mask.reshape(30, 20).T)
-    # For other users of the catalogs there are boxes, as ever.
-    assert DatasetCatalog.get(folder.name) == plain
+    again = DatasetCatalog.get(folder.name)  # for other users of the catalogs, as loaded last
+    assert all(a.pop("segmentation") for record in again for a in record["annotations"])
+    assert again == plain
 
 
 def test_wrong_segmentations_are_reported_together(folder):

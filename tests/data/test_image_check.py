@@ -72,13 +72,8 @@ def test_all_bad_files_are_named(folder):
         add(folder, name, make)
     for name, orientation in GOOD.items():
         add(folder, name, lambda path, orientation=orientation: turned(path, orientation))
-    folder.write()
-    records = [
-        {**entry, "image_id": entry["id"], "file_name": str(folder.images / entry["file_name"])}
-        for entry in folder.content["images"]
-    ]
     with pytest.raises(ImageError) as error:
-        look.check_images(records, str(folder.json))
+        folder.load()
     message = str(error.value)
     total = 2 + len(FILES) + len(GOOD)
     assert message.startswith(f"{folder.json}: 10 of {total} image files can't be used: image 102:")

@@ -7,9 +7,10 @@ import shutil
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import OmegaConf
 
 from ms_detr.config import load
-from ms_detr.data import coco_dataset
+from ms_detr.data import OtherClassesError, coco_dataset
 from ms_detr.engine import load_model, read_checkpoint, run
 from ms_detr.engine.checks import build
 from ms_detr.engine.start import _start
@@ -260,3 +261,20 @@ def test_names_that_weights_have_twice_match_nothing(tmp_path, caplog):
     assert "can't be matched by name" in caplog.text
     write_checkpoint(path, {"model": {}, "classes": ["cell", "dog"]})
     assert _start(str(path)).classes == ["cell", "dog"]
+
+
+def test_other_names_in_python_are_an_error(train, data, tmp_path):
+    """Where the test dataset has a node of its own, as in the shipped configs."""
+
+    def rename(content):
+        content["categories"][1]["name"] = "disc"
+
+    train("out", "train.max_iter=1")
+    other = change(data, tmp_path / f"other_{tmp_path.name}", rename)
+    cfg = load(CONFIG, overrides(data, tmp_path / "none", *of(other)))
+    cfg.dataloader.test.dataset = OmegaConf.create(
+        OmegaConf.to_container(cfg.dataloader.train.dataset), flags={"allow_objects": True}
+    )
+    load_model(cfg, str(tmp_path / "out" / "model_final.pth"))
+    with pytest.raises(OtherClassesError, match="'disc' only in the dataset, 'bar' only in the"):
+        build(cfg, "dataloader.test")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ms_detr.engine import read_checkpoint
+import train_net
+from ms_detr.engine import argument_parser, read_checkpoint
 from tests.engine.standin import CONFIG, overrides
 
 KILL_IN_SAVE = (
@@ -264,3 +265,16 @@ def test_misspelt_key_is_one_line(command):
         "(+train.sede=value adds a new key)"
     )
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(("flags", "folder"), [([], "here"), (["--eval-only"], None)])
+def test_an_evaluation_that_ends_early_leaves_nothing_to_go_on_with(
+    monkeypatch, data, flags, folder
+):
+    """Only a training's end is followed by what is safe in its folder."""
+    given = {}
+    monkeypatch.setattr(train_net, "launch", lambda *args, **options: given.update(options))
+    opts = overrides(data, "here")
+    args = argument_parser().parse_args(["--config-file", CONFIG, *flags, *opts])
+    train_net.start(args)
+    assert given["output_dir"] == folder

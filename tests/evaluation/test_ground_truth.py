@@ -32,6 +32,8 @@ def warnings(caplog) -> list[str]:
         -3600,
         -1,
         0,
+        0.25,  # fractions of an image
+        0.96,
         1e11,
         pytest.param(10**400, id="400 digits"),
         3800,
@@ -58,7 +60,7 @@ def test_an_area_that_cannot_be_right_is_computed(tmp_path, caplog, area):
     assert "the 'area' of 1 of 2 annotations" in said[0] and "annotation 1 with area" in said[0]
 
 
-@pytest.mark.parametrize("area", [0.25, 400, 1800, 3600.0, 61 * 61])
+@pytest.mark.parametrize("area", [1.5, 400, 1800, 3600.0, 61 * 61])
 def test_an_area_that_can_be_right_is_the_file_s(tmp_path, caplog, area):
     """The mask's is smaller than the box; of a box of whole pixels it may be one wider."""
     name = register(tmp_path, [(0, 0, MEDIUM, {"area": area})])
@@ -94,6 +96,17 @@ def test_with_masks_the_area_is_the_mask_s(tmp_path, caplog):
     assert math.isnan(sizes["APm"])
     assert "the 'area' of 2 of 2 annotations" in " ".join(warnings(caplog))
     assert "computed from the mask" in " ".join(warnings(caplog))
+
+
+@pytest.mark.parametrize("area", [5, 399, 1600, 3500])
+def test_an_area_that_the_mask_contradicts_is_computed(tmp_path, caplog, area):
+    """Of 20 x 20 pixels in a box of 60 x 60; up to four times as large is the file's to say."""
+    annotation = {"area": area, "segmentation": polygon(*SMALL)}
+    name = register(tmp_path, [(0, 0, MEDIUM, annotation)])
+    found = feed_masks(CocoEvaluator(name, masks=True), [(0, 0, 0.9, MEDIUM, SMALL)]).evaluate()
+    believed = 100 <= area <= 1600
+    assert found["segm"]["APm" if believed and area > 1024 else "APs"] == pytest.approx(100.0)
+    assert bool([m for m in warnings(caplog) if "'area'" in m]) is not believed
 
 
 def test_an_ignore_flag_is_not_cocos(tmp_path, caplog):
