@@ -246,9 +246,16 @@ def _locate(cfg: DictConfig, key: str) -> tuple[Any, str | int]:
     *path, last = key.split(".")
     node: Any = cfg
     for depth, name in enumerate(path):
-        node = node[_name_in(cfg, node, name, key, last=False)]
+        passed, place = ".".join(path[: depth + 1]), _name_in(cfg, node, name, key, last=False)
+        if OmegaConf.is_interpolation(node, place):
+            written: Any = OmegaConf.to_container(node, resolve=False)
+            target = written[place].removeprefix("${").removesuffix("}")
+            raise ValueError(
+                f"{passed} is a link: set {'.'.join((target, *path[depth + 1 :], last))}, which "
+                f"changes both, or give {passed} a node of its own in a config file"
+            )
+        node = node[place]
         if not OmegaConf.is_config(node):
-            passed = ".".join(path[: depth + 1])
             raise ValueError(f"{passed} is {_kind(node)} and has no keys below it")
     return node, _name_in(cfg, node, last, key)
 

@@ -120,7 +120,7 @@ def test_other_function_of_the_dataset(train, data, swapped, tmp_path):
     """One that takes no order of classes: fine where it has the right one."""
     train("out", "train.max_iter=1")
     weights = f'train.init_checkpoint="{tmp_path}/out/model_final.pth"'
-    keys = ["dataloader.test.dataset", weights, "--eval-only"]
+    keys = ["dataloader.train.dataset", weights, "--eval-only"]
     own = f"{keys[0]}._target_=tests.engine.test_classes.without_classes"
     assert train("same", own, *keys[1:])["bbox"]
     with pytest.raises(ValueError, match=r"order 'bar', 'square', the weights .*'square', 'bar'"):

@@ -78,3 +78,13 @@ def test_all_follows_the_number_of_groups():
         model = instantiate(load(path, ["model.groups.group.num_groups=3"]).model)
     assert model.query_initializer.extra_queries == model.groups.rows["group"] == 1800
     assert len(model.query_initializer.get_submodule("proposers")) == 2
+
+
+def test_a_key_behind_a_link_is_not_set_in_two_places():
+    """It would change the primary queries' term as well."""
+    override = "model.criterion.terms.group.losses.class.weight=3"
+    message = r"terms\.group\.losses is a link: set model\.criterion\.terms\.o2o\.losses\.class\.w"
+    with pytest.raises(ValueError, match=message):
+        load(ROOT / CONFIG, [override])
+    cfg = load(ROOT / CONFIG, [override.replace("group", "o2o")])
+    assert cfg.model.criterion.terms.group.losses["class"].weight == 3
