@@ -247,17 +247,25 @@ def _locate(cfg: DictConfig, key: str) -> tuple[Any, str | int]:
     node: Any = cfg
     for depth, name in enumerate(path):
         passed, place = ".".join(path[: depth + 1]), _name_in(cfg, node, name, key, last=False)
-        if OmegaConf.is_interpolation(node, place):
-            written: Any = OmegaConf.to_container(node, resolve=False)
-            target = written[place].removeprefix("${").removesuffix("}")
-            raise ValueError(
-                f"{passed} is a link: set {'.'.join((target, *path[depth + 1 :], last))}, which "
-                f"changes both, or give {passed} a node of its own in a config file"
-            )
+        _expect_no_link(node, place, passed, ".".join((*path[depth + 1 :], last)))
         node = node[place]
         if not OmegaConf.is_config(node):
             raise ValueError(f"{passed} is {_kind(node)} and has no keys below it")
     return node, _name_in(cfg, node, last, key)
+
+
+def _expect_no_link(node: Any, place: str | int, passed: str, rest: str) -> None:
+    """Raise ValueError if what lies at a place is another place's: it would change there, too."""
+    if not OmegaConf.is_interpolation(node, place):
+        return
+    written: Any = OmegaConf.to_container(node, resolve=False)
+    target = str(written[place]).removeprefix("${").removesuffix("}")
+    if ":" in target:  # computed
+        raise ValueError(f"{passed} follows from other keys ({target}): set it as a whole")
+    raise ValueError(
+        f"{passed} is a link: set {target}.{rest}, which changes both, or give {passed} a node of "
+        "its own in a config file"
+    )
 
 
 def _name_in(
@@ -280,6 +288,7 @@ def _add(cfg: DictConfig, key: str, value: Any) -> None:
     parent: Any = cfg
     if path:
         grandparent, parent_name = _locate(cfg, path)
+        _expect_no_link(grandparent, parent_name, path, name)
         parent = grandparent[parent_name]
     if not isinstance(parent, DictConfig):
         raise ValueError(f"{path} is {_kind(parent)}; a key can only be added to a mapping")

@@ -249,7 +249,7 @@ class PredictionSet:
     @property
     def share(self) -> float:
         """How much of that average these queries are."""
-        return len(self.blocks or (self.boxes.shape[2],)) / self.peers
+        return (1 if self.blocks is None else len(self.blocks)) / max(self.peers, 1)
 
     def logits_for(self, reader: str, probability: Callable[[Tensor], Tensor]) -> Tensor:
         """The logits, for what takes them to mean this probability; a ValueError for others."""

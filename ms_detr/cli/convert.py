@@ -89,5 +89,6 @@ def run(args: argparse.Namespace) -> int:
     names = {"classes": class_names("coco_2017_val")} if classes == "coco91" else {}
     write_checkpoint(args.target, {"model": plain, **names})
     print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source} ({layout})")
-    print(f"use it: train_net.py --eval-only ... train.init_checkpoint={args.target}")
+    whole = LAYOUTS[layout].detector
+    print(f"use it: train_net.py {'--eval-only ' * whole}... train.init_checkpoint={args.target}")
     return 0

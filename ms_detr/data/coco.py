@@ -232,7 +232,8 @@ def _register(
     files = {"image_root": image_root, "json_file": json_file, "evaluator_type": "coco"}
     order = {"thing_classes": classes, "thing_dataset_id_to_contiguous_id": class_of}
     known = MetadataCatalog.get(name).as_dict()
-    for key, value in {**files, **order}.items():
+    # Whoever loads the same files again says what their classes are; of others' names they stay.
+    for key, value in (files if name in _registered else {**files, **order}).items():
         # As strings: paths come as str and as Path. Of the classes the order alone may differ.
         texts = [sorted(x) if key in order else str(x) for x in (known.get(key, value), value)]
         if texts[0] != texts[1]:

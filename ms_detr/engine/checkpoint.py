@@ -69,7 +69,9 @@ class Checkpointer:
         write_text(self.folder / TAG, name)
         self.saved = iteration
         logger.info("saved %s", self.folder / name)
-        for old in _periodic(self.folder)[self.keep :]:
+        # Those of a later iteration are of a run that was gone back behind, not older ones.
+        own = [path for path in _periodic(self.folder) if _iteration(path) <= iteration]
+        for old in own[self.keep :]:
             old.unlink()
 
     def save_best(self, iteration: int, ap: float, metric: str = "box_ap") -> None:
@@ -180,7 +182,8 @@ def expect_unused(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed run has left half-written; for who has the folder to itself."""
     for leftover in folder.glob(f"*{PARTIAL}"):
-        leftover.unlink()
+        if leftover.is_file():
+            leftover.unlink()
 
 
 def last_checkpoint(folder: str | os.PathLike[str]) -> str:
@@ -200,19 +203,26 @@ def resumable(folder: str | os.PathLike[str]) -> list[Path]:
     """Checkpoints in a folder that can be resumed, newest first."""
     folder = Path(folder)
     tag = folder / TAG
-    tagged = [folder / tag.read_text(encoding="utf-8").strip()] if tag.is_file() else []
+    tagged = (
+        [folder / tag.read_text(encoding="utf-8", errors="replace").strip()]
+        if tag.is_file()
+        else []
+    )
     found = [*tagged, folder / FINAL, *_periodic(folder)]
     return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
 def _periodic(folder: Path) -> list[Path]:
     """Periodic checkpoints, newest first."""
-    numbered = [
-        (int(match[1]), path)
-        for path in folder.glob("model_*.pth")
-        if (match := PERIODIC.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(numbered, reverse=True)]
+    found = [path for path in folder.glob("model_*.pth") if PERIODIC.fullmatch(path.name)]
+    return sorted(found, key=_iteration, reverse=True)
+
+
+def _iteration(path: Path) -> int:
+    """The iteration of a periodic checkpoint, by its name."""
+    match = PERIODIC.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

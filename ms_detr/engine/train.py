@@ -98,7 +98,7 @@ def _run(
     start = choose_start(train.init_checkpoint, folder, args)
     # The data take the order of classes that the weights have: nothing in these, nor in what an
     # optimiser knows of them, depends on the files' ids.
-    order_classes(cfg, start.classes)
+    order_classes(cfg, start.classes, ("test",) if args.eval_only else LOADERS)
     model = build(cfg, "model").to(device)
     if train.get("sync_batchnorm"):
         model = synchronise_batchnorm(model, device)

@@ -16,6 +16,8 @@ from detectron2.structures import BoxMode, Instances
 from pycocotools import mask as coco_mask
 from torchvision.ops import batched_nms
 
+from ..structures import at_least_single
+
 
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
@@ -55,8 +57,8 @@ class ImageDetections:
             runs = [coco_mask.encode(bitmap)["counts"] for bitmap in bitmaps]
         return cls(
             image_id,
-            BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).numpy(),
-            scores.numpy(),
+            BoxMode.convert(at_least_single(boxes), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).numpy(),
+            at_least_single(scores).numpy(),
             instances.pred_classes.numpy(),
             survives,
             runs,

@@ -48,9 +48,10 @@ def score(
     count = len(truth.category_ids)
     places = _rows(truth.classes, count), _rows(detections.classes, count)
     for category, ours, theirs in zip(truth.category_ids, *places, strict=True):
-        objects = _entries(category, _objects(truth, ours, kind))
-        found = _entries(category, _found(truth, detections, theirs, kind))
-        images = np.union1d(truth.images[ours], detections.images[theirs]).tolist()
+        # The library keeps ids as doubles: images are numbered, in the order of their ids.
+        images = np.union1d(truth.images[ours], detections.images[theirs])
+        objects = _entries(category, _objects(truth, ours, kind), images)
+        found = _entries(category, _found(truth, detections, theirs, kind), images)
         content = {"images": _images(truth, images), "categories": [{"id": category}]}
         known = COCO(content | {"annotations": objects})
         metrics[0].add(_evaluate(known, found, kind, limits))
@@ -65,9 +66,9 @@ def _rows(classes: np.ndarray, count: int) -> list[np.ndarray]:
     return np.split(order, np.searchsorted(classes[order], range(1, count)))
 
 
-def _images(truth: GroundTruth, images: list[int]) -> list[dict[str, int]]:
-    sizes = ((image, *truth.sizes[image]) for image in images)
-    return [{"id": image, "height": height, "width": width} for image, height, width in sizes]
+def _images(truth: GroundTruth, images: np.ndarray) -> list[dict[str, int]]:
+    sizes = (truth.sizes[image] for image in images.tolist())
+    return [{"id": n, "height": height, "width": width} for n, (height, width) in enumerate(sizes)]
 
 
 def _objects(truth: GroundTruth, rows: np.ndarray, kind: str) -> dict[str, list]:
@@ -108,8 +109,9 @@ def _runs(
     ]
 
 
-def _entries(category: int, columns: dict[str, list]) -> list[dict[str, Any]]:
+def _entries(category: int, columns: dict[str, list], images: np.ndarray) -> list[dict[str, Any]]:
     """What the library wants: a dict a row. Numbered from 1, since 0 is its "no match"."""
+    columns["image_id"] = np.searchsorted(images, columns["image_id"]).tolist()
     rows = enumerate(zip(*columns.values(), strict=True), 1)
     fixed = {"category_id": category}
     return [{"id": n, **dict(zip(columns, row, strict=True)), **fixed} for n, row in rows]

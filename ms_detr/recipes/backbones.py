@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 from ..backbones import TimmBackbone
 from ._guard import recipe
+from .training import RESNET50
 
 RESNET101 = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
 SWIN = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
@@ -14,36 +15,46 @@ SWIN = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
 def resnet101(model: DictConfig, train: DictConfig) -> DictConfig:
     """ResNet-101 of torchvision instead of ResNet-50."""
     model.backbone.depth = 101
-    train.init_checkpoint = RESNET101
+    _initialise(train, RESNET101)
     return model
 
 
 @recipe
 def swin_tiny(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-T, pretrained on ImageNet-1k."""
-    train.init_checkpoint = f"{SWIN}/swin_tiny_patch4_window7_224.pth"
+    _initialise(train, f"{SWIN}/swin_tiny_patch4_window7_224.pth")
     return _swin(model, "swin_tiny_patch4_window7_224", width=96)
 
 
 @recipe
 def swin_small(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-S, pretrained on ImageNet-1k."""
-    train.init_checkpoint = f"{SWIN}/swin_small_patch4_window7_224.pth"
+    _initialise(train, f"{SWIN}/swin_small_patch4_window7_224.pth")
     return _swin(model, "swin_small_patch4_window7_224", width=96)
 
 
 @recipe
 def swin_large(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-L, pretrained on ImageNet-22k."""
-    train.init_checkpoint = f"{SWIN}/swin_large_patch4_window7_224_22k.pth"
+    _initialise(train, f"{SWIN}/swin_large_patch4_window7_224_22k.pth")
     return _swin(model, "swin_large_patch4_window7_224", width=192)
 
 
 @recipe
 def swin_large_384(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-L with windows of 12, pretrained on larger images."""
-    train.init_checkpoint = f"{SWIN}/swin_large_patch4_window12_384_22k.pth"
+    _initialise(train, f"{SWIN}/swin_large_patch4_window12_384_22k.pth")
     return _swin(model, "swin_large_patch4_window12_384", width=192)
+
+
+def _initialise(train: DictConfig, weights: str) -> None:
+    """Start from a backbone's weights, unless others were chosen."""
+    if train.get("init_checkpoint") not in (None, RESNET50, weights):
+        raise ValueError(
+            f"train.init_checkpoint is {train.init_checkpoint}, and the backbone's recipe would "
+            "set its own weights: call it first, and choose others behind it"
+        )
+    train.init_checkpoint = weights
 
 
 def _swin(model: DictConfig, name: str, width: int) -> DictConfig:

@@ -44,9 +44,9 @@ EXTRA_QUERIES = "${extra_queries:${model.groups}}"
 FOLLOWED = ("assigner", "losses", "weight", "mask_points")
 
 
-def extra_queries(groups: DictConfig) -> list[int]:
+def extra_queries(groups: DictConfig | None) -> list[int]:
     """How many of an initialiser's queries each group takes, by the config of all groups."""
-    nodes = [node for node in groups.values() if isinstance(node, DictConfig)]
+    nodes = [node for node in (groups or {}).values() if isinstance(node, DictConfig)]
     options = [{str(key): node[key] for key in node if key != "_target_"} for node in nodes]
     return [node["_target_"].count_rows(**own) for node, own in zip(nodes, options, strict=True)]
 

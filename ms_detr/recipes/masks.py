@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from detectron2.config import LazyCall as L
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..modeling import AttentionBranch, BoxPrior, DotProductBranch
 from ..supervision import DiceLoss, MaskCost, MaskLoss, MaskPoints
@@ -61,6 +61,8 @@ def with_masks(
     model.backbone.out_features = sorted({*model.masks.in_channels, *model.neck.in_channels})
     for name in terms:
         term = model.criterion.terms[name]
+        if OmegaConf.is_interpolation(term, "losses"):
+            raise ValueError(f"the term {name} follows another one by links: name that one")
         term.losses.mask = L(MaskLoss)(weight=weight)
         term.losses.dice = L(DiceLoss)(weight=weight)
         term.mask_points = L(MaskPoints)(num_points=num_points, oversample=3.0, importance=0.75)

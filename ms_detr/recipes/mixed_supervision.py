@@ -14,7 +14,7 @@ from ..modeling import Heads, Tap, TapHeads
 from ..supervision import AnchorHungarianAssigner, ReleasedTopK, SupervisionTerm
 from ..variants.detr import SoftmaxHead
 from ._guard import recipe
-from .deformable_detr import class_head, ffn, losses
+from .deformable_detr import ffn, losses
 
 CROSS_FIRST = ("cross_attention", "self_attention", "ffn")
 
@@ -47,7 +47,8 @@ def at_the_output(model: DictConfig) -> str:
 def at_the_output_self_first(model: DictConfig) -> str:
     """(a): as (b), in the baseline's order."""
     model.decoder.layer.taps.ffn = L(Tap)()
-    model.decoder.tap_heads = L(TapHeads)(ffn=L(Heads)(class_head=class_head()))
+    class_head = copy.deepcopy(model.decoder.class_head)
+    model.decoder.tap_heads = L(TapHeads)(ffn=L(Heads)(class_head=class_head))
     return "decoder.ffn"
 
 

@@ -107,7 +107,7 @@ class HungarianAssigner(Assigner):
 
     def blocks(self, predictions: PredictionSet) -> tuple[int, ...]:
         """Sizes of the blocks of queries that are matched apart, none of them empty."""
-        sizes = predictions.blocks or predictions.boxes.shape[2:3]
+        sizes = predictions.boxes.shape[2:3] if predictions.blocks is None else predictions.blocks
         return tuple(size for size in sizes if size)
 
     def repeats(self, objects: int, queries: int, last: bool) -> int:

@@ -41,7 +41,8 @@ class FurtherGroups(QueryGroup):
     def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
         size, more = divmod(spare.count, self.num_blocks)
         blocks = (size + 1,) * more + (size,) * (self.num_blocks - more)
-        return GroupQueries(spare, blocks, peers=True)
+        # A group without queries learns nothing, and is none of those that are averaged.
+        return GroupQueries(spare, tuple(size for size in blocks if size), peers=True)
 
 
 class OwnProposer(nn.Module):

@@ -70,6 +70,18 @@ def test_the_newest_are_kept(tmp_path):
         make(tmp_path, keep=0)
 
 
+def test_what_was_just_saved_is_kept(tmp_path):
+    """Behind checkpoints of a later iteration, which the run has gone back behind."""
+    saved = make(tmp_path, keep=1)
+    for iteration in (5, 8):
+        make(tmp_path, keep=9).save(iteration)
+    saved.save(2)
+    saved.save(3)
+    numbers = [name for name in names(tmp_path) if name.startswith("model_0")]
+    assert numbers == [f"model_000000{i}.pth" for i in (3, 5, 8)]
+    assert saved.last().endswith("model_0000003.pth")
+
+
 def test_hyper_parameters_are_the_configs(tmp_path):
     saved = make(tmp_path)
     torch.optim.lr_scheduler.ConstantLR(saved.optimizer)

@@ -113,3 +113,26 @@ def test_every_metric_is_pycocotools(folder, seed, images, objects, detections, 
         for task, found in ((kind, written), (f"{kind}_nms", left)):
             theirs = judge(content, found, NAMES, kind, most)
             assert ours[task] == pytest.approx(theirs, rel=0, abs=1e-9, nan_ok=True), task
+
+
+@pytest.mark.parametrize("first", [2**53, 20230101123456789, 2**62])
+def test_image_ids_of_any_size(tmp_path, first):
+    """Ids that differ by one are one number to a double."""
+    rng = np.random.default_rng(4)
+    content = random_content(rng, 4, 25)
+    ids = [image["id"] for image in content["images"]]
+    found = {image: random_instances(rng, content, image, 12) for image in ids}
+    number = dict(zip(ids, range(first, first + 4), strict=True))
+    results = []
+    for new in ({image: image for image in ids}, number):
+        for entry in content["images"] + content["annotations"]:
+            key = "id" if "file_name" in entry else "image_id"
+            entry[key] = new[entry[key]]
+        folder = tmp_path / str(len(results))
+        folder.mkdir()
+        evaluator = CocoEvaluator(register(folder, content), None, 0.6, False, masks=True)
+        for image in ids:
+            evaluator.process([{"image_id": new[image]}], [{"instances": found[image]}])
+        results.append(evaluator.evaluate())
+    for task, expected in results[0].items():
+        assert results[1][task] == pytest.approx(expected, nan_ok=True), task

@@ -266,13 +266,17 @@ def test_groups_split_the_extra_queries_in_order():
 
 
 @pytest.mark.parametrize(
-    ("spare", "blocks"), [(10, (5, 5)), (7, (4, 3)), (1, (1, 0)), (0, (0, 0)), (12, (5, 5))]
+    ("spare", "blocks"), [(10, (5, 5)), (7, (4, 3)), (1, (1,)), (0, ()), (12, (5, 5))]
 )
 def test_further_groups_shrink_evenly(spare, blocks):
     groups = Groups(more=FurtherGroups(3, 5))
     primary, made = groups(make_queries(QUERIES + spare), QUERIES, TARGETS)
     assert made["more"].blocks == blocks
-    assert decode(primary, made)["more.decoder"].logits.shape[2] == sum(blocks)
+    decoded = decode(primary, made)
+    assert decoded["more.decoder"].logits.shape[2] == sum(blocks)
+    # An average over the groups that have queries, the primary ones among them.
+    assert decoded["decoder"].share == pytest.approx(1 / (1 + len(blocks)))
+    assert decoded["more.decoder"].share == pytest.approx(len(blocks) / (1 + len(blocks)))
 
 
 def test_groups_need_targets():

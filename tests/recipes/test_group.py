@@ -10,7 +10,7 @@ from ms_detr.config import load
 from ms_detr.recipes import deformable_detr, group, ms_detr, plus_plus
 from ms_detr.supervision import Criterion, Terms
 
-from ..modeling.support import ROOT, SMALLER, make_batch, make_model, rooted
+from ..modeling.support import ROOT, SMALLER, make_batch, make_input, make_model, rooted
 
 CONFIG = "configs/ms_detr/ms_detr_group_pp_r50_300q_12ep.py"
 TINY = (*SMALLER, "model.num_classes=6", "model.dropout=0")
@@ -21,6 +21,13 @@ def predict(model):
     images, mask = model.preprocess(make_batch())
     targets = model.targets(make_batch(), tuple(images.shape[-2:]))
     return model.forward_tensors(images, mask, targets), targets
+
+
+def take_weights(alone, joined):
+    """Those of a model with groups, whose primary queries come first."""
+    own = alone.state_dict()
+    theirs = joined.state_dict()
+    alone.load_state_dict({k: v[: len(own[k])] if v.dim() else v for k, v in theirs.items()})
 
 
 @pytest.mark.parametrize("num_groups", [2, 4])
@@ -50,9 +57,7 @@ def test_mixed_supervision_weighs_as_much_less():
     torch.manual_seed(0)
     joined = instantiate(joined)
     alone = instantiate(alone)
-    own = {name: value[: len(alone.state_dict()[name])] if value.dim() else value
-           for name, value in joined.state_dict().items()}  # fmt: skip
-    alone.load_state_dict(own)
+    take_weights(alone, joined)
     (few, targets), (many, _) = predict(alone), predict(joined)
     expected, found = alone.criterion(few, targets), joined.criterion(many, targets)
     for name, value in expected.items():
@@ -83,8 +88,32 @@ def test_all_follows_the_number_of_groups():
 def test_a_key_behind_a_link_is_not_set_in_two_places():
     """It would change the primary queries' term as well."""
     override = "model.criterion.terms.group.losses.class.weight=3"
-    message = r"terms\.group\.losses is a link: set model\.criterion\.terms\.o2o\.losses\.class\.w"
-    with pytest.raises(ValueError, match=message):
-        load(ROOT / CONFIG, [override])
+    message = r"terms\.group\.losses is a link: set model\.criterion\.terms\.o2o\.losses\.class"
+    for text in (override, "+model.criterion.terms.group.losses.class.weight=3"):
+        with pytest.raises(ValueError, match=message):
+            load(ROOT / CONFIG, [text])
+    with pytest.raises(ValueError, match=r"group\.losses is a link: set .*o2o\.losses\.x, which"):
+        load(ROOT / CONFIG, ["+model.criterion.terms.group.losses.x=1"])
+    with pytest.raises(ValueError, match="extra_queries follows from other keys .*: set it"):
+        load(ROOT / CONFIG, ["model.query_initializer.extra_queries.0=5"])
     cfg = load(ROOT / CONFIG, [override.replace("group", "o2o")])
     assert cfg.model.criterion.terms.group.losses["class"].weight == 3
+
+
+def test_images_of_few_tokens_weigh_as_any():
+    """Where the primary queries take all tokens there is no further group to be averaged with."""
+    batch = [make_input(32, 32, labels=(1, 2), seed=1), make_input(32, 24, seed=2)]
+    overrides = (*TINY, "model.num_queries=100")
+    grouped = make_model(*overrides, config=CONFIG)
+    alone = make_model(*overrides, "model.groups.group=null", config=CONFIG)
+    take_weights(alone, grouped)
+    losses = [model(batch) for model in (grouped, alone)]
+    for name, value in losses[1].items():
+        torch.testing.assert_close(losses[0][name], value)
+
+
+def test_no_groups_at_all():
+    with torch.device("meta"):
+        plain = "configs/ms_detr/ms_detr_pp_r50_300q_12ep.py"
+        model = instantiate(load(ROOT / plain, ["model.groups=null"]).model)
+    assert model.query_initializer.extra_queries == 0
