@@ -59,6 +59,7 @@ class Termination:
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)  # its number arrives in the pipe
+        _keep_from_forked_children()
         threading.Thread(target=self._read, args=(read,), daemon=True, name="SIGTERM").start()
 
     @contextmanager
@@ -121,6 +122,24 @@ class Termination:
                 print(message, file=sys.stderr, flush=True)
         finally:
             os._exit(TERMINATED)
+
+
+def _keep_from_forked_children() -> None:
+    """A forked child has the same pipe: its own SIGTERM would end its parent."""
+    masks: list[set[int | signal.Signals]] = []  # as they were; a fork holds the interpreter
+
+    def block() -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
+
+    def restore() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def leave_to_the_system() -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        restore()
+
+    os.register_at_fork(before=block, after_in_parent=restore, after_in_child=leave_to_the_system)
 
 
 termination = Termination()  # signals are the process's

@@ -278,3 +278,23 @@ def test_an_evaluation_that_ends_early_leaves_nothing_to_go_on_with(
     args = argument_parser().parse_args(["--config-file", CONFIG, *flags, *opts])
     train_net.start(args)
     assert given["output_dir"] == folder
+
+
+FORK = """
+import multiprocessing, os, signal, time
+from ms_detr.engine.signals import termination
+
+termination.watch()
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+os.kill(child.pid, signal.SIGTERM)
+child.join(20)
+time.sleep(1)
+print("alive, the child ended with", child.exitcode, termination.requested)
+"""
+
+
+def test_the_sigterm_of_a_forked_child_is_its_own(root):
+    """It would have been the parent's: both had one pipe for the signals' numbers."""
+    result = subprocess.run([sys.executable, "-c", FORK], cwd=root, capture_output=True, text=True)
+    assert result.stdout == "alive, the child ended with -15 False\n", result
