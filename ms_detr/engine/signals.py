@@ -58,7 +58,7 @@ class Termination:
         read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda *_: None)  # its number arrives in the pipe
+        signal.signal(signal.SIGTERM, _note)
         _keep_from_forked_children()
         threading.Thread(target=self._read, args=(read,), daemon=True, name="SIGTERM").start()
 
@@ -99,6 +99,8 @@ class Termination:
                     self._receive()
 
     def _receive(self) -> None:
+        if signal.getsignal(signal.SIGTERM) is not _note:
+            return  # somebody else has taken it over
         if self.requested:
             if time.monotonic() - self._since > TOGETHER:
                 os._exit(TERMINATED)
@@ -122,6 +124,10 @@ class Termination:
                 print(message, file=sys.stderr, flush=True)
         finally:
             os._exit(TERMINATED)
+
+
+def _note(*_: object) -> None:
+    """Do nothing: the signal's number arrives in the pipe."""
 
 
 def _keep_from_forked_children() -> None:

@@ -298,3 +298,23 @@ def test_the_sigterm_of_a_forked_child_is_its_own(root):
     """It would have been the parent's: both had one pipe for the signals' numbers."""
     result = subprocess.run([sys.executable, "-c", FORK], cwd=root, capture_output=True, text=True)
     assert result.stdout == "alive, the child ended with -15 False\n", result
+
+
+TAKEN_OVER = """
+import os, signal, time
+from ms_detr.engine.signals import termination
+
+termination.watch()
+signal.signal(signal.SIGTERM, lambda *_: print("mine"))
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(1)
+print("alive", termination.requested)
+"""
+
+
+def test_whoever_takes_sigterm_over_has_it(root):
+    """As `compare` does for the trainings that it ends."""
+    result = subprocess.run(
+        [sys.executable, "-c", TAKEN_OVER], cwd=root, capture_output=True, text=True
+    )
+    assert result.stdout == "mine\nalive False\n", result
