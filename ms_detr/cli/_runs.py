@@ -121,10 +121,13 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         self._handler = signal.signal(signal.SIGTERM, _exit)
+        # Who had SIGTERM before mustn't hear of it by another way.
+        self._wakeup = signal.set_wakeup_fd(-1)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._handler)
+        signal.set_wakeup_fd(self._wakeup)
         with self._lock:
             self._ended = True
             if self._running:

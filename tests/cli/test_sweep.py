@@ -17,6 +17,7 @@ from PIL import Image
 from ms_detr.cli import main
 from ms_detr.cli._runs import Processes, Run
 from ms_detr.engine import read_checkpoint
+from ms_detr.engine.signals import termination
 from ms_detr.visualization.sweep import _places
 from tests.engine.standin import CONFIG, overrides, write_dataset
 
@@ -186,6 +187,7 @@ time.sleep(60)
 
 
 def test_what_is_ended_early_may_save_first(tmp_path):
+    termination.watch()  # as a training in this process has left it
     file = tmp_path / "state"
     with pytest.raises(SystemExit), Processes() as processes:
         command = [sys.executable, "-c", SAVES_LATE, str(file)]
