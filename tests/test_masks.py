@@ -25,7 +25,7 @@ def test_losses_by_name():
 
 
 def test_the_proposals_have_no_masks():
-    points = "+model.criterion.terms.encoder.mask_points='${model.criterion.terms.o2o.mask_points}'"
+    points = "model.criterion.terms.encoder.mask_points='${model.criterion.terms.o2o.mask_points}'"
     loss = "+model.criterion.terms.encoder.losses.mask='${model.criterion.terms.o2o.losses.mask}'"
     with pytest.raises(ValueError, match="none.*; the encoder's proposals have none"):
         small(DOT, points, loss)(make_batch())
