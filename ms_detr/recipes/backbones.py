@@ -22,29 +22,25 @@ def resnet101(model: DictConfig, train: DictConfig) -> DictConfig:
 @recipe
 def swin_tiny(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-T, pretrained on ImageNet-1k."""
-    _initialise(train, f"{SWIN}/swin_tiny_patch4_window7_224.pth")
-    return _swin(model, "swin_tiny_patch4_window7_224", width=96)
+    return _swin(model, train, "swin_tiny_patch4_window7_224", width=96)
 
 
 @recipe
 def swin_small(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-S, pretrained on ImageNet-1k."""
-    _initialise(train, f"{SWIN}/swin_small_patch4_window7_224.pth")
-    return _swin(model, "swin_small_patch4_window7_224", width=96)
+    return _swin(model, train, "swin_small_patch4_window7_224", width=96)
 
 
 @recipe
 def swin_large(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-L, pretrained on ImageNet-22k."""
-    _initialise(train, f"{SWIN}/swin_large_patch4_window7_224_22k.pth")
-    return _swin(model, "swin_large_patch4_window7_224", width=192)
+    return _swin(model, train, "swin_large_patch4_window7_224", width=192, suffix="_22k")
 
 
 @recipe
 def swin_large_384(model: DictConfig, train: DictConfig) -> DictConfig:
     """Swin-L with windows of 12, pretrained on larger images."""
-    _initialise(train, f"{SWIN}/swin_large_patch4_window12_384_22k.pth")
-    return _swin(model, "swin_large_patch4_window12_384", width=192)
+    return _swin(model, train, "swin_large_patch4_window12_384", width=192, suffix="_22k")
 
 
 def _initialise(train: DictConfig, weights: str) -> None:
@@ -57,7 +53,10 @@ def _initialise(train: DictConfig, weights: str) -> None:
     train.init_checkpoint = weights
 
 
-def _swin(model: DictConfig, name: str, width: int) -> DictConfig:
+def _swin(
+    model: DictConfig, train: DictConfig, name: str, width: int, suffix: str = ""
+) -> DictConfig:
+    _initialise(train, f"{SWIN}/{name}{suffix}.pth")
     model.backbone = L(TimmBackbone)(
         name=name,
         out_features=model.backbone.out_features,
