@@ -14,6 +14,8 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from .errors import ConfigError, MissingPackageError
+
 RESNETS = (18, 34, 50, 101, 152)
 MAPS = ("res3", "res4", "res5")
 
@@ -32,9 +34,9 @@ def resnet(
         dilated: res5 has stride 16, its 3x3 convolutions behind the first are dilated by 2 (DC5).
     """
     if depth not in RESNETS:
-        raise ValueError(f"model.backbone.depth must be one of {list(RESNETS)}, got {depth}")
+        raise ConfigError(f"model.backbone.depth must be one of {list(RESNETS)}, got {depth}")
     if dilated and depth < 50:
-        raise ValueError(f"model.backbone.dilated needs a depth of at least 50, got {depth}")
+        raise ConfigError(f"model.backbone.dilated needs a depth of at least 50, got {depth}")
     options = {} if depth < 50 else {"stride_in_1x1": False}
     stages = ResNet.make_default_stages(depth, norm=norm, **options)
     if dilated:
@@ -77,7 +79,7 @@ def small_resnet(
         or blocks < 1
         or any(before == after for before, after in itertools.pairwise(widths))
     ):
-        raise ValueError(
+        raise ConfigError(
             "model.backbone needs four widths that change at every stage and at least one block, "
             f"got widths={list(widths)} blocks={blocks}"
         )
@@ -132,7 +134,7 @@ class TimmBackbone(Backbone):
         timm = _import_timm()
         if not timm.is_model(name):
             nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
-            raise ValueError(f"timm has no model '{name}'; the nearest are {', '.join(nearest)}")
+            raise ConfigError(f"timm has no model '{name}'; the nearest are {', '.join(nearest)}")
         # timm knows tuples and lists, not a config's.
         plain: Any = OmegaConf.to_container(OmegaConf.create(dict(options or {})), resolve=True)
         with torch.device("meta"):
@@ -140,7 +142,7 @@ class TimmBackbone(Backbone):
         # Of several maps of one stride the last one counts.
         index = {_map_name(info["reduction"]): i for i, info in enumerate(offered)}
         if missing := set(out_features) - set(index):
-            raise ValueError(
+            raise ConfigError(
                 f"model.backbone.out_features wants {sorted(missing)}, timm's {name} makes "
                 f"{list(index)}"
             )
@@ -184,7 +186,7 @@ def _import_timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"this backbone needs timm ({error}); install it: python -m pip install timm"
         ) from None
     return timm
@@ -201,7 +203,7 @@ def _first_stages(body: nn.Module, ends: Mapping[str, str], freeze_at: int) -> l
     parts = [name for name, _ in body.named_children()]
     end = ends.get(f"res{max(freeze_at, 2)}")
     if end not in parts:
-        raise ValueError(
+        raise ConfigError(
             f"model.backbone.freeze_at={freeze_at}: this model of timm has no such stage to freeze "
             "up to; 0 trains everything"
         )

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from . import paths
+from .errors import ConfigError, MissingFileError
 
 # Names of keys whose values are paths.
 PATHS = ("output_dir", "init_checkpoint", "images", "annotations")
@@ -77,7 +78,7 @@ def _settle_length(cfg: DictConfig, given: Mapping[str, Any]) -> None:
     named = [key for key in LENGTHS if given.get(key) is not None]
     if len(named) > 1:
         both = " and ".join(f"{key}={given[key]}" for key in named)
-        raise ValueError(f"{both} both say how long to train: give one of them")
+        raise ConfigError(f"{both} both say how long to train: give one of them")
     for key in LENGTHS:
         if named and key not in named and OmegaConf.select(cfg, key) is not None:
             OmegaConf.update(cfg, key, None)
@@ -101,7 +102,7 @@ def expand(text: str) -> list[str]:
     try:
         values = list(override.sweep_string_iterator())
     except HydraException as error:
-        raise ValueError(f"override '{text}' has no list of values ({error})") from None
+        raise ConfigError(f"override '{text}' has no list of values ({error})") from None
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
@@ -116,7 +117,7 @@ def find(path: str | os.PathLike[str]) -> Path:
     """The file of a config: as given, else below `config_folder`, with or without ``configs/``."""
     given = Path(paths.expand(path))
     if given.suffix in (".yaml", ".yml"):
-        raise ValueError(
+        raise ConfigError(
             f"config {given}: YAML configs are not loaded, because Detectron2 reads them with a "
             "loader that can run code from the file; give the .py file and overrides instead"
         )
@@ -131,7 +132,7 @@ def find(path: str | os.PathLike[str]) -> Path:
     nearest = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
     problem = "not found" if given.suffix == ".py" else "is not a .py file"
-    raise FileNotFoundError(f"config {given} {problem}{hint} (shipped configs lie in {folder})")
+    raise MissingFileError(f"config {given} {problem}{hint} (shipped configs lie in {folder})")
 
 
 def to_text(cfg: DictConfig) -> str:
@@ -153,7 +154,7 @@ def _load_file(file: Path) -> DictConfig:
     try:
         return LazyConfig.load(str(file))
     except Exception as error:
-        raise ValueError(f"config {file}{_told(error, file)}") from error
+        raise ConfigError(f"config {file}{_told(error, file)}") from error
     finally:
         builtins.__import__ = original
 
@@ -187,9 +188,9 @@ def _apply(cfg: DictConfig, text: str) -> dict[str, Any]:
         else:
             _change(cfg, key, value)
     except OmegaConfBaseException as error:
-        raise ValueError(f"override '{text}': {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"override '{text}': {str(error).splitlines()[0]}") from error
     except ValueError as error:
-        raise ValueError(f"override '{text}': {error}") from None
+        raise ConfigError(f"override '{text}': {error}") from None
     return dict(_leaves(key, value))
 
 
@@ -225,7 +226,7 @@ def _read(text: str) -> Override:
         return OverridesParser.create().parse_override(quoted)
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise ConfigError(
             f"override '{text}' can't be read ({reason}): write key=value, and quote a value "
             "with special signs twice: 'key=\"value\"'"
         ) from None
@@ -234,7 +235,7 @@ def _read(text: str) -> Override:
 def _parse(text: str) -> Override:
     override = _read(text)
     if override.is_force_add() or override.is_sweep_override() or override.package is not None:
-        raise ValueError(
+        raise ConfigError(
             f"override '{text}': write key=value to change a key, +key=value to add one, ~key to "
             "remove one, and key=[a,b] for a list"
         )
@@ -250,7 +251,7 @@ def _locate(cfg: DictConfig, key: str) -> tuple[Any, str | int]:
         _expect_no_link(node, place, passed, ".".join((*path[depth + 1 :], last)))
         node = node[place]
         if not OmegaConf.is_config(node):
-            raise ValueError(f"{passed} is {_kind(node)} and has no keys below it")
+            raise ConfigError(f"{passed} is {_kind(node)} and has no keys below it")
     return node, _name_in(cfg, node, last, key)
 
 
@@ -261,8 +262,8 @@ def _expect_no_link(node: Any, place: str | int, passed: str, rest: str) -> None
     written: Any = OmegaConf.to_container(node, resolve=False)
     target = str(written[place]).removeprefix("${").removesuffix("}")
     if ":" in target:  # computed
-        raise ValueError(f"{passed} follows from other keys ({target}): set it as a whole")
-    raise ValueError(
+        raise ConfigError(f"{passed} follows from other keys ({target}): set it as a whole")
+    raise ConfigError(
         f"{passed} is a link: set {target}.{rest}, which changes both, or give {passed} a node of "
         "its own in a config file"
     )
@@ -280,7 +281,7 @@ def _name_in(
     hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
     if last and isinstance(node, DictConfig):  # else the + would fail as well
         hint += f"{'' if nearest else ';'} (+{key}=value adds a new key)"
-    raise ValueError(f"unknown config key '{key}'{hint}")
+    raise ConfigError(f"unknown config key '{key}'{hint}")
 
 
 def _add(cfg: DictConfig, key: str, value: Any) -> None:
@@ -291,9 +292,9 @@ def _add(cfg: DictConfig, key: str, value: Any) -> None:
         _expect_no_link(grandparent, parent_name, path, name)
         parent = grandparent[parent_name]
     if not isinstance(parent, DictConfig):
-        raise ValueError(f"{path} is {_kind(parent)}; a key can only be added to a mapping")
+        raise ConfigError(f"{path} is {_kind(parent)}; a key can only be added to a mapping")
     if name in parent.keys():  # noqa: SIM118
-        raise ValueError(f"{key} is there already; write {key}=... without the + to change it")
+        raise ConfigError(f"{key} is there already; write {key}=... without the + to change it")
     parent[name] = value
 
 
@@ -339,7 +340,7 @@ def _fit(key: str, old: Any, new: Any) -> Any:
     if fits:
         return new
     hint = "; a text that looks like a number needs quotes" if isinstance(old, str) else ""
-    raise ValueError(f"{key} is {_kind(old)}, got {_kind(new)}{hint}")
+    raise ConfigError(f"{key} is {_kind(old)}, got {_kind(new)}{hint}")
 
 
 def _kind(value: Any) -> str:

@@ -1,54 +1,69 @@
-"""Which errors are for the person who runs a command, and which are bugs."""
+"""Errors that the person who runs a command can mend, told apart from bugs by their type."""
 
 from __future__ import annotations
 
-import dis
-import os
-import re
+from typing import Any
 
-PACKAGE = __name__.partition(".")[0]
-RAISE = dis.opmap["RAISE_VARARGS"]
 
-# Kinds that the package raises about what it was given: a config key, a file, a dataset.
-KINDS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+class UserError(Exception):
+    """Something that its user can mend: the message says what is wrong, where, and what to do.
 
-FRAME = re.compile(r'^  File "(.*)", line \d+, in .*\n    (.*)$', re.MULTILINE)
+    It is shown as one line, since a traceback would only bury it. Every kind can be pickled, with
+    its attributes, and so comes out of a loader's worker or a started process as what it is.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[UserError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> UserError:
+    """An error as it was, whatever arguments its kind is made with."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+class ConfigError(UserError, ValueError):
+    """A config, an override or a command's argument is wrong, or two of them don't go together."""
+
+
+class DataError(UserError, ValueError):
+    """An annotation file, an image or a dataset is not what it has to be."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint can't be read, or doesn't fit."""
+
+
+class NonFiniteError(UserError, FloatingPointError):
+    """A prediction, cost or loss is NaN or infinite; the message says which."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file that was named is not there."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that what was asked for needs is not installed."""
+
+
+class SystemLimitError(UserError, OSError):
+    """The system lacks, or refuses, what is needed: memory, space, files, processes, a network."""
 
 
 def short_message(error: BaseException) -> str | None:
-    """The message of an error that our own code has raised on purpose; None for any other.
+    """The message of an error that its user can mend; None for any other, a bug.
 
-    Such a message says what is wrong, where and what to do, and a traceback would only bury it.
-    So does the operating system about a file or folder that it names. Everything else, be it an
-    error out of a library or a slip in our code, needs its traceback.
+    What the operating system says about a file or folder that it names is such a message, too.
     """
-    if not isinstance(error, KINDS):
-        return None
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    text = str(error)
-    if text.startswith("Caught ") and "Original Traceback" in text:
-        return _from_worker(text, type(error).__name__)
-    traceback = error.__traceback__
-    if traceback is None:
-        return None
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    frame = traceback.tb_frame
-    ours = frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE
-    on_purpose = frame.f_code.co_code[traceback.tb_lasti] == RAISE
-    return text if ours and on_purpose else None
-
-
-def _from_worker(text: str, kind: str) -> str | None:
-    """The same for an error of a data loader's worker, which arrives as the text of a traceback."""
-    frames = FRAME.findall(text)
-    named = list(re.finditer(rf"^(?:[\w.]+\.)?{kind}: ", text, re.MULTILINE))
-    if not frames or not named:
-        return None
-    file, code = frames[-1]
-    ours = f"{os.sep}{PACKAGE}{os.sep}" in file and code.startswith("raise ")
-    return text[named[-1].end() :].strip() if ours else None
+    return None
 
 
 def shortened(value: object, length: int = 120) -> str:

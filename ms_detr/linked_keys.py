@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from .errors import ConfigError
 from .layers import FFN, DeformableAttention, SinePositionEncoding
 from .layers.dense_attention import SplitAttention
 from .layers.transformer import Sublayer
@@ -44,7 +45,7 @@ def check_linked_keys(model: nn.Module, **keys: float) -> None:
             continue
         for kind, key, read in LINKS:
             if isinstance(part, kind) and read(part) != keys[key]:
-                raise ValueError(
+                raise ConfigError(
                     f"model.{key} is {keys[key]}, but model.{name} was built with {read(part)}: "
                     f"link it with '${{model.{key}}}'"
                 )
@@ -54,7 +55,7 @@ def check_backbone(part: str, wanted: Mapping[str, int], offered: Mapping[str, i
     """Raise ValueError if a part reads other maps than the backbone offers (channels by name)."""
     for name, channels in wanted.items():
         if offered.get(name) != channels:
-            raise ValueError(
+            raise ConfigError(
                 f"{part}.in_channels wants {channels} channels of '{name}', "
                 f"the backbone offers {dict(offered)}"
             )
@@ -63,7 +64,7 @@ def check_backbone(part: str, wanted: Mapping[str, int], offered: Mapping[str, i
 def check_fine_to_coarse(strides: Mapping[str, int]) -> None:
     """Raise ValueError if the neck's maps (strides by name) are not in order."""
     if list(strides.values()) != sorted(strides.values()):
-        raise ValueError(
+        raise ConfigError(
             f"model.neck.in_channels must name maps from fine to coarse, got {dict(strides)}"
         )
 
@@ -72,14 +73,14 @@ def check_groups(groups: Groups, initializer: QueryInitializer) -> None:
     """Raise ValueError if the query initialiser doesn't make what the groups take."""
     wanted = sum(groups.rows.values())
     if initializer.extra_queries != wanted:
-        raise ValueError(
+        raise ConfigError(
             "model.query_initializer.extra_queries adds up to "
             f"{initializer.extra_queries}, but the groups in model.groups take {groups.rows}: "
             f"let it add up to {wanted}"
         )
     for name, group in groups.items():
         if group.needs_boxes and initializer.reference_size != 4:
-            raise ValueError(
+            raise ConfigError(
                 f"model.groups.{name} makes queries from boxes, but the references of "
                 "model.query_initializer are points: take one whose references are boxes, such as "
                 "TwoStageInitializer"

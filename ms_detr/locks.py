@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 NAME = "lock"
@@ -77,7 +79,7 @@ def _lock(descriptor: int, path: Path) -> int:
     except BlockingIOError:
         inherited = _inherited(descriptor)
         if inherited is None:
-            raise ValueError(
+            raise ConfigError(
                 f"{path.parent} is in use by another run ({_signature(descriptor)}): wait for it, "
                 "end it, or choose another folder (train.output_dir=..., or --output)"
             ) from None

@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import ConfigError
 from .layers.boxes import xyxy_to_cxcywh
 from .linked_keys import (
     check_backbone,
@@ -85,7 +86,7 @@ class MSDETR(nn.Module):
         self.num_classes = num_classes
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             if len(values) != 3:
-                raise ValueError(f"model.{name} has a value a channel, got {list(values)}")
+                raise ConfigError(f"model.{name} has a value a channel, got {list(values)}")
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
         check_groups(self.groups, query_initializer)
         _check_sources(
@@ -101,7 +102,7 @@ class MSDETR(nn.Module):
         if masks is not None:
             check_backbone("model.masks", masks.in_channels, offered)
         if (masks is not None) != criterion.supervises_masks:
-            raise ValueError(
+            raise ConfigError(
                 "masks need both a branch, model.masks, and a term with mask_points and losses of "
                 f"masks; here the branch is {'missing' if masks is None else 'never trained'}"
             )
@@ -216,20 +217,22 @@ class MSDETR(nn.Module):
         images = []
         for x in batched_inputs:
             if "instances" not in x:
-                raise ValueError(f"training needs 'instances' for {_name(x)}; the mapper made none")
+                raise ConfigError(
+                    f"training needs 'instances' for {_name(x)}; the mapper made none"
+                )
             instances = x["instances"]
             labels = instances.gt_classes
             # The loader's labels lie on the host: no sync.
             unknown = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(unknown):
-                raise ValueError(
+                raise ConfigError(
                     f"{_name(x)} has class {int(unknown[0])}, the model knows 0 to "
                     f"{self.num_classes - 1}: set model.num_classes to the dataset's count"
                 )
             height, width = instances.image_size
             boxes = instances.gt_boxes.tensor
             if not bool(boxes.isfinite().all()):
-                raise ValueError(f"{_name(x)} has a box that is NaN or infinite: {boxes.tolist()}")
+                raise ConfigError(f"{_name(x)} has a box that is NaN or infinite: {boxes.tolist()}")
             scale = boxes.new_tensor((width, height, width, height))
             image = {"labels": labels, "boxes": xyxy_to_cxcywh(boxes / scale)}
             if self.masks is not None:
@@ -249,7 +252,7 @@ def _check_images(batched_inputs: Sequence[Mapping[str, Any]]) -> None:
                 continue
             found = f"{image.dtype} {tuple(image.shape)}"
         whose = f"{_name(x)}: " if isinstance(x, Mapping) else ""
-        raise ValueError(
+        raise ConfigError(
             f"{whose}the model takes a list of dicts whose 'image' is a uint8 tensor (3, H, W) of "
             f"values from 0 to 255, got {found}; ms_detr.engine.predict takes files, PIL images "
             "and arrays"
@@ -272,13 +275,13 @@ def _padded_masks(x: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
     """Masks of an image's objects, (n, H, W) bool."""
     instances = x["instances"]
     if not instances.has("gt_masks"):
-        raise ValueError(
+        raise ConfigError(
             f"{_name(x)} has no masks to learn: set masks=True for the mapper and the dataset of "
             "dataloader.train"
         )
     masks = instances.gt_masks.tensor
     if masks.shape[1:] != x["image"].shape[1:]:
-        raise ValueError(
+        raise ConfigError(
             f"{_name(x)} is {tuple(x['image'].shape[1:])} pixels, its masks are "
             f"{tuple(masks.shape[1:])}"
         )
@@ -295,7 +298,7 @@ def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterato
             raise
         (x,) = batched_inputs
         _, height, width = x["image"].shape
-        raise ValueError(
+        raise ConfigError(
             f"{_name(x)} is {width} x {height} pixels after augmentation: a map of the backbone "
             "has one cell, of which BatchNorm can't take a variance. Enlarge small images "
             "(dataloader.train.mapper.augmentations), train with at least two images a process "
@@ -311,14 +314,14 @@ def _check_sources(criterion: Criterion, offered: frozenset[str], required: froz
     """Raise if a term wants what is not predicted, or no term trains what has to be trained."""
     for name, term in criterion.terms.items():
         if term.source not in offered | required:
-            raise ValueError(
+            raise ConfigError(
                 f"model.criterion.terms.{name}.source is '{term.source}', but this model predicts "
                 f"{sorted(offered | required)}; a tap in model.decoder.layer.taps or a group in "
                 "model.groups adds one"
             )
     untrained = required - criterion.sources
     if untrained:
-        raise ValueError(
+        raise ConfigError(
             f"no term in model.criterion.terms has the source {sorted(untrained)}: what inference "
             "needs there, or a group's queries, would not be trained"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from .errors import ConfigError
+
 
 def expand(path: str | os.PathLike[str]) -> str:
     """A path whose ``~`` or ``~name`` at the start has become that home folder, as in a shell.
@@ -14,7 +16,7 @@ def expand(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
-        raise ValueError(
+        raise ConfigError(
             f"path '{text}': there is no home folder {text.partition(os.sep)[0]}; a file or folder "
             f"of that name is ./{text}"
         )

@@ -28,9 +28,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-
-class NonFiniteError(FloatingPointError):
-    """A prediction, cost or loss is NaN or infinite; the message says which."""
+from .errors import ConfigError
 
 
 def at_least_single(x: Tensor) -> Tensor:
@@ -151,7 +149,7 @@ class Queries:
         if not isinstance(self.position, Tensor):
             return replace(self, content=content, reference=reference)
         if self.position_of is None or self.reference.shape[-1] != 4:
-            raise ValueError(
+            raise ConfigError(
                 "queries with learned positions or points as references can't tell the position "
                 "of a box: denoising needs a query initialiser whose references are boxes"
             )
@@ -254,7 +252,7 @@ class PredictionSet:
     def logits_for(self, reader: str, probability: Callable[[Tensor], Tensor]) -> Tensor:
         """The logits, for what takes them to mean this probability; a ValueError for others."""
         if self.probability is not probability:
-            raise ValueError(
+            raise ConfigError(
                 f"{reader} takes class logits through {probability.__name__}, the model's class "
                 f"head through {self.probability.__name__}: choose what fits the head"
             )
@@ -313,11 +311,11 @@ class Targets:
             ValueError: for an empty batch, or labels, boxes and masks that do not fit each other.
         """
         if not images:
-            raise ValueError("targets of at least one image are needed, got an empty list")
+            raise ConfigError("targets of at least one image are needed, got an empty list")
         counts = tuple(len(image["labels"]) for image in images)
         for index, (image, count) in enumerate(zip(images, counts, strict=True)):
             if tuple(image["boxes"].shape) != (count, 4):
-                raise ValueError(
+                raise ConfigError(
                     f"targets of image {index}: {count} labels need boxes of shape ({count}, 4), "
                     f"got {tuple(image['boxes'].shape)}"
                 )
@@ -353,7 +351,7 @@ class Targets:
             ValueError: if the targets have none.
         """
         if self.masks is None:
-            raise ValueError(
+            raise ConfigError(
                 "a term supervises masks, but the targets have none: set masks=True for the mapper "
                 "and the dataset of dataloader.train"
             )
@@ -368,7 +366,7 @@ def _join_masks(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -
     shapes = [tuple(masks.shape) for masks in given]
     expected = [(count, *given[0].shape[1:]) for count in counts]
     if shapes != expected:
-        raise ValueError(
+        raise ConfigError(
             f"targets: either no image has masks or every one, all of one size (n, H, W) with n "
             f"labels; the images have {list(counts)} labels and masks of {shapes}"
         )

@@ -12,6 +12,7 @@ from detectron2.config import instantiate
 from torch import Tensor
 
 from ..config import load
+from ..errors import ConfigError
 from ..structures import Predictions, PredictionSet, Targets
 from ..supervision import Criterion, PaperTopK
 from .limits import timed
@@ -43,7 +44,7 @@ def compare_criterion(
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("PyTorch sees no GPU here")
+        raise ConfigError("PyTorch sees no GPU here")
     return [
         _row(device, rule, batch, count, number, tokens or count, rounds)
         for rule in RULES

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.attention import Visibility, attend
 from .limits import interleaved, measure_peak, measure_retained
 
@@ -38,7 +39,7 @@ def compare_groups(
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("PyTorch sees no GPU here")
+        raise ConfigError("PyTorch sees no GPU here")
     return [_row(scheme, device, batch, rounds) for scheme in SCHEMES]
 
 

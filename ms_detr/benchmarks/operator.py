@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..ops import deformable_attention, fused_deformable_attention, reference, status
 from . import im2col, usual_operator
 from .inputs import CASES, LEVEL_SHAPES, Inputs, make_inputs
@@ -136,9 +137,9 @@ def compare_operator(
         torch.set_num_threads(threads)
     if device not in status().devices:
         reason = status().reasons.get(device, "there is no such kernel")
-        raise ValueError(f"no compiled operator for {device}: {reason}")
+        raise ConfigError(f"no compiled operator for {device}: {reason}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("the operator is compiled for CUDA, but PyTorch sees no GPU here")
+        raise ConfigError("the operator is compiled for CUDA, but PyTorch sees no GPU here")
     chosen = {name: entries_for(device)[name] for name in entries or entries_for(device)}
     left_out = {}
     if (original := chosen.keys() & ORIGINAL) and (reason := im2col.why_not()):
@@ -222,7 +223,7 @@ def difference(call: Call, exact: Attention, inputs: Inputs, names: tuple[str, .
     )
     if not largest <= TOLERANCES[dtype]:  # NaN neither
         name = f"{call.function.__module__}.{call.function.__name__}"
-        raise ValueError(
+        raise ConfigError(
             f"{name} in {dtype} differs from the operator on the CPU by {largest:.1e} of the mean"
         )
     return largest

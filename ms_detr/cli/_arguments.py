@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ms_detr.errors import ConfigError
 from ms_detr.paths import expand
 
 
@@ -35,7 +36,7 @@ def _at_least(least: int, text: str) -> int:
 def expect_own_names(names: Sequence[str]) -> None:
     """Raise ValueError where two ``--run`` have one name."""
     if len(set(names)) < len(names):
-        raise ValueError(f"--run: every run needs a name of its own, got {names}")
+        raise ConfigError(f"--run: every run needs a name of its own, got {names}")
 
 
 def expect_not(overrides: Sequence[str], taken: Mapping[str, str]) -> None:
@@ -43,4 +44,4 @@ def expect_not(overrides: Sequence[str], taken: Mapping[str, str]) -> None:
     for override in overrides:
         key = override.lstrip("+").partition("=")[0]
         if key in taken:
-            raise ValueError(f"override '{override}': give {taken[key]} instead")
+            raise ConfigError(f"override '{override}': give {taken[key]} instead")

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ms_detr.errors import ConfigError, SystemLimitError
 from ms_detr.files import write_text
 from ms_detr.locks import handed_down, hold
 
@@ -56,7 +57,7 @@ class Run:
             receipts.append(self.folder / "started.json")
         for receipt in receipts:
             if receipt.is_file() and json.loads(receipt.read_text()) != self.description():
-                raise ValueError(
+                raise ConfigError(
                     f"{self.folder} holds a run with another config or other overrides: "
                     "choose another --output or name"
                 )
@@ -170,7 +171,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> 
 def expect_own_seeds(seeds: Sequence[int]) -> None:
     """Raise ValueError where one is named twice."""
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds: name every seed once, got {seeds}")
+        raise ConfigError(f"--seeds: name every seed once, got {seeds}")
 
 
 def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
@@ -207,9 +208,9 @@ def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
 
 
 def expect_none(failed: Sequence[Run]) -> None:
-    """Raise ChildProcessError, which names the first one's folder, if runs failed."""
+    """Raise SystemLimitError, which names the first one's folder, if runs failed."""
     if failed:
-        raise ChildProcessError(
+        raise SystemLimitError(
             f"{len(failed)} runs failed, the first one in {failed[0].folder}: see its output.txt"
         )
 

@@ -4,6 +4,8 @@ import argparse
 import json
 from typing import Any
 
+from ms_detr.errors import ConfigError
+
 from ._arguments import count
 
 
@@ -175,7 +177,7 @@ def _operator(args: argparse.Namespace) -> int:
     known = operator.entries_for(args.device)
     for asked, names in ((args.cases, operator.CASES), (args.entries, known)):
         if unknown := set(asked or ()) - set(names):
-            raise ValueError(f"no {sorted(unknown)}; choose from {list(names)}")
+            raise ConfigError(f"no {sorted(unknown)}; choose from {list(names)}")
     result = operator.compare_operator(
         args.device, args.cases, args.entries, args.rounds, args.threads
     )

@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ms_detr.errors import ConfigError
+
 from ._arguments import expect_own_names
 from ._runs import (
     Run,
@@ -42,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     expect_own_seeds(args.seeds)
     for words in args.runs:
         if len(words) < 2:
-            raise ValueError(f"--run {words[0]}: a name needs a config behind it")
+            raise ConfigError(f"--run {words[0]}: a name needs a config behind it")
     names = [words[0] for words in args.runs]
     expect_own_names(names)
     for name in names:
         if name in ("", "..") or Path(name).name != name:
-            raise ValueError(f"--run '{name}': the name is that of a folder in --output")
+            raise ConfigError(f"--run '{name}': the name is that of a folder in --output")
     for _, config, *overrides in args.runs:
         load(config, overrides)  # a mistake shows before anything is trained
     runs = [

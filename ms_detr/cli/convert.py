@@ -2,6 +2,8 @@
 
 import argparse
 
+from ms_detr.errors import CheckpointError, ConfigError
+
 from ._arguments import path
 
 SOURCES = (
@@ -65,16 +67,16 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.engine.weights import read_weights
 
     if args.target.exists():
-        raise FileExistsError(f"{args.target} exists; choose another file or remove it")
+        raise ConfigError(f"{args.target} exists; choose another file or remove it")
     state = read_weights(args.source)
     layout = args.layout or recognise(state)
     if layout is None and any(name.startswith("query_initializer.") for name in state):
-        raise ValueError(
+        raise CheckpointError(
             f"{args.source} has our names already: give it as it is, "
             f"train.init_checkpoint={args.source}"
         )
     if layout is None:
-        raise ValueError(
+        raise CheckpointError(
             f"{args.source}: no layout is known by its names ({', '.join(list(state)[:3])}, ...); "
             "tell it with --from"
         )
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         converted = convert_state_dict(state, layout, classes, args.all_queries)
     except ValueError as error:
-        raise ValueError(f"{args.source}: {error}") from error
+        raise CheckpointError(f"{args.source}: {error}") from error
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}
     # Those of the rows that are taken; of others only their owner knows the names.

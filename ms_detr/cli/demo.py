@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from ms_detr.errors import ConfigError, MissingFileError
+
 from ._runs import Processes
 
 CONFIG = "demo/ms_detr.py"
@@ -30,13 +32,15 @@ def run(args: argparse.Namespace) -> int:
 
     script = config_folder().parent / "train_net.py"
     if not script.is_file():
-        raise FileNotFoundError(f"{script} is missing: run the demo from a clone of the repository")
+        raise MissingFileError(f"{script} is missing: run the demo from a clone of the repository")
     cfg = load(args.config_file, args.opts)
     output = Path(cfg.train.output_dir)
     config = str(find(args.config_file))
     annotations = cfg.dataloader.test.dataset.annotations
     if annotations is None or cfg.dataloader.test.dataset.name != f"{NAME}_val":
-        raise ValueError(f"{args.config_file} isn't a config of the demo dataset: see configs/demo")
+        raise ConfigError(
+            f"{args.config_file} isn't a config of the demo dataset: see configs/demo"
+        )
 
     generate_demo(Path(annotations).parents[1])
     if args.data_only:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ms_detr.errors import ConfigError
+
 from ._runs import (
     Run,
     add_run_arguments,
@@ -39,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
     choices = [expand(text) for text in args.opts]
     swept = [choice for choice in choices if len(choice) > 1]
     if not swept:
-        raise ValueError("no key has several values to try: write one as key=a,b,c")
+        raise ConfigError("no key has several values to try: write one as key=a,b,c")
     grid = list(itertools.product(*choices))
     for overrides in grid:
         load(args.config, overrides)  # a mistake shows before anything is trained
     points = list(itertools.product(*swept))
     folders = [args.output / re.sub(r"[^\w.,=+-]", "_", ",".join(point)) for point in points]
     if len(set(folders)) < len(folders):
-        raise ValueError(f"{args.opts} gives the same value twice, or values of the same name")
+        raise ConfigError(f"{args.opts} gives the same value twice, or values of the same name")
     runs = [
         Run(", ".join(point), args.config, overrides, seed, folder / f"seed{seed}")
         for seed in args.seeds

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import CheckpointError
 from .rules import Sizes, State
 
 
@@ -58,7 +59,7 @@ class Columns:
 def embed_dim(state: State) -> int:
     """Channels of a model with feature levels, by our names."""
     if "neck.level_embedding" not in state:
-        raise ValueError("there are learned queries, but no embedding of feature levels")
+        raise CheckpointError("there are learned queries, but no embedding of feature levels")
     return state["neck.level_embedding"].shape[1]
 
 
@@ -75,7 +76,7 @@ class JoinedProjections:
                 stem, end = found.groups()
                 parts = self._parts(stem, end)
                 if missing := [part for part in parts if part not in state]:
-                    raise ValueError(f"{missing[0]} is missing beside {name}")
+                    raise CheckpointError(f"{missing[0]} is missing beside {name}")
                 result[f"{stem}.in_proj_{end}"] = torch.cat([result.pop(part) for part in parts])
         return result
 
@@ -119,7 +120,7 @@ class OneHead(RepeatedHead):
             if found := self.FURTHER.fullmatch(name):
                 first = f"{found[1]}.0.{found[2]}"
                 if not torch.equal(result.pop(name), state[first]):
-                    raise ValueError(
+                    raise CheckpointError(
                         f"{name} differs from {first}; published models have one head for all "
                         "layers"
                     )

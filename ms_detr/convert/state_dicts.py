@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from .layouts import LAYOUTS, Layout, recognise
 from .rules import DENOISING_LABELS, Sizes, State, compile_rules, measure, rename
 
@@ -39,7 +40,7 @@ def convert_state_dict(
     """
     layout = _layout(source)
     if classes not in CLASSES:
-        raise ValueError(f"classes must be one of {list(CLASSES)}, got '{classes}'")
+        raise CheckpointError(f"classes must be one of {list(CLASSES)}, got '{classes}'")
     state = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     state = {k: v for k, v in state.items() if not re.fullmatch(layout.dropped, k)}
     _expect_layout(state, source)
@@ -66,10 +67,10 @@ def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, T
     layout = _layout(target)
     if not layout.detector:
         ways = [name for name, known in LAYOUTS.items() if known.detector]
-        raise ValueError(f"there is no way back to {target}, only to {', '.join(ways)}")
+        raise CheckpointError(f"there is no way back to {target}, only to {', '.join(ways)}")
     rows = {len(v) for k, v in state_dict.items() if re.match(r"decoder\.class_heads\.", k)}
     if rows == {len(COCO_IDS) + layout.background} and layout.classes == "coco91":
-        raise ValueError(
+        raise CheckpointError(
             "the class heads have COCO's 80 rows; published ones have 91, and the rest is lost"
         )
     sizes = measure(state_dict)
@@ -78,7 +79,7 @@ def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, T
         state = step.to_theirs(state, sizes)
     result = _renamed(state, layout.rules(sizes), f"have no place in {target}")
     if len(result.get(layout.queries, ())) in range(1, layout.extra_queries + 1):
-        raise ValueError(
+        raise CheckpointError(
             f"there is no way back to {target}: its last {layout.extra_queries} queries are gone; "
             "convert with all queries"
         )
@@ -91,7 +92,7 @@ def _some(names: list[str]) -> str:
 
 def _layout(name: str) -> Layout:
     if name not in LAYOUTS:
-        raise ValueError(f"no layout '{name}'; there are {', '.join(LAYOUTS)}")
+        raise CheckpointError(f"no layout '{name}'; there are {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
 
 
@@ -100,7 +101,7 @@ def _expect_layout(state: State, source: str) -> None:
     found = recognise(state)
     if found is None or LAYOUTS[found] is LAYOUTS[source] or found in LAYOUTS[source].takes:
         return
-    raise ValueError(f"this is a checkpoint of {found}, by its names, not of {source}")
+    raise CheckpointError(f"this is a checkpoint of {found}, by its names, not of {source}")
 
 
 def _renamed(state: State, rules: list[tuple[str, str]], unknown: str) -> dict[str, Tensor]:
@@ -108,12 +109,12 @@ def _renamed(state: State, rules: list[tuple[str, str]], unknown: str) -> dict[s
     compiled = compile_rules(rules)
     names = {name: rename(name, compiled) for name in state}
     if nameless := [name for name, new in names.items() if new is None]:
-        raise ValueError(f"{len(nameless)} tensors {unknown}: {_some(nameless)}")
+        raise CheckpointError(f"{len(nameless)} tensors {unknown}: {_some(nameless)}")
     result: dict[str, Tensor] = {}
     for name, new in names.items():
         if new in result:
             first = next(other for other in names if names[other] == new)
-            raise ValueError(f"{first} and {name} are both {new}")
+            raise CheckpointError(f"{first} and {name} are both {new}")
         result[str(new)] = state[name]
     return result
 
@@ -125,7 +126,7 @@ def _without_copies(state: State, layout: Layout, sizes: Sizes) -> dict[str, Ten
     for name, tensor in state.items():
         original = rename(name, rules)
         if original is not None and not torch.equal(result.setdefault(original, tensor), tensor):
-            raise ValueError(f"{name} is expected to repeat {original}, and does not")
+            raise CheckpointError(f"{name} is expected to repeat {original}, and does not")
     return result
 
 
@@ -153,7 +154,7 @@ def _coco_rows(state: State, layout: Layout) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if re.fullmatch(heads, name):
             if len(tensor) != rows:
-                raise ValueError(
+                raise CheckpointError(
                     f"{name} has {len(tensor)} rows, not {rows}: convert with classes 'keep'"
                 )
             first = layout.objectness and not name.startswith("decoder.")

@@ -14,6 +14,8 @@ from detectron2.data.transforms import (
 )
 from fvcore.transforms.transform import Transform
 
+from ..errors import ConfigError
+
 DETR_SHORT_EDGES = tuple(range(480, 801, 32))
 
 
@@ -46,7 +48,7 @@ class RandomChoice(Augmentation):
     def __init__(self, chains: Sequence[Sequence[Augmentation | Transform]]):
         super().__init__()
         if len(chains) == 0:
-            raise ValueError("RandomChoice needs at least one chain of augmentations, got none.")
+            raise ConfigError("RandomChoice needs at least one chain of augmentations, got none.")
         self.chains = [AugmentationList(list(chain)) for chain in chains]
 
     def __call__(self, aug_input) -> Transform:
@@ -105,7 +107,7 @@ def lsj_augmentations(
     """
     (side,) = _lengths("size", [size])
     if not 0 < min_scale <= max_scale:
-        raise ValueError(
+        raise ConfigError(
             f"min_scale and max_scale must be positive and ascend, got {min_scale} and {max_scale}."
         )
     return [
@@ -119,5 +121,5 @@ def _lengths(name: str, values: Sequence[int]) -> tuple[int, ...]:
     """A tuple of plain integers; a config hands over its own kind of list."""
     lengths = tuple(int(value) for value in values)
     if not lengths or min(lengths) < 1:
-        raise ValueError(f"{name} must be positive lengths in pixels, got {list(values)}.")
+        raise ConfigError(f"{name} must be positive lengths in pixels, got {list(values)}.")
     return lengths

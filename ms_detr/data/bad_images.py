@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import DataError, MissingFileError
 from .images import ImageError
 
 logger = logging.getLogger(__name__)
 
 KEY = "dataloader.train.max_bad_images"
 REPLACES = "replaces"  # in a model input: the bad images whose place it takes, file -> problem
-BAD = (FileNotFoundError, ImageError)
+BAD = (MissingFileError, ImageError)
 
 
 def map_or_replace(
@@ -29,7 +30,7 @@ def map_or_replace(
         The model input, with the bad ones under `REPLACES` if there were any.
 
     Raises:
-        FileNotFoundError, ImageError: of the first bad image, if there are too many in a row.
+        MissingFileError, ImageError: of the first bad image, if there are too many in a row.
     """
     problems: dict[str, str] = {}
     first: Exception | None = None
@@ -55,7 +56,7 @@ class BadImages:
 
     def __init__(self, limit: int):
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise ValueError(f"{KEY} must be a whole number of at least 0, got {limit!r}.")
+            raise DataError(f"{KEY} must be a whole number of at least 0, got {limit!r}.")
         self.limit = limit
         self.problems: dict[str, str] = {}
 

@@ -7,12 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ..errors import DataError
+
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 20
 
 
-class OtherClassesError(ValueError):
+class OtherClassesError(DataError):
     """A dataset hasn't the classes that weights were trained on."""
 
 

@@ -7,12 +7,14 @@ from itertools import zip_longest
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..errors import DataError
+
 
 def class_names(name: str) -> list[str]:
     """The class names of a dataset: of Detectron2, or loaded with `coco_dataset` before."""
     names = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
     if names is None:
-        raise ValueError(f"The classes of dataset '{name}' are unknown: load the dataset first.")
+        raise DataError(f"The classes of dataset '{name}' are unknown: load the dataset first.")
     return list(names)
 
 
@@ -21,14 +23,14 @@ def check_classes(name: str, num_classes: int) -> None:
     classes = class_names(name)
     found = len(classes)
     if found < num_classes:
-        raise ValueError(
+        raise DataError(
             f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}. "
             f"If the model is to know these alone, set model.num_classes={found}; if they are a "
             f"part of what it knows, add the other categories to {_json_file(name)}: they need no "
             "objects, and their AP is nan."
         )
     if found > num_classes:
-        raise ValueError(
+        raise DataError(
             f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}: "
             f"set model.num_classes={found}."
         )
@@ -46,14 +48,14 @@ def check_same_classes(name: str, other: str) -> None:
         if missing
     ]
     if lacking:
-        raise ValueError(
+        raise DataError(
             f"Datasets '{name}' and '{other}' need the same 'categories': {'; '.join(lacking)}. "
             "Correct the names, or add what is missing, also where it has no objects (its AP is "
             "nan); of what training then has more model.num_classes must know."
         )
     for number, (one, another) in enumerate(zip_longest(ours, theirs)):
         if one != another:
-            raise ValueError(
+            raise DataError(
                 f"Class {number} is {one!r} in dataset '{name}' and {another!r} in '{other}': both "
                 "annotation files need the same categories, in the same order of their ids."
             )

@@ -18,7 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from ..errors import shortened
+from ..errors import DataError, MissingFileError, shortened
 from .box_plausibility import box_findings
 from .categories import distinct_names
 from .class_order import completed, in_order_of
@@ -126,7 +126,7 @@ def read_truth(name: str, masks: bool = False) -> GroundTruth:
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("json_file") is None:
-        raise ValueError(
+        raise DataError(
             f"dataset '{name}' has no COCO annotation file: load it with "
             "ms_detr.data.coco_dataset first"
         )
@@ -137,7 +137,7 @@ def read_truth(name: str, masks: bool = False) -> GroundTruth:
     if class_of is None:
         class_of = {category: i for i, category in enumerate(name_of)}
     elif not name_of.keys() <= class_of.keys():
-        raise ValueError(
+        raise DataError(
             f"{json_file} has categories {shortened(sorted(name_of))}, but dataset '{name}' was "
             f"loaded with {shortened(sorted(class_of))}: was the file changed?"
         )
@@ -156,7 +156,7 @@ def is_crowd(annotation: Mapping, json_file: str) -> bool:
         return False
     if value in (1, "1"):
         return True
-    raise ValueError(
+    raise DataError(
         f"{json_file}: annotation {annotation.get('id')} has iscrowd = "
         f"{reprlib.repr(value)}, not 0 or 1."
     )
@@ -178,13 +178,13 @@ def _locate(
 ) -> tuple[str, str]:
     """The image folder and the annotation file of a dataset; both exist."""
     if not name:
-        raise ValueError(
+        raise DataError(
             f"dataset.name is {name!r}: give one of Detectron2's names, or any name beside the "
             "'images' and 'annotations' of your own data."
         )
     if (images is None) != (annotations is None):
         missing = "images" if images is None else "annotations"
-        raise ValueError(
+        raise DataError(
             f"Dataset '{name}': 'images' and 'annotations' go together, '{missing}' is missing."
         )
     if images is None or annotations is None:
@@ -194,11 +194,11 @@ def _locate(
         image_root, json_file = os.path.expanduser(images), os.path.expanduser(annotations)
         hint = ""
     if not os.path.isfile(json_file):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"Dataset '{name}': there is no annotation file {os.path.abspath(json_file)}.{hint}"
         )
     if not os.path.isdir(image_root):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"Dataset '{name}': there is no image folder {os.path.abspath(image_root)}.{hint}"
         )
     return image_root, json_file
@@ -212,7 +212,7 @@ def _known_paths(name: str) -> tuple[str, str]:
             n for n in DatasetCatalog if MetadataCatalog.get(n).get("evaluator_type") == "coco"
         ]
         nearest = difflib.get_close_matches(name, known, n=3) or ["coco_2017_train"]
-        raise ValueError(
+        raise DataError(
             f"Dataset '{name}' is not a COCO-format dataset that Detectron2 knows. For your own "
             "data give 'images' (folder) and 'annotations' (JSON file) beside the name; "
             f"the nearest known names are {', '.join(nearest)}."
@@ -237,7 +237,7 @@ def _register(
         # As strings: paths come as str and as Path. Of the classes the order alone may differ.
         texts = [sorted(x) if key in order else str(x) for x in (known.get(key, value), value)]
         if texts[0] != texts[1]:
-            raise ValueError(
+            raise DataError(
                 f"Dataset name '{name}' is taken: it stands for {key} = "
                 f"{shortened(known[key])}, and here for {shortened(value)}. Choose another name."
             )
@@ -287,7 +287,7 @@ def _records(
     for row, annotation in enumerate(annotations):
         record = records[image_of[row]]
         if annotation["category_id"] not in class_of:
-            raise ValueError(
+            raise DataError(
                 f"{json_file}: annotation {annotation['id']} has category_id "
                 f"{annotation['category_id']}, which is not in 'categories' "
                 f"(ids {shortened(sorted(class_of))})."
@@ -337,7 +337,7 @@ def _images_of(annotations: list[dict], images: list[dict], json_file: str) -> n
         indices = [index_of[annotation["image_id"]] for annotation in annotations]
     except KeyError:
         lost = next(a for a in annotations if a["image_id"] not in index_of)
-        raise ValueError(
+        raise DataError(
             f"{json_file}: annotation {lost['id']} belongs to image {lost['image_id']}, which is "
             "not in 'images'."
         ) from None
@@ -354,7 +354,7 @@ def _report_dropped(dropped: list[dict], total: int, json_file: str, trusted: bo
         f"outside the image; the first is annotation {first['id']} with bbox {first['bbox']}."
     )
     if 2 * len(dropped) > total and not trusted:
-        raise ValueError(
+        raise DataError(
             f"{json_file} has {what} Correct them, or set trust_annotations=true beside its name "
             "in the config to go on without them."
         )

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ..errors import DataError
 from .segmentation import compact
 
 # Exact types, for a bool is an int to isinstance.
@@ -45,14 +46,14 @@ def read_coco(json_file: str | os.PathLike, masks: bool) -> dict[str, list]:
     found = data if isinstance(data, dict) else {}
     lacking = [key for key in _REQUIRED_KEYS if not isinstance(found.get(key), list)]
     if lacking == ["annotations"] and "annotations" not in found:
-        raise ValueError(
+        raise DataError(
             f"{json_file} lists images and no 'annotations', as COCO's test-dev files do: it can't "
             'be trained on or scored. For its detections alone, add "annotations": [] to a copy '
             "of it and evaluate on that: AP is nan, and coco_instances_results.json in the "
             "evaluator's output_dir holds what to submit."
         )
     if lacking:
-        raise ValueError(
+        raise DataError(
             f"{json_file} is not in COCO's format: it lacks the list(s) {', '.join(lacking)}."
         )
     _check_entries(found, json_file)
@@ -83,7 +84,7 @@ def boxes_of(annotations: list[dict], json_file: str | os.PathLike) -> np.ndarra
         except OverflowError:  # a whole number of hundreds of digits
             pass
     wrong = next(a for a in annotations if not _is_box(a["bbox"]))
-    raise ValueError(
+    raise DataError(
         f"{json_file}: annotation {wrong['id']} has bbox {reprlib.repr(wrong['bbox'])}, which is "
         "not four numbers [x, y, width, height]."
     )
@@ -114,15 +115,15 @@ def _parse(json_file: str | os.PathLike, masks: bool) -> Any:
         with open_json(json_file) as file, np.errstate(over="ignore"):
             data = json.load(file, object_pairs_hook=entry_of)
     except RecursionError:
-        raise ValueError(f"{json_file} is not COCO's format: it is nested too deeply.") from None
+        raise DataError(f"{json_file} is not COCO's format: it is nested too deeply.") from None
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise DataError(
             f"{json_file} is not a JSON file in UTF-8: {error.reason} at byte {error.start}."
         ) from error
     except ValueError as error:
-        raise ValueError(f"{json_file} is not a JSON file: {error}") from error
+        raise DataError(f"{json_file} is not a JSON file: {error}") from error
     if repeated:
-        raise ValueError(f"{json_file}: {repeated[0]} twice, and only one of them can be meant.")
+        raise DataError(f"{json_file}: {repeated[0]} twice, and only one of them can be meant.")
     return data
 
 
@@ -138,27 +139,27 @@ def _check_entries(data: dict[str, list], json_file: str | os.PathLike) -> None:
     """Check that every entry has its keys, and that no id comes twice."""
     for kind in ("images", "categories"):
         if not data[kind]:
-            raise ValueError(f"{json_file}: the list '{kind}' is empty.")
+            raise DataError(f"{json_file}: the list '{kind}' is empty.")
     for kind, keys in _REQUIRED_KEYS.items():
         seen = set()
         for number, entry in enumerate(data[kind]):
             for key, kinds in keys.items():
                 if not isinstance(entry, dict) or key not in entry:
-                    raise ValueError(f"{json_file}: {kind}[{number}] lacks '{key}'.")
+                    raise DataError(f"{json_file}: {kind}[{number}] lacks '{key}'.")
                 if type(entry[key]) not in kinds:
-                    raise ValueError(
+                    raise DataError(
                         f"{json_file}: {kind}[{number}] has {key} = {reprlib.repr(entry[key])}, "
                         f"not a {_KIND_OF_VALUE[kinds]}."
                     )
             if entry["id"] in seen:
-                raise ValueError(
+                raise DataError(
                     f"{json_file}: the id {entry['id']} comes twice in '{kind}' "
                     f"(again at {kind}[{number}])."
                 )
             seen.add(entry["id"])
         largest = max(seen, key=abs, default=0)
         if abs(largest) >= _LARGEST_ID:
-            raise ValueError(
+            raise DataError(
                 f"{json_file}: '{kind}' has an id of {len(str(abs(largest)))} digits; ids are "
                 "whole numbers of 64 bits."
             )
@@ -169,17 +170,17 @@ def _check_images(images: list[dict], json_file: str | os.PathLike) -> None:
         height, width = image["height"], image["width"]
         # Whole numbers of the kind 480.0 are common; infinity is no multiple of 1.
         if not (height > 0 and width > 0 and height % 1 == width % 1 == 0):
-            raise ValueError(
+            raise DataError(
                 f"{json_file}: images[{number}] has width = {reprlib.repr(width)} and height = "
                 f"{reprlib.repr(height)}: they are whole numbers of pixels above 0."
             )
         if max(height, width) >= _MOST_PIXELS or height * width >= _MOST_PIXELS:
-            raise ValueError(
+            raise DataError(
                 f"{json_file}: images[{number}] has width = {reprlib.repr(width)} and height = "
                 f"{reprlib.repr(height)}, more pixels than any image that can be read."
             )
         if not os.path.basename(image["file_name"]):
-            raise ValueError(
+            raise DataError(
                 f"{json_file}: images[{number}] has file_name = "
                 f"{reprlib.repr(image['file_name'])}, which names no file."
             )
@@ -189,7 +190,7 @@ def _check_images(images: list[dict], json_file: str | os.PathLike) -> None:
 def _check_text(text: str, whose: str) -> None:
     """JSON can write half a character, or a line's end, which would spoil messages and paths."""
     if _CONTROL.search(text) or not (text.isascii() or _encodes(text)):
-        raise ValueError(f"{whose} = {ascii(text)[:80]}, which is no line of text.")
+        raise DataError(f"{whose} = {ascii(text)[:80]}, which is no line of text.")
 
 
 def _encodes(text: str) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from ..errors import DataError
 from ..files import atomic_path, explained, write_text
 from .demo_scene import SPLITS, DemoObject, DemoSpec, draw_image
 from .demo_shapes import extent, run_lengths
@@ -57,7 +58,7 @@ def generate_demo(
         ``root`` as a path.
 
     Raises:
-        FileExistsError: an annotation file in ``root`` is not one of a demo dataset.
+        DataError: an annotation file in ``root`` is not one of a demo dataset.
     """
     root, spec = Path(root), spec or DemoSpec()
     for split, count in zip(SPLITS, (train_images, val_images), strict=True):
@@ -122,7 +123,7 @@ def _is_finished(target: Path, folder: Path, info: dict) -> bool:
     except (ValueError, AttributeError):
         found = {}
     if found.get("description") != DESCRIPTION:
-        raise FileExistsError(
+        raise DataError(
             f"{target} is not the annotation file of a demo dataset and is left alone: "
             "choose another folder for the demo dataset."
         )

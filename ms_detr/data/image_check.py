@@ -19,7 +19,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from PIL import Image
 
-from ..errors import shortened
+from ..errors import MissingFileError, shortened
 from ..files import write_text
 from .images import Header, ImageError, chunks_to_end, open_image, read_header
 
@@ -51,7 +51,7 @@ def check_files(
     """Check the image files of a dataset; with ``look_inside`` as `check_images` does.
 
     Raises:
-        FileNotFoundError, ImageError: files are missing or can't be used.
+        MissingFileError, ImageError: files are missing or can't be used.
     """
     if not look_inside:
         check_presence(records, image_root, json_file)
@@ -72,7 +72,7 @@ def check_images(records: Sequence[Mapping], json_file: str) -> None:
             folder can be written to.
 
     Raises:
-        FileNotFoundError, ImageError: in all processes; says how many files can't be used, and
+        MissingFileError, ImageError: in all processes; says how many files can't be used, and
             where the list of all of them is.
     """
     trouble = _check(records, json_file) if comm.get_local_rank() == 0 else None
@@ -84,7 +84,7 @@ def check_images(records: Sequence[Mapping], json_file: str) -> None:
 
 def _check(
     records: Sequence[Mapping], json_file: str
-) -> tuple[type[FileNotFoundError | ImageError], str] | None:
+) -> tuple[type[MissingFileError | ImageError], str] | None:
     """The error about all files, or None if all can be used."""
     files = [record["file_name"] for record in records]
     known = _read_known(json_file)
@@ -124,7 +124,7 @@ def _check(
         f"{'; '.join(problems[:NAMED])}{'; ...' if len(problems) > NAMED else ''}"
         f"{_convention(turned)}{listed(problems, json_file)}"
     )
-    return (FileNotFoundError if missing == len(problems) else ImageError), message
+    return (MissingFileError if missing == len(problems) else ImageError), message
 
 
 def _convention(turned: Sequence[tuple[Mapping, Header]]) -> str:
@@ -268,7 +268,7 @@ def check_presence(records: Sequence[Mapping], image_root: str, json_file: str) 
             hint = ". Absolute paths are not looked for in that folder: write them without it"
         elif "\\" in names[0]:
             hint = ". They are written for Windows: write / instead of \\"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{len(missing)} image file(s) of {json_file} are not in {image_root}: "
             f"{', '.join(map(shortened, names))}{', ...' if len(missing) > 3 else ''}{hint}"
             f"{listed(missing, json_file)}"

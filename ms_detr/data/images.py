@@ -18,6 +18,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
+from ..errors import DataError, MissingFileError
+
 IMAGE_FORMATS = ("RGB", "BGR", "L")
 
 _TURNS = {
@@ -41,7 +43,7 @@ _KINDS_OF_FILE = {
 }
 
 
-class ImageError(ValueError):
+class ImageError(DataError):
     """An image file that can't be used."""
 
 
@@ -109,7 +111,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(f"there is no image file {path}") from error
+        raise MissingFileError(f"there is no image file {path}") from error
     if kind != stat.S_IFREG:  # opening a pipe waits for ever
         raise ImageError(f"{path} is {_KINDS_OF_FILE.get(kind, 'no file')}, not an image file")
     try:

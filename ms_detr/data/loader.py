@@ -13,6 +13,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import ConfigError
 from .bad_images import BadImages, map_or_replace
 from .batches import Size, group_by_size
 from .sampler import Key, TrainingSampler
@@ -93,7 +94,7 @@ def build_train_loader(
             :class:`ms_detr.data.TrainingSampler`.
     """
     if not any(map(_has_objects, dataset)):
-        raise ValueError(
+        raise ConfigError(
             f"Nothing can be learnt: {_without_objects(dataset)}. Check the annotation file of "
             "dataloader.train.dataset."
         )
@@ -131,7 +132,7 @@ def build_test_loader(
         num_workers: loader processes per process; 0 loads in the process itself.
     """
     if batch_size < 1:
-        raise ValueError(f"dataloader.test.batch_size must be at least 1, got {batch_size}.")
+        raise ConfigError(f"dataloader.test.batch_size must be at least 1, got {batch_size}.")
     if not any(map(_has_objects, dataset)):
         logger.warning("AP will be nan: %s", _without_objects(dataset))
     batches = group_by_size(_sizes(dataset, mapper, batch_size), batch_size)

@@ -14,6 +14,7 @@ from detectron2.data.transforms import (
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from fvcore.transforms.transform import Transform, TransformList
 
+from ..errors import DataError, MissingFileError
 from .batches import Size
 from .images import IMAGE_FORMATS, ImageError, load_image
 from .segmentation import moved, parse, transformed
@@ -42,12 +43,12 @@ class DetrMapper:
         masks: bool = False,
     ):
         if image_format not in IMAGE_FORMATS:
-            raise ValueError(
+            raise DataError(
                 f"mapper.image_format must be one of {', '.join(IMAGE_FORMATS)}, "
                 f"got '{image_format}'."
             )
         if augmentations is None:
-            raise ValueError("mapper.augmentations must be a list; [] means none")
+            raise DataError("mapper.augmentations must be a list; [] means none")
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.is_train = is_train
@@ -127,7 +128,7 @@ class DetrMapper:
             image, header = load_image(path, self.image_format)
             if problem := header.problem(record.get("width"), record.get("height")):
                 raise ImageError(f"{path} {problem}")
-        except (FileNotFoundError, ImageError) as error:
+        except (MissingFileError, ImageError) as error:
             raise type(error)(f"{_name(record)}: {error}") from error
         return image
 
@@ -138,7 +139,7 @@ class DetrMapper:
             transforms = self.augmentations(augmented)
         except Exception as error:
             height, width = image.shape[:2]
-            raise ValueError(
+            raise DataError(
                 f"{whose}, {width} x {height} pixels, can't be augmented: {type(error).__name__}: "
                 f"{error} (--debug shows where)"
             ) from error
@@ -202,7 +203,7 @@ def _masks(
         try:
             segmentation = parse(item.get("segmentation"), *before)
         except ValueError as problem:
-            raise ValueError(
+            raise DataError(
                 f"{whose}: an object of class {item['category_id']} with bbox {item['bbox']} "
                 f"{problem} (of a COCO file, dataloader.masks=true keeps the segmentations)"
             ) from problem

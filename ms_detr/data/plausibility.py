@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import DataError
+
 logger = logging.getLogger(__name__)
 
 
@@ -62,7 +64,7 @@ def report(
     message = f"{json_file}: {' '.join(map(text, findings))}"
     wrong = sum(len(finding.rows) for finding in findings if finding.certain)
     if 2 * wrong > total and not trusted:
-        raise ValueError(
+        raise DataError(
             f"{message} If the file is right nevertheless, set trust_annotations=true beside its "
             "name in the config (dataloader.train.dataset or dataloader.test.dataset)."
         )

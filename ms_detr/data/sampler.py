@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from ..errors import ConfigError
+
 Key = tuple[int, int, int]
 
 
@@ -15,11 +17,11 @@ def iterations_per_epoch(dataset_size: int, total_batch_size: int) -> int:
         ValueError: the dataset doesn't fill one batch.
     """
     if total_batch_size < 1:
-        raise ValueError(
+        raise ConfigError(
             f"dataloader.train.total_batch_size must be at least 1, got {total_batch_size}."
         )
     if dataset_size < total_batch_size:
-        raise ValueError(
+        raise ConfigError(
             f"The training dataset has {dataset_size} images, fewer than one batch: set "
             f"dataloader.train.total_batch_size (now {total_batch_size}) to {dataset_size} or less."
         )
@@ -61,12 +63,12 @@ class TrainingSampler(Sampler[list[Key]]):
     ):
         self.iterations_per_epoch = iterations_per_epoch(size, total_batch_size)
         if total_batch_size % world_size:
-            raise ValueError(
+            raise ConfigError(
                 f"dataloader.train.total_batch_size={total_batch_size} can't be split evenly over "
                 f"{world_size} processes: make it a multiple of {world_size}."
             )
         if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"train.seed must be an integer of 0 or greater, got {seed!r}.")
+            raise ConfigError(f"train.seed must be an integer of 0 or greater, got {seed!r}.")
         self.size = size
         self.total_batch_size = total_batch_size
         self.batch_size = total_batch_size // world_size

@@ -15,6 +15,8 @@ import numpy as np
 from fvcore.transforms.transform import Transform
 from pycocotools import mask as coco_mask
 
+from ..errors import DataError
+
 logger = logging.getLogger(__name__)
 
 Segmentation = list[np.ndarray] | dict[str, Any] | np.ndarray
@@ -54,7 +56,7 @@ class SegmentationCheck:
         """Raise ValueError if a segmentation was wrong; warn of what was left out."""
         if self._problems:
             more = "; ..." if len(self._problems) > 3 else ""
-            raise ValueError(
+            raise DataError(
                 f"{self._json_file}: {len(self._problems)} of {self._checked} annotations can't be "
                 f"used with masks: {'; '.join(self._problems[:3])}{more}. Mend or remove them, or "
                 "set dataloader.masks=false."
@@ -97,7 +99,7 @@ def parse(value: Any, height: int, width: int) -> Segmentation:
         ValueError: what is wrong, as a sentence without its beginning: whose segmentation it is.
     """
     if value is None or (isinstance(value, (list, dict)) and not value):
-        raise ValueError("has no segmentation")
+        raise DataError("has no segmentation")
     if isinstance(value, np.ndarray):
         return _parse_bitmap(value, height, width)
     if isinstance(value, Mapping):
@@ -106,11 +108,11 @@ def parse(value: Any, height: int, width: int) -> Segmentation:
         polygons = [_parse_polygon(polygon) for polygon in value]
         kept = [polygon for polygon in polygons if len(polygon) >= 6]
         if not kept:
-            raise ValueError(
+            raise DataError(
                 f"has segmentation {reprlib.repr(value)}, without a polygon of three points"
             )
         return kept
-    raise ValueError(f"has segmentation {reprlib.repr(value)}, neither polygons nor RLE")
+    raise DataError(f"has segmentation {reprlib.repr(value)}, neither polygons nor RLE")
 
 
 def to_runs(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
@@ -179,18 +181,18 @@ def _numbers(value: Any) -> np.ndarray | None:
 def _parse_polygon(value: Any) -> np.ndarray:
     points = _numbers(value)
     if points is None or len(points) % 2:
-        raise ValueError(
+        raise DataError(
             f"has the polygon {reprlib.repr(value)}, not an even count of numbers "
             "[x1, y1, x2, y2, ...]"
         )
     if not (abs(points) < FARTHEST).all():  # nor is NaN
-        raise ValueError("has a polygon with a coordinate that is not finite or far off the image")
+        raise DataError("has a polygon with a coordinate that is not finite or far off the image")
     return points
 
 
 def _parse_bitmap(value: np.ndarray, height: int, width: int) -> np.ndarray:
     if value.shape != (height, width) or value.dtype not in (np.bool_, np.uint8):
-        raise ValueError(
+        raise DataError(
             f"has a bitmap of {value.dtype} {value.shape}, not of bool or uint8 {(height, width)} "
             "(height and width of its image)"
         )
@@ -200,7 +202,7 @@ def _parse_bitmap(value: np.ndarray, height: int, width: int) -> np.ndarray:
 def _parse_runs(value: Mapping, height: int, width: int) -> dict[str, Any]:
     size, counts = value.get("size"), value.get("counts")
     if not isinstance(size, Sequence) or list(size) != [height, width]:
-        raise ValueError(
+        raise DataError(
             f"has an RLE of size {reprlib.repr(size)}, but its image is {[height, width]} "
             "([height, width])"
         )
@@ -208,10 +210,10 @@ def _parse_runs(value: Mapping, height: int, width: int) -> dict[str, Any]:
         counts = counts.encode()
     runs = decompress(counts) if isinstance(counts, bytes) else _numbers(counts)
     if runs is None or runs.dtype.kind == "f":
-        raise ValueError(f"has an RLE with counts {reprlib.repr(counts)}, which are no run lengths")
+        raise DataError(f"has an RLE with counts {reprlib.repr(counts)}, which are no run lengths")
     # pycocotools makes something of any runs.
     if (runs < 0).any() or runs.sum() != height * width:
-        raise ValueError(
+        raise DataError(
             f"has an RLE whose counts {reprlib.repr(counts)} add up to {runs.sum()} pixels instead "
             f"of {height} x {width}"
         )

@@ -26,8 +26,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from ..errors import SystemLimitError, short_message
 from ..processes import end_with_parent
 
 logger = getLogger(__name__)
@@ -49,7 +50,7 @@ class WorkerLoader(DataLoader):
 
     def __init__(self, dataset: Any, *, num_workers: int, **options: Any):
         super().__init__(
-            dataset,
+            _Reporting(dataset) if num_workers else dataset,
             num_workers=num_workers,
             collate_fn=pack if num_workers else list,
             worker_init_fn=_start if num_workers else None,
@@ -68,7 +69,7 @@ class WorkerLoader(DataLoader):
         try:
             return _Batches(super().__iter__())
         except OSError as error:
-            raise OSError(
+            raise SystemLimitError(
                 f"can't start {self.num_workers} loader processes: {error.strerror} "
                 f"({_limits()}): {FEWER}"
             ) from error
@@ -91,6 +92,31 @@ class _Batches:
             return parcel.unpack()
 
 
+class _Reporting(Dataset):
+    """A dataset whose errors that a user can mend are samples: torch makes texts of errors."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except Exception as error:
+            if short_message(error) is None:
+                raise
+            return _Failed(error)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """Takes the place of a sample that could not be made."""
+
+    error: Exception
+
+
 @dataclass(frozen=True)
 class Parcel:
     """A batch on its way.
@@ -109,14 +135,22 @@ class Parcel:
     trouble: str | None
 
     def unpack(self) -> list[Any]:
-        """The samples. Their tensors share one piece of memory, which they may write to."""
+        """The samples. Their tensors share one piece of memory, which they may write to.
+
+        Raises:
+            Exception: what kept one of the samples from being made.
+        """
         if self.trouble is None:
             memory = _memory(ForkingPickler.loads(self.data)) if self.ends else b""
         else:
             memory = memoryview(bytearray(self.data))
         starts = [0, *map(_aligned, self.ends)]
         arrays = [memory[start:end] for start, end in zip(starts, self.ends, strict=False)]
-        return pickle.loads(self.content, buffers=arrays)
+        samples = pickle.loads(self.content, buffers=arrays)
+        for sample in samples:
+            if isinstance(sample, _Failed):
+                raise sample.error
+        return samples
 
 
 def pack(samples: Sequence[Any]) -> Parcel:
@@ -209,7 +243,7 @@ def named_worker_errors() -> Iterator[None]:
     One that dies shows wherever the process happens to be, not only where it takes a batch.
 
     Raises:
-        ChildProcessError: a worker was killed, or has ended in another way.
+        SystemLimitError: a worker was killed, or has ended in another way.
         OSError: there are too many open files to take a batch.
     """
     try:
@@ -218,11 +252,11 @@ def named_worker_errors() -> Iterator[None]:
         text = " ".join(str(error).split())
         if found := DEAD.search(text):
             cause = _cause(found[2])
-            raise ChildProcessError(
+            raise SystemLimitError(
                 f"a process that loads images (pid {found[1]}) {found[2]}{cause}"
             ) from error
         if "Too many open files" in text or "ancdata" in text:
-            raise OSError(
+            raise SystemLimitError(
                 f"too many open files to take a batch from a loader's process ({_limits()}): raise "
                 f"the limit (ulimit -n 4096), or {FEWER}"
             ) from error

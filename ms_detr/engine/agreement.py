@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from ..errors import SystemLimitError
 from ..locks import hold
 
 
@@ -49,7 +50,7 @@ def alone(folder: str | Path) -> Iterator[None]:
             try:
                 stack.enter_context(hold(folder))
             except OSError as error:
-                raise OSError(
+                raise SystemLimitError(
                     f"train.output_dir {folder} can't be written to: {error.strerror}"
                 ) from error
 

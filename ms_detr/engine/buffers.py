@@ -9,6 +9,8 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, distributed, nn
 
+from ..errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 
@@ -52,7 +54,7 @@ def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     if device.type != "cuda":
-        raise ValueError(
+        raise ConfigError(
             "train.sync_batchnorm=true needs CUDA, PyTorch has no such layer for the CPU; without "
             "it every process normalises by its own images, and the averages are evaluated"
         )

@@ -13,6 +13,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
+from ..errors import CheckpointError
 from ..files import PARTIAL, write_text
 from .state import load_strictly, plain_state, read_checkpoint, write_checkpoint
 
@@ -47,7 +48,7 @@ class Checkpointer:
         extra: Mapping[str, Any] | None = None,
     ):
         if keep < 1:
-            raise ValueError(f"train.checkpoints_to_keep must be at least 1, got {keep}")
+            raise CheckpointError(f"train.checkpoints_to_keep must be at least 1, got {keep}")
         self.folder = Path(folder)
         self.model = model
         self.optimizer = optimizer
@@ -117,7 +118,7 @@ class Checkpointer:
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
-            raise ValueError(
+            raise CheckpointError(
                 f"the optimiser in {path} doesn't fit this config ({error}): resume with the "
                 "config and overrides of the run that wrote it"
             ) from error
@@ -160,7 +161,7 @@ def newest(folder: str | os.PathLike[str]) -> str:
                 logger.warning("%s; trying the checkpoint before it", error)
     path, problems = comm.all_gather((path, problems))[0]
     if problems and not path:
-        raise ValueError(f"no checkpoint in {folder} can be read: {'; '.join(problems)}")
+        raise CheckpointError(f"no checkpoint in {folder} can be read: {'; '.join(problems)}")
     return path
 
 
@@ -172,7 +173,7 @@ def expect_unused(folder: Path) -> None:
     """
     found = [path.name for path in (*resumable(folder), folder / BEST) if path.is_file()]
     if found:
-        raise ValueError(
+        raise CheckpointError(
             f"train.output_dir {folder} holds checkpoints of an earlier run "
             f"({', '.join(found)}): continue it with --resume, or choose another folder with "
             "train.output_dir=..."
@@ -230,5 +231,5 @@ def _read_whole(path: Path) -> dict[str, Any]:
     state = read_checkpoint(path)
     needed = ("model", "optimizer", "iteration")
     if not isinstance(state, dict) or not all(key in state for key in needed):
-        raise ValueError(f"{path} is no checkpoint of a run: it needs {', '.join(needed)}")
+        raise CheckpointError(f"{path} is no checkpoint of a run: it needs {', '.join(needed)}")
     return state

@@ -12,7 +12,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from ..errors import short_message
+from ..errors import ConfigError, short_message
 
 PARTS = (
     "model",
@@ -72,14 +72,14 @@ def check_config(cfg: DictConfig) -> None:
     """Raise ValueError, naming keys, unless the config is complete and its train node sound."""
     missing = [key for key in (*PARTS, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
     if missing:
-        raise ValueError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
+        raise ConfigError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
     present = {key: check for key, check in OPTIONAL.items() if _has(cfg, f"train.{key}")}
     for key, (fine, wanted) in (TRAIN | present).items():
         with building(f"train.{key}"):  # it may be a link
             value = cfg.train[key]
         if not fine(value):
             shown = "null" if value is None else repr(value)
-            raise ValueError(f"train.{key} must be {wanted}, got {shown}")
+            raise ConfigError(f"train.{key} must be {wanted}, got {shown}")
 
 
 def _has(cfg: DictConfig, key: str) -> bool:
@@ -97,7 +97,7 @@ def build(cfg: DictConfig, key: str) -> Any:
     with building(key):
         node = OmegaConf.select(cfg, key)
         if node is None:
-            raise ValueError(f"{key} is null, and nothing can take its place")
+            raise ConfigError(f"{key} is null, and nothing can take its place")
         _check_links(node)
         return instantiate(node)
 
@@ -108,7 +108,7 @@ def _check_links(node: Any) -> None:
         OmegaConf.to_container(node, resolve=True)
     except InterpolationResolutionError as error:
         reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
-        raise ValueError(
+        raise ConfigError(
             f"{error.full_key} is a link that leads nowhere ({reason}): change it as well"
         ) from error
 
@@ -125,7 +125,7 @@ def building(key: str) -> Iterator[None]:
         if short_message(error) is not None:
             raise
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise ConfigError(
             f"{key} can't be built from this config: {type(error).__name__}: {reason} "
             "(--debug shows where)"
         ) from error

@@ -21,6 +21,7 @@ from ..data import (
     class_names,
     fingerprint_of,
 )
+from ..errors import ConfigError
 from .checks import build
 from .limits import warn_of_limits
 
@@ -83,7 +84,7 @@ def naming(path: str) -> Iterator[None]:
     try:
         yield
     except OtherClassesError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def check_datasets(

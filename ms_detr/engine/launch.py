@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..errors import short_message
+from ..errors import ConfigError, short_message
 from ..processes import end_with_parent
 from .checkpoint import what_is_safe
 from .signals import TERMINATED, Terminated, termination
@@ -94,11 +94,11 @@ def choose_device(device: str) -> torch.device:
             if chosen is None
             else f"; {' and '.join(DEVICES)} are what ms_detr is made and tested for"
         )
-        raise ValueError(f"train.device must be auto, cpu, cuda or cuda:N, got '{device}'{only}")
+        raise ConfigError(f"train.device must be auto, cpu, cuda or cuda:N, got '{device}'{only}")
     count = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= count:
         found = f"{count or 'no'} CUDA device{'s' if count > 1 else ''}"
-        raise ValueError(f"train.device is '{device}', but PyTorch finds {found}")
+        raise ConfigError(f"train.device is '{device}', but PyTorch finds {found}")
     return chosen
 
 
@@ -155,7 +155,7 @@ def launch(
     num_machines = 1 if num_machines is None else num_machines
     machine_rank, dist_url = machine_rank or 0, dist_url or "auto"
     if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
-        raise ValueError(
+        raise ConfigError(
             f"--num-gpus {num_processes} --num-machines {num_machines} --machine-rank "
             f"{machine_rank}: counts start at 1, ranks at 0"
         )
@@ -165,7 +165,7 @@ def launch(
             termination.watch(lambda: ended("terminated", output_dir))
             return main(*args)
     if backend == "nccl" and num_processes > torch.cuda.device_count():
-        raise ValueError(
+        raise ConfigError(
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; "
             "train.device=cpu runs as many processes on the CPU"
         )
@@ -175,7 +175,7 @@ def launch(
         )
     if dist_url == "auto":
         if num_machines > 1:
-            raise ValueError("several machines need --dist-url tcp://first-machine:port")
+            raise ConfigError("several machines need --dist-url tcp://first-machine:port")
         dist_url = f"tcp://127.0.0.1:{free_port()}"
     group = Group(backend, dist_url, world_size, num_processes, timeout)
     with told_early_end(output_dir):
@@ -190,7 +190,7 @@ def _expect_torchruns(arguments: tuple[Any, ...], world_size: int, local_size: i
     names = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
     for name, asked, given in zip(names, arguments, layout, strict=True):
         if asked not in (None, given):
-            raise ValueError(
+            raise ConfigError(
                 f"{name} {asked}, but torchrun has started {local_size} of {world_size} processes "
                 f"here: leave {name} out, or start without torchrun"
             )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from ..data import objects_per_image
+from ..errors import ConfigError
 from ..evaluation import MAX_DETECTIONS
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def check_limits(cfg: DictConfig) -> None:
     top_k, evaluated = (OmegaConf.select(cfg, key) for key in (TOP_K, EVALUATED))
     known = isinstance(top_k, int) and isinstance(evaluated, int)
     if known and max(top_k, MAX_DETECTIONS) < evaluated:
-        raise ValueError(
+        raise ConfigError(
             f"{EVALUATED} is {evaluated}, but the model hands out the best {top_k} detections of "
             f"an image: set {TOP_K}={evaluated}, or more"
         )

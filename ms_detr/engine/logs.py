@@ -12,7 +12,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 
-from ..errors import short_message
+from ..errors import SystemLimitError, short_message
 from ..files import reason
 from ..pipes import Terminal
 
@@ -103,7 +103,9 @@ def setup_logging(folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         handlers: list[logging.Handler] = [_Log(folder / name, encoding="utf-8")]
     except OSError as error:
-        raise OSError(f"train.output_dir {folder} can't be written to: {error.strerror}") from error
+        raise SystemLimitError(
+            f"train.output_dir {folder} can't be written to: {error.strerror}"
+        ) from error
     if rank == 0:
         terminal = _Terminal(sys.stdout)
         terminal.addFilter(_is_news)

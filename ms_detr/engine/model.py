@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from ..errors import ConfigError
 from ..meta_arch import MSDETR
 from .checks import build
 from .datasets import order_classes
@@ -25,5 +26,5 @@ def load_model(cfg: DictConfig, weights: str) -> MSDETR:
     order_classes(cfg, read_facts(local_file(weights)).get("classes", []))
     model = build(cfg, "model")
     if not load_weights(model, weights):
-        raise ValueError(f"{weights} holds a backbone alone: give the checkpoint of a whole model")
+        raise ConfigError(f"{weights} holds a backbone alone: give the checkpoint of a whole model")
     return model.to(choose_device(cfg.train.device)).eval()

@@ -13,6 +13,8 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
+from ..errors import ConfigError
+
 
 def parameter_groups(
     model: nn.Module, base_lr: float, lr_factors: Mapping[str, float] | None = None
@@ -35,11 +37,11 @@ def parameter_groups(
             included, or when nothing in the model is trainable.
     """
     if not isinstance(base_lr, Real) or not 0 <= base_lr < math.inf:
-        raise ValueError(f"optimizer.lr must be a number of at least 0, got {base_lr}")
+        raise ConfigError(f"optimizer.lr must be a number of at least 0, got {base_lr}")
     factors = dict(lr_factors or {})
     for part, factor in factors.items():
         if factor < 0:
-            raise ValueError(f"optimizer.params.lr_factors.{part} is negative: {factor}")
+            raise ConfigError(f"optimizer.params.lr_factors.{part} is negative: {factor}")
     _check_parts(factors, [name for name, _ in model.named_parameters()])
     by_length = sorted(factors, key=len, reverse=True)
     parameters: dict[float, list[nn.Parameter]] = {}
@@ -49,7 +51,7 @@ def parameter_groups(
             factor = 1.0 if match is None else factors[match]
             parameters.setdefault(factor, []).append(parameter)
     if not parameters:
-        raise ValueError("the model has no trainable parameter")
+        raise ConfigError("the model has no trainable parameter")
     return [
         {"params": parameters[factor], "lr": base_lr * factor}
         for factor in sorted(parameters, key=lambda factor: (factor != 1.0, -factor))
@@ -63,7 +65,7 @@ def _check_parts(parts: Iterable[str], names: Sequence[str]) -> None:
             pieces = sorted({piece for name in names for piece in name.split(".")})
             nearest = difflib.get_close_matches(part, pieces, n=3)
             hint = f"; the nearest names are {', '.join(nearest)}" if nearest else ""
-            raise ValueError(
+            raise ConfigError(
                 f"optimizer.params.lr_factors.{part} matches no parameter of the model{hint} "
                 f"(~optimizer.params.lr_factors.{part} drops it)"
             )

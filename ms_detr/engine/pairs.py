@@ -7,6 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from ..errors import ConfigError
+
 # A key, and the one that is linked to it unless someone has set that one by itself.
 SAME = (
     ("dataloader.test.dataset.name", "dataloader.evaluator.dataset_name"),
@@ -25,7 +27,7 @@ def check_pairs(cfg: DictConfig, eval_only: bool = False) -> None:
     for key, other in SAME:
         one, two = _value(cfg, key), _value(cfg, other)
         if None not in (one, two) and one != two:
-            raise ValueError(
+            raise ConfigError(
                 f"{key} is {one!r}, and {other} {two!r}: set the first one alone; the other is "
                 f"'${{{key}}}' in ms_detr.recipes.training"
             )
@@ -37,7 +39,7 @@ def check_pairs(cfg: DictConfig, eval_only: bool = False) -> None:
 def _check_length(cfg: DictConfig) -> None:
     epochs, max_iter = _value(cfg, "train.epochs"), _value(cfg, "train.max_iter")
     if None not in (epochs, max_iter):
-        raise ValueError(
+        raise ConfigError(
             f"train.epochs={epochs} and train.max_iter={max_iter} both say how long to train: let "
             "the config set one of them to None"
         )
@@ -47,7 +49,7 @@ def _check_start(cfg: DictConfig) -> None:
     """Weights that timm loads would be replaced."""
     source = _value(cfg, "train.init_checkpoint")
     if source and _value(cfg, "model.backbone.pretrained"):
-        raise ValueError(
+        raise ConfigError(
             "model.backbone.pretrained=true takes timm's weights, and train.init_checkpoint="
             f'{source} would replace them: set train.init_checkpoint="" for timm\'s, or '
             "model.backbone.pretrained=false for those of the file"
@@ -58,18 +60,18 @@ def _check_masks(cfg: DictConfig) -> None:
     """Masks of the model and of the parts of the data need each other."""
     predicted = _value(cfg, "model.masks") is not None
     if predicted and _value(cfg, "dataloader.train.mapper.masks") is False:
-        raise ValueError(
+        raise ConfigError(
             "model.masks predicts masks, but none are loaded: set dataloader.masks=true"
         )
     if not predicted and _value(cfg, "dataloader.evaluator.masks"):
-        raise ValueError(
+        raise ConfigError(
             "dataloader.masks is true, but the model predicts no masks: choose a config with "
             "model.masks, such as ms_detr/ms_detr_masks_r50_300q_12ep.py"
         )
     for loader in LOADERS:
         wanted, loaded = (f"dataloader.{loader}.{part}.masks" for part in ("mapper", "dataset"))
         if _value(cfg, wanted) and _value(cfg, loaded) is False:
-            raise ValueError(f"{wanted} is true and {loaded} false: set dataloader.masks alone")
+            raise ConfigError(f"{wanted} is true and {loaded} false: set dataloader.masks alone")
 
 
 def _value(cfg: DictConfig, key: str) -> Any:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..data import DetrMapper, ImageError, load_image
 from ..data.images import Header, to_array
+from ..errors import DataError
 from ..evaluation import evaluating
 from .checks import build
 
@@ -60,7 +61,7 @@ def predict(
     """
     mapper = build(cfg, "dataloader.test.mapper")
     if not isinstance(mapper, DetrMapper):
-        raise ValueError(
+        raise DataError(
             f"dataloader.test.mapper is a {type(mapper).__name__}: predict needs a DetrMapper"
         )
     if isinstance(images, (list, tuple)):

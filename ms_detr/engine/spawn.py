@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessException
 
-from ..errors import short_message
+from ..errors import UserError, short_message
 from ..processes import end_with_parent
 from .signals import TERMINATED, Terminated, termination
 
@@ -34,7 +34,7 @@ KILLERS = {
 }
 
 
-class ProcessError(RuntimeError):
+class ProcessError(UserError, RuntimeError):
     """A started process failed with an error that its user can mend, or was killed.
 
     Attributes:

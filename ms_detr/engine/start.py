@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
 from .agreement import in_main_process
 from .checkpoint import Checkpointer, expect_unused, newest, remove_leftovers
 from .state import read_facts
@@ -45,7 +46,7 @@ def choose_start(init_checkpoint: str | None, folder: Path, args: argparse.Names
         in_main_process(lambda: remove_leftovers(folder))
     if args.resume and (path := newest(folder)):
         if args.eval_only and _names_weights(args.opts):
-            raise ValueError(
+            raise ConfigError(
                 "--resume evaluates the last checkpoint, train.init_checkpoint another one: give "
                 "one of them"
             )
@@ -53,7 +54,7 @@ def choose_start(init_checkpoint: str | None, folder: Path, args: argparse.Names
             logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
         return _start(path, resumed=True)
     if args.resume and args.eval_only:
-        raise ValueError(
+        raise ConfigError(
             f"--resume: train.output_dir {folder} holds no checkpoint to evaluate; without "
             "--resume train.init_checkpoint is evaluated"
         )
@@ -62,7 +63,7 @@ def choose_start(init_checkpoint: str | None, folder: Path, args: argparse.Names
     if not args.eval_only:
         in_main_process(lambda: expect_unused(folder))
     elif not init_checkpoint:
-        raise ValueError(_nothing_to_evaluate(folder))
+        raise ConfigError(_nothing_to_evaluate(folder))
     return _start(local_file(init_checkpoint)) if init_checkpoint else Start()
 
 
@@ -76,7 +77,7 @@ def begin(start: Start, checkpointer: Checkpointer, args: argparse.Namespace) ->
         return checkpointer.resume(start.path)
     whole = load_weights(checkpointer.model, start.path)
     if args.eval_only and not whole:
-        raise ValueError(_nothing_to_evaluate(checkpointer.folder))
+        raise ConfigError(_nothing_to_evaluate(checkpointer.folder))
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import CheckpointError, MissingFileError
 from ..files import atomic_path
 
 CHUNK = 2**20  # bytes read at a time
@@ -36,7 +37,7 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
             from it.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path} not found")
+        raise MissingFileError(f"checkpoint {path} not found")
     mmap &= _check_sums(path, tensors=not mmap)
     try:
         # Published checkpoints hold their command line: a plain record, harmless to read.
@@ -45,11 +46,11 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     except (RuntimeError, EOFError, OSError) as error:
         # The first sentence; the rest is about the reader's insides.
         reason = str(error).partition("\n")[0].partition(". ")[0] or "it is empty"
-        raise ValueError(f"{path} can't be read, perhaps it is cut off: {reason}") from error
+        raise CheckpointError(f"{path} can't be read, perhaps it is cut off: {reason}") from error
     except Exception as error:  # the unpickler raises whatever a foreign file leads it to
         if "unsupported global" not in str(error).lower():
-            raise ValueError(f"{path} was not written by torch.save") from error
-        raise ValueError(
+            raise CheckpointError(f"{path} was not written by torch.save") from error
+        raise CheckpointError(
             f"{path} holds more than tensors and plain values; reading it could run code from the "
             "file, so it is refused. If you trust it, load it with torch.load(..., "
             "weights_only=False), save its state_dict alone and give that file"
@@ -99,7 +100,7 @@ def _check_sums(path: str | os.PathLike[str], tensors: bool) -> bool:
                     if tensors or "/data/" not in record.filename:
                         _check_sum(archive, record)
     except Exception as error:  # zipfile raises whatever damaged bytes lead it to
-        raise ValueError(
+        raise CheckpointError(
             f"{path} is damaged, it has changed since it was written: take another copy or an "
             f"earlier checkpoint ({' '.join(str(error).split())})"
         ) from error
@@ -195,7 +196,7 @@ def load_strictly(
     ]
     if problems:
         hint = _hint(own, state)
-        raise ValueError(f"{source} doesn't fit the model: {'; '.join(problems)}{hint}")
+        raise CheckpointError(f"{source} doesn't fit the model: {'; '.join(problems)}{hint}")
     model.load_state_dict(plain_state(state), strict=False)
 
 

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config import describe, expand_paths
 from ..data import TrainLoader, iterations_per_epoch
 from ..data.workers import named_worker_errors
+from ..errors import ConfigError
 from ..evaluation import evaluate
 from ..files import write_text
 from .agreement import alone, in_main_process
@@ -147,7 +148,7 @@ def prepare(train: DictConfig) -> torch.device:
     device = choose_device(train.device)
     if device.type == "cuda" and comm.get_world_size() > 1:
         if device.index is not None:
-            raise ValueError(
+            raise ConfigError(
                 f"train.device={train.device} names one device, but every one of several processes "
                 "takes its own: train.device=cuda"
             )
@@ -240,7 +241,7 @@ def run_length(train: Any, epoch: int) -> int:
     if max_iter is None:
         max_iter = round((train.epochs or 0) * epoch)
     if max_iter < 1:
-        raise ValueError(
+        raise ConfigError(
             f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "
             "set one of them above 0"
         )

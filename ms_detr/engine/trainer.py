@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
-from ..structures import NonFiniteError
+from ..errors import NonFiniteError
 from .finite import MAX_NAMED, bad_names, largest, report
 from .metrics import TOTAL, RunningMean, term_sums
 
@@ -82,7 +82,7 @@ class Trainer(TrainerBase):
         Raises:
             NonFiniteError: in all processes, if a loss or the gradient isn't finite in any of
                 them; before the weights are changed.
-            ChildProcessError: a loader's process has died.
+            SystemLimitError: a loader's process has died.
         """
         with named_worker_errors():
             self._step()

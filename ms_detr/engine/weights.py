@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..convert import LAYOUTS, convert_state_dict, recognise
+from ..errors import CheckpointError, MissingPackageError, SystemLimitError
 from ..paths import expand
 from .state import load_strictly, read_checkpoint
 
@@ -48,12 +49,12 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     if not source:
         return False
     if source.startswith("detectron2://"):
-        raise ValueError(f"{source} is in Detectron2's model zoo. {ZOO}")
+        raise CheckpointError(f"{source} is in Detectron2's model zoo. {ZOO}")
     path = local_file(source)
     state = read_weights(path)
     if layout := recognise(state):
         if LAYOUTS[layout].detector:
-            raise ValueError(
+            raise CheckpointError(
                 f"{source} has the names of {layout}: convert it first, ms-detr convert {path} "
                 f"converted.pth --from {layout}, and give that file"
             )
@@ -84,7 +85,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except ValueError as error:
         if Path(path).suffix != ".pkl":
             raise
-        raise ValueError(f"{path} looks like a file of Detectron2's model zoo. {ZOO}") from error
+        raise CheckpointError(
+            f"{path} looks like a file of Detectron2's model zoo. {ZOO}"
+        ) from error
     return state_of(content, path)
 
 
@@ -93,13 +96,13 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"{path} needs the library safetensors: python -m pip install safetensors"
         ) from error
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} can't be read as safetensors: {error}") from error
+        raise CheckpointError(f"{path} can't be read as safetensors: {error}") from error
 
 
 def state_of(content: Any, path: str) -> dict[str, Tensor]:
@@ -112,7 +115,9 @@ def state_of(content: Any, path: str) -> dict[str, Tensor]:
         and content
         and all(isinstance(value, Tensor) for value in content.values())
     ):
-        raise ValueError(f"{path} holds no weights: expected a state dict, or one under 'model'")
+        raise CheckpointError(
+            f"{path} holds no weights: expected a state dict, or one under 'model'"
+        )
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
@@ -138,7 +143,7 @@ def download(url: str) -> str:
             failure = str(error) or type(error).__name__
     failures = [text for text in comm.all_gather(failure) if text]
     if failures:
-        raise OSError(
+        raise SystemLimitError(
             f"can't download {url} ({failures[0]}): put the file at {cached} by hand, or start "
             f"without it: {OFF}"
         )

@@ -22,8 +22,8 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from ..data import GroundTruth, kept_truth, read_truth
+from ..errors import DataError, NonFiniteError
 from ..files import atomic_path, write_text
-from ..structures import NonFiniteError
 from .detections import Detections, ImageDetections, write_results
 from .scoring import MAX_DETECTIONS, score
 from .table import format_results
@@ -59,11 +59,11 @@ class CocoEvaluator(DatasetEvaluator):
         max_detections: int = MAX_DETECTIONS,
     ):
         if nms_threshold is not None and not 0 <= nms_threshold <= 1:
-            raise ValueError(
+            raise DataError(
                 f"dataloader.evaluator.nms_threshold is an IoU from 0 to 1, got {nms_threshold}"
             )
         if not isinstance(max_detections, int) or max_detections < 1:
-            raise ValueError(
+            raise DataError(
                 "dataloader.evaluator.max_detections must be a whole number of at least 1, got "
                 f"{max_detections!r}"
             )
@@ -187,18 +187,18 @@ class CocoEvaluator(DatasetEvaluator):
         for image in images:
             number, size = image.image_id, truth.sizes.get(image.image_id)
             if size is None:
-                raise ValueError(
+                raise DataError(
                     f"image {number} isn't in dataset '{self._dataset_name}': "
                     "dataloader.evaluator.dataset_name must name the dataset of dataloader.test"
                 )
             unknown = image.classes[(image.classes < 0) | (image.classes >= count)]
             if len(unknown):
-                raise ValueError(
+                raise DataError(
                     f"a detection has class {unknown[0]}, but dataset '{self._dataset_name}' has "
                     f"classes 0 to {count - 1}: set model.num_classes={count}"
                 )
             if image.masks and image.size != size:
-                raise ValueError(
+                raise DataError(
                     f"the masks of image {number} are {list(image.size)}, the image is "
                     f"{list(size)} ([height, width]): pred_masks must have the size of the image "
                     "file"
@@ -226,7 +226,7 @@ def _evaluated(instances: Instances, masks: bool) -> Instances:
     names = ["pred_boxes", "scores", "pred_classes"]
     if masks:
         if not instances.has("pred_masks"):
-            raise ValueError(
+            raise DataError(
                 "the model predicts no masks: evaluate one that has a mask branch, or set "
                 "dataloader.masks=false"
             )

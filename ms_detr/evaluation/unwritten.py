@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import SystemLimitError
 from ..files import reason
 
 
-class UnwrittenError(OSError):
+class UnwrittenError(SystemLimitError):
     """The files of an evaluation could not be written.
 
     Attributes:

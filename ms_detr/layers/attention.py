@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,11 +74,11 @@ class Visibility:
     def __post_init__(self) -> None:
         count = len(self.sizes)
         if len(self.sees) != count or any(len(row) != count for row in self.sees):
-            raise ValueError(f"visibility of {count} blocks is {count} rows of {count}")
+            raise ConfigError(f"visibility of {count} blocks is {count} rows of {count}")
         if not all(self.sees[block][block] for block in range(count)):
-            raise ValueError("a block of queries has to see itself: attention to nothing is NaN")
+            raise ConfigError("a block of queries has to see itself: attention to nothing is NaN")
         if min(self.sizes) < 1:
-            raise ValueError(f"leave out blocks without queries, got sizes {self.sizes}")
+            raise ConfigError(f"leave out blocks without queries, got sizes {self.sizes}")
         object.__setattr__(self, "runs", _runs(self.sizes, self.sees))
 
     @classmethod

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..ops import fused_deformable_attention
 from ..ops.reference import attention_weights, sampling_locations
 from ..structures import Memory
@@ -15,7 +16,7 @@ from ..structures import Memory
 def check_heads(embed_dim: int, num_heads: int) -> None:
     """Raise ValueError unless the channels can be split into the heads."""
     if num_heads < 1 or embed_dim % num_heads:
-        raise ValueError(f"model.embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        raise ConfigError(f"model.embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
 
 
 class DeformableAttention(nn.Module):

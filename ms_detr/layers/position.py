@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
+
 
 def sine_embedding(values: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
     """Encode scalars as interleaved sines and cosines.
@@ -35,7 +37,7 @@ class SinePositionEncoding(nn.Module):
     def __init__(self, embed_dim: int, temperature: float = 10000.0, offset: float = -0.5):
         super().__init__()
         if embed_dim % 4:
-            raise ValueError(f"model.embed_dim must be a multiple of 4, got {embed_dim}")
+            raise ConfigError(f"model.embed_dim must be a multiple of 4, got {embed_dim}")
         self.channels = embed_dim // 2
         self.temperature = temperature
         self.offset = offset

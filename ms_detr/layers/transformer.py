@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..structures import Memory
 from .attention import Visibility, attend
 from .deformable_attention import DeformableAttention, check_heads
@@ -100,7 +101,7 @@ class FFN(Sublayer):
     ):
         super().__init__(embed_dim, dropout)
         if feedforward_dim < 1:
-            raise ValueError(f"model.feedforward_dim must be at least 1, got {feedforward_dim}")
+            raise ConfigError(f"model.feedforward_dim must be at least 1, got {feedforward_dim}")
         self.linear1 = nn.Linear(embed_dim, feedforward_dim)
         self.linear2 = nn.Linear(feedforward_dim, embed_dim)
         self.activation = activation if activation is not None else nn.ReLU()

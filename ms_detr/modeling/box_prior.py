@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..structures import QueryMasks, at_least_single
 
 # Places count as no farther from the centre than this, in half sizes of the box.
@@ -27,7 +28,7 @@ class BoxPrior(nn.Module):
     def __init__(self, embed_dim: int, slope: float = 10.0):
         super().__init__()
         if slope < 0:
-            raise ValueError(f"model.masks.prior.slope must be at least 0, got {slope}")
+            raise ConfigError(f"model.masks.prior.slope must be at least 0, got {slope}")
         self.slope = slope
         self.coefficients = nn.Linear(embed_dim, 4)
         nn.init.zeros_(self.coefficients.weight)

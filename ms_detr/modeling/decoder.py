@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..layers.boxes import refine
 from ..layers.transformer import LayerContext, stack
 from ..structures import (
@@ -65,17 +66,17 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         if num_layers < 1:
-            raise ValueError(f"model.decoder.num_layers must be at least 1, got {num_layers}")
+            raise ConfigError(f"model.decoder.num_layers must be at least 1, got {num_layers}")
         if not 0 < epsilon < 0.5:
-            raise ValueError(f"model.decoder.epsilon must be above 0 and below 0.5, got {epsilon}")
+            raise ConfigError(f"model.decoder.epsilon must be above 0 and below 0.5, got {epsilon}")
         if first_layer is not None and set(first_layer.taps) != set(layer.taps):
-            raise ValueError(
+            raise ConfigError(
                 f"model.decoder.first_layer has the taps {sorted(first_layer.taps)}, "
                 f"the other layers have {sorted(layer.taps)}"
             )
         self.layers = stack(layer, num_layers, first_layer)
         if look_forward_twice and not box_refinement:
-            raise ValueError("model.decoder.look_forward_twice needs box_refinement")
+            raise ConfigError("model.decoder.look_forward_twice needs box_refinement")
 
         def copies(head: nn.Module) -> nn.ModuleList:
             if share_heads or not box_refinement:
@@ -88,7 +89,7 @@ class Decoder(nn.Module):
         self.tap_class_heads, self.tap_box_heads = nn.ModuleDict(), nn.ModuleDict()
         for name, heads in (tap_heads or {}).items():
             if name not in layer.taps:
-                raise ValueError(
+                raise ConfigError(
                     f"model.decoder.tap_heads: there is no tap '{name}', only {list(layer.taps)}"
                 )
             if heads.class_head is not None:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..layers.transformer import LayerContext, Sublayer
 
 
@@ -47,7 +48,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.order = tuple(order)
         if sorted(self.order) != sorted(sublayers):
-            raise ValueError(
+            raise ConfigError(
                 f"model.decoder.layer.order {list(self.order)} must name each of the sublayers "
                 f"{sorted(sublayers)} once"
             )
@@ -55,7 +56,7 @@ class DecoderLayer(nn.Module):
         self.taps = taps if taps is not None else Taps()
         unknown = set(self.taps) - set(self.order)
         if unknown:
-            raise ValueError(
+            raise ConfigError(
                 f"model.decoder.layer.taps: no sublayer {sorted(unknown)} to tap, "
                 f"there are {list(self.order)}"
             )

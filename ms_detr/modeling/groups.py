@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from ..errors import ConfigError
 from ..layers.attention import Visibility
 from ..structures import GroupQueries, Predictions, PredictionSet, Queries, Targets
 
@@ -63,7 +64,7 @@ class Groups(nn.ModuleDict):
         if not len(self):
             return queries, {}
         if targets is None:
-            raise ValueError(
+            raise ConfigError(
                 "query groups are made from targets: call the model in evaluation mode, or with "
                 "targets"
             )

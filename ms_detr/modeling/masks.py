@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.points import sample
 from ..layers.transformer import MLP
 from ..structures import Memory, Predictions, QueryMasks, at_least_single
@@ -142,7 +143,7 @@ class DotProductBranch(MaskBranch):
     ):
         super().__init__(prior)
         if len(in_channels) != 1:
-            raise ValueError(
+            raise ConfigError(
                 f"model.masks.in_channels must name one backbone map, got {dict(in_channels)}"
             )
         self.in_channels = dict(in_channels)

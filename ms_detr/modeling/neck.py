@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.position import SinePositionEncoding
 from ..structures import FeaturePyramid, TokenGrid, at_least_single
 
@@ -72,11 +73,11 @@ class Neck(nn.Module):
     ):
         super().__init__()
         if embed_dim < 1 or embed_dim % NORM_GROUPS:
-            raise ValueError(
+            raise ConfigError(
                 f"model.embed_dim must be a multiple of {NORM_GROUPS}, got {embed_dim}"
             )
         if num_levels < len(in_channels):
-            raise ValueError(
+            raise ConfigError(
                 f"model.neck.num_levels is {num_levels}, fewer than the backbone maps that are "
                 f"read: {list(in_channels)}"
             )
@@ -130,7 +131,7 @@ class SingleScaleNeck(nn.Module):
     ):
         super().__init__()
         if len(in_channels) != 1:
-            raise ValueError(
+            raise ConfigError(
                 f"model.neck.in_channels: one scale needs one backbone map, not {list(in_channels)}"
             )
         self.in_channels = dict(in_channels)
@@ -189,7 +190,7 @@ def _stride(pixels: int, cells: int) -> int:
     while -(-pixels // stride) > cells:
         stride *= 2
     if -(-pixels // stride) < cells:
-        raise ValueError(
+        raise ConfigError(
             "model.neck.ignore_padding needs maps whose strides are powers of two and that keep a "
             f"cell which is but begun; the backbone makes {cells} cells of {pixels} pixels"
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.boxes import cxcywh_to_xyxy
 from ..structures import PredictionSet, QueryMasks
 
@@ -39,7 +40,7 @@ class Postprocess(nn.Module):
     def __init__(self, top_k: int):
         super().__init__()
         if top_k < 1:
-            raise ValueError(f"model.postprocess.top_k must be at least 1, got {top_k}")
+            raise ConfigError(f"model.postprocess.top_k must be at least 1, got {top_k}")
         self.top_k = top_k
 
     def forward(self, predictions: PredictionSet) -> Detections:

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..layers.position import sine_embedding
 from ..structures import Memory, Predictions, PredictionSet, Queries, TokenGrid
 from .heads import BoxHead, ClassHead
@@ -68,9 +69,9 @@ class QueryInitializer(nn.Module, ABC):
     def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
         super().__init__()
         if num_queries < 1:
-            raise ValueError(f"model.num_queries must be at least 1, got {num_queries}")
+            raise ConfigError(f"model.num_queries must be at least 1, got {num_queries}")
         if any(count < 0 for count in extra_queries):
-            raise ValueError(
+            raise ConfigError(
                 "model.query_initializer.extra_queries can't be negative, "
                 f"got {list(extra_queries)}"
             )
@@ -153,7 +154,7 @@ class ProposalInitializer(QueryInitializer):
     ):
         super().__init__(num_queries, embed_dim, extra_queries)
         if not 0 < anchor_size < 1:
-            raise ValueError(
+            raise ConfigError(
                 "model.query_initializer.anchor_size is a share of the image, above 0 and below 1, "
                 f"got {anchor_size}"
             )

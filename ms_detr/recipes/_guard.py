@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..errors import ConfigError
 from .deformable_detr import deformable_detr
 
 P = ParamSpec("P")
@@ -48,7 +49,7 @@ def recipe(change: Recipe[P]) -> Recipe[P]:
     return guarded
 
 
-class UndoneError(ValueError):
+class UndoneError(ConfigError):
     """A recipe would undo what was changed before it.
 
     Attributes:

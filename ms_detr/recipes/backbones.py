@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
 from ..backbones import TimmBackbone
+from ..errors import ConfigError
 from ._guard import recipe
 from .training import RESNET50
 
@@ -46,7 +47,7 @@ def swin_large_384(model: DictConfig, train: DictConfig) -> DictConfig:
 def _initialise(train: DictConfig, weights: str) -> None:
     """Start from a backbone's weights, unless others were chosen."""
     if train.get("init_checkpoint") not in (None, RESNET50, weights):
-        raise ValueError(
+        raise ConfigError(
             f"train.init_checkpoint is {train.init_checkpoint}, and the backbone's recipe would "
             "set its own weights: call it first, and choose others behind it"
         )
@@ -77,7 +78,7 @@ def five_scales(model: DictConfig) -> DictConfig:
     """Read the map of stride 4 as well: five levels."""
     channels = model.neck.in_channels
     if "res3" not in channels:
-        raise ValueError(
+        raise ConfigError(
             f"five_scales() adds a level to a method of several maps, this one reads {[*channels]}"
         )
     model.backbone.out_features = ("res2", "res3", "res4", "res5")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig, OmegaConf
 
+from ..errors import ConfigError
 from ..modeling import AttentionBranch, BoxPrior, DotProductBranch
 from ..supervision import DiceLoss, MaskCost, MaskLoss, MaskPoints
 from ._guard import recipe
@@ -62,7 +63,7 @@ def with_masks(
     for name in terms:
         term = model.criterion.terms[name]
         if OmegaConf.is_interpolation(term, "losses"):
-            raise ValueError(f"the term {name} follows another one by links: name that one")
+            raise ConfigError(f"the term {name} follows another one by links: name that one")
         term.losses.mask = L(MaskLoss)(weight=weight)
         term.losses.dice = L(DiceLoss)(weight=weight)
         term.mask_points = L(MaskPoints)(num_points=num_points, oversample=3.0, importance=0.75)

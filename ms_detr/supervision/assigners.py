@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..layers.boxes import generalized_box_iou
 from ..structures import Assignment, PredictionSet, Targets
 
@@ -168,7 +169,7 @@ class RepeatedHungarianAssigner(HungarianAssigner):
     def __init__(self, k: int = 6, **options: Any):
         super().__init__(**options)
         if k < 1:
-            raise ValueError(f"k is how often an object is matched, at least 1; got {k}")
+            raise ConfigError(f"k is how often an object is matched, at least 1; got {k}")
         self.k = k
 
 
@@ -180,7 +181,7 @@ class KnownAssigner(Assigner):
     ) -> Assignment:
         known = predictions.assignment
         if known is None:
-            raise ValueError(
+            raise ConfigError(
                 "it isn't known what this source's queries learn; give its term a "
                 "HungarianAssigner instead"
             )
@@ -200,7 +201,7 @@ class AnchorHungarianAssigner(HungarianAssigner):
 
     def boxes(self, predictions: PredictionSet) -> Tensor:
         if predictions.anchors is None:
-            raise ValueError(
+            raise ConfigError(
                 "this source has no anchors; give its term a HungarianAssigner instead"
             )
         return predictions.anchors.expand_as(predictions.boxes)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from ..structures import Assignment, NonFiniteError, Predictions, Targets
+from ..errors import ConfigError, NonFiniteError
+from ..structures import Assignment, Predictions, Targets
 from .term import ObjectCount, SupervisionTerm
 
 
@@ -25,7 +26,7 @@ class Criterion(nn.Module):
     def __init__(self, terms: Terms):
         super().__init__()
         if not terms:
-            raise ValueError("model.criterion.terms is empty: a model needs supervision")
+            raise ConfigError("model.criterion.terms is empty: a model needs supervision")
         self.terms = terms
 
     @property

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.boxes import generalized_box_iou
 from ..structures import Assignment, PredictionSet, Targets
 
@@ -170,7 +171,7 @@ def check_not_negative(**values: float) -> None:
     """Raise ValueError for a value of a loss, by its name, that is negative."""
     for name, value in values.items():
         if value < 0:
-            raise ValueError(f"a loss's {name} can't be negative, got {value}")
+            raise ConfigError(f"a loss's {name} can't be negative, got {value}")
 
 
 class Weighted(ABC):  # noqa: B024 - what a loss computes hangs on its kind
@@ -208,7 +209,7 @@ class FocalLoss(Loss):
         super().__init__(weight)
         check_not_negative(alpha=alpha, gamma=gamma)
         if alpha > 1:
-            raise ValueError(f"a focal loss's alpha is from 0 to 1, got {alpha}")
+            raise ConfigError(f"a focal loss's alpha is from 0 to 1, got {alpha}")
         self.alpha = alpha
         self.gamma = gamma
 

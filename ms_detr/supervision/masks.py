@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import ConfigError
 from ..layers.points import sample, uncertain_points
 from ..structures import Assignment, PredictionSet, QueryMasks, Targets
 from .losses import Weighted
@@ -58,7 +59,7 @@ class MaskPoints:
 
     def __init__(self, num_points: int = 12544, oversample: float = 3.0, importance: float = 0.75):
         if num_points < 1 or oversample < 1 or not 0 <= importance <= 1:
-            raise ValueError(
+            raise ConfigError(
                 "mask points need num_points and oversample of at least 1 and an importance from 0 "
                 f"to 1, got {num_points}, {oversample} and {importance}"
             )
@@ -127,7 +128,7 @@ def masks_of(predictions: PredictionSet) -> QueryMasks:
         ValueError: if there are none.
     """
     if predictions.masks is None:
-        raise ValueError(
+        raise ConfigError(
             "a term supervises masks, but its source has none: set model.masks, which gives them "
             "to the decoder and the groups; the encoder's proposals have none"
         )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..layers.boxes import box_iou
 from ..structures import Assignment, PredictionSet, Targets
 from .assigners import Assigner, of_objects
@@ -86,7 +87,7 @@ class OneToManyAssigner(Assigner):
         overlap: Overlap = box_overlap,
     ):
         if k < 1:
-            raise ValueError(f"k is the most queries an object gets, at least 1; got {k}")
+            raise ConfigError(f"k is the most queries an object gets, at least 1; got {k}")
         for name, value in (("threshold", threshold), ("alpha", alpha)):
             _check_share(name, value)
         self.k = k
@@ -182,13 +183,13 @@ class MergedTopK(ReleasedTopK):
         self, own: Assignment, predictions: PredictionSet, assignments: Mapping[str, Assignment]
     ) -> Assignment:
         if self.merge_with not in assignments:
-            raise ValueError(
+            raise ConfigError(
                 f"one-to-many assignment is to be merged with term '{self.merge_with}', but the "
                 f"terms are {sorted(assignments)}: set merge_with to one of them"
             )
         other = assignments[self.merge_with]
         if other.query.shape[:3] != own.query.shape[:3]:
-            raise ValueError(f"term '{self.merge_with}' has other layers: it can't be merged with")
+            raise ConfigError(f"term '{self.merge_with}' has other layers: it can't be merged with")
         owner = own.owners(predictions.logits.shape[2])
         objects = own.query.shape[2]
 
@@ -205,4 +206,4 @@ class MergedTopK(ReleasedTopK):
 
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} of the one-to-many assigner is from 0 to 1, got {value}")
+        raise ConfigError(f"{name} of the one-to-many assigner is from 0 to 1, got {value}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..structures import Assignment, PredictionSet, Targets
 from .assigners import Assigner
 from .losses import Loss, Losses, match
@@ -73,14 +74,14 @@ class SupervisionTerm:
         objects: CountedObjects | None = None,
     ):
         if assigner is None or losses is None:
-            raise ValueError(
+            raise ConfigError(
                 f"the term for '{source}' needs an assigner and losses; null in the place of the "
                 "whole term drops it"
             )
         if weight < 0:
-            raise ValueError(f"a term's weight can't be negative, got {weight} for '{source}'")
+            raise ConfigError(f"a term's weight can't be negative, got {weight} for '{source}'")
         if (mask_points is None) == any(isinstance(loss, PointLoss) for loss in losses.values()):
-            raise ValueError(
+            raise ConfigError(
                 f"the term for '{source}' needs both mask_points and losses of masks, or neither"
             )
         self.source = source

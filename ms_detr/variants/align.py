@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..structures import Assignment, PredictionSet, Targets
 from ..supervision import HungarianAssigner
 
@@ -25,7 +26,7 @@ class MixedHungarianAssigner(HungarianAssigner):
     def __init__(self, k: int = 2, last_k: int = 1, **options: Any):
         super().__init__(**options)
         if not 1 <= last_k <= k:
-            raise ValueError(
+            raise ConfigError(
                 f"mixed matching needs k >= last_k >= 1 queries an object, got {k} and {last_k}"
             )
         self.k = k

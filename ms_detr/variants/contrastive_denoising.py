@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from .denoising import DenoisingGroup, signed_noise
 
@@ -33,7 +34,7 @@ class ContrastiveDenoising(DenoisingGroup):
     ):
         super().__init__(num_classes, embed_dim, embed_dim, label_noise, box_noise, epsilon)
         if num_queries < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"contrastive denoising needs at least 1 query, got {num_queries}; "
                 "model.groups.denoising=null drops it, with its term"
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.boxes import inverse_sigmoid
 from ..modeling import QueryGroup, QueryInitializer
 from ..structures import Assignment, GroupQueries, Memory, Predictions, Queries, Targets
@@ -46,7 +47,7 @@ class DenoisingGroup(QueryGroup):
     ):
         super().__init__()
         if not (0 <= label_noise <= 1 and box_noise >= 0):
-            raise ValueError(
+            raise ConfigError(
                 "denoising needs label_noise from 0 to 1 and box_noise of at least 0, "
                 f"got {label_noise} and {box_noise}"
             )
@@ -129,7 +130,7 @@ class Denoising(DenoisingGroup):
     ):
         super().__init__(num_classes, embed_dim, embed_dim - 1, label_noise, box_noise, epsilon)
         if num_groups < 1:
-            raise ValueError(f"denoising needs at least 1 group, got {num_groups}")
+            raise ConfigError(f"denoising needs at least 1 group, got {num_groups}")
         self.num_groups = num_groups
 
     def num_copies(self, objects: int) -> int:

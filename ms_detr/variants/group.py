@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..modeling import ProposalInitializer, QueryGroup, QueryInitializer
 from ..modeling.query_initializer import PROPOSALS
 from ..structures import GroupQueries, Memory, Predictions, PredictionSet, Queries, Targets
@@ -30,7 +31,7 @@ class FurtherGroups(QueryGroup):
     def __init__(self, num_groups: int = 11, num_queries: int = 300):
         super().__init__()
         if num_groups < 2:
-            raise ValueError(f"Group DETR has at least 2 groups, got {num_groups}")
+            raise ConfigError(f"Group DETR has at least 2 groups, got {num_groups}")
         self.num_blocks = num_groups - 1
         self.rows = self.count_rows(num_groups, num_queries)
 
@@ -68,7 +69,7 @@ class OwnSelections(QueryInitializer):
 
     def __init__(self, initializer: ProposalInitializer):
         if not isinstance(initializer, ProposalInitializer):
-            raise ValueError(
+            raise ConfigError(
                 "further groups with proposers of their own select from the encoder's proposals, "
                 f"which {type(initializer).__name__} does not: wrap an initialiser that does, such "
                 "as TwoStageInitializer, and put what wraps it around OwnSelections"
@@ -77,7 +78,7 @@ class OwnSelections(QueryInitializer):
         super().__init__(num_queries, initializer.embed_dim, (extra,))
         groups, rest = divmod(extra, num_queries)
         if rest:
-            raise ValueError(
+            raise ConfigError(
                 f"further groups with proposers of their own have {num_queries} queries each, as "
                 f"many as the primary ones, but {extra} extra queries are asked for"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import ConfigError
 from ..modeling import QueryGroup
 from ..structures import GroupQueries, Queries, Targets
 
@@ -17,7 +18,7 @@ class HybridQueries(QueryGroup):
     def __init__(self, rows: int = 1500):
         super().__init__()
         if rows < 1:
-            raise ValueError(f"the hybrid group needs at least 1 row, got {rows}")
+            raise ConfigError(f"the hybrid group needs at least 1 row, got {rows}")
         self.rows = self.count_rows(rows)
 
     @staticmethod

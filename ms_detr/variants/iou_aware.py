@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.boxes import box_iou
 from ..structures import Assignment
 from ..supervision.losses import Loss, Matches, check_not_negative, class_loss
@@ -90,9 +91,9 @@ class RankWeight:
 
     def __init__(self, alpha: float = 0.25, tau: float = 1.5):
         if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is the class probability's share, from 0 to 1, got {alpha}")
+            raise ConfigError(f"alpha is the class probability's share, from 0 to 1, got {alpha}")
         if tau <= 0:
-            raise ValueError(f"tau must be above 0, got {tau}")
+            raise ConfigError(f"tau must be above 0, got {tau}")
         self.alpha = alpha
         self.tau = tau
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from ..errors import DataError, MissingFileError
 from ..files import atomic_path
 from .fonts import fit_fonts
 
@@ -30,7 +31,7 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     metrics, config = folder / "metrics.json", folder / "config.yaml"
     for path in (metrics, config):
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: give the train.output_dir of a run")
+            raise MissingFileError(f"{path} is missing: give the train.output_dir of a run")
     term = yaml.safe_load(config.read_text())["model"]["criterion"]["terms"][TERM]
     losses = {name: loss for name, loss in term["losses"].items() if isinstance(loss, dict)}
     weights = {name: term["weight"] * loss["weight"] for name, loss in losses.items()}
@@ -46,7 +47,7 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
             if found:
                 curves[kind].append((line["iteration"], sum(found)))
     if not all(curves.values()):
-        raise ValueError(f"{metrics} has no losses of the term '{TERM}'")
+        raise DataError(f"{metrics} has no losses of the term '{TERM}'")
     return curves
 
 

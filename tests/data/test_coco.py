@@ -350,7 +350,7 @@ coco_dataset("coco_2017_train")
     )
     assert result.stdout == "[[15], [79, 3]]\n"
     error = result.stderr.splitlines()[-1]
-    assert error.startswith("FileNotFoundError: Dataset 'coco_2017_train'")
+    assert error.startswith("ms_detr.errors.MissingFileError: Dataset 'coco_2017_train'")
     assert str(annotations / "instances_train2017.json") in error
     assert "DETECTRON2_DATASETS" in error and "coco/train2017" in error
 

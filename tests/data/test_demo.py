@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ms_detr.data import DemoSpec, demo, generate_demo, preview
 from ms_detr.data.demo_scene import draw_image
+from ms_detr.errors import DataError
 
 SPEC = DemoSpec()
 SPLITS = ("train", "val")
@@ -201,7 +202,7 @@ def test_foreign_annotations_are_left_alone(tmp_path: Path, content: str):
     foreign = tmp_path / "annotations" / "train.json"
     foreign.parent.mkdir()
     foreign.write_text(content)
-    with pytest.raises(FileExistsError, match=r"train\.json is not .* another folder"):
+    with pytest.raises(DataError, match=r"train\.json is not .* another folder"):
         generate(tmp_path)
     assert files_of(tmp_path) == {"annotations/train.json": content.encode()}
 

@@ -17,7 +17,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 from ms_detr.data import build_test_loader, build_train_loader, workers
 from ms_detr.data.workers import named_worker_errors, pack
-from ms_detr.errors import short_message
+from ms_detr.errors import SystemLimitError, short_message
 
 RECORDS = [{"number": number, "annotations": [{}]} for number in range(8)]
 
@@ -128,7 +128,7 @@ def test_a_worker_that_is_killed_is_named(kind):
         else build_test_loader(RECORDS, killing, 2, num_workers=1)
     )
     start = time.monotonic()
-    with pytest.raises(ChildProcessError, match="memory: lower num_workers") as error:
+    with pytest.raises(SystemLimitError, match="memory: lower num_workers") as error:
         for _ in islice(loader, 8):
             pass
     assert time.monotonic() - start < 30
@@ -141,12 +141,12 @@ def test_a_worker_that_is_killed_is_named(kind):
     [
         (
             "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that",
-            ChildProcessError,
+            SystemLimitError,
             ("(pid 7) is killed by signal: Bus error, most", "/dev/shm"),
         ),
         (
             "DataLoader worker (pid(s) 7, 8) exited unexpectedly",
-            ChildProcessError,
+            SystemLimitError,
             ("(pid 7, 8) exited unexpectedly, most",),
         ),
         ("received 0 items of ancdata", OSError, ("ulimit -n 4096", "num_workers")),

@@ -18,7 +18,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import Tensor, distributed, nn
 
-from ms_detr.structures import NonFiniteError
+from ms_detr.errors import NonFiniteError
 
 CONFIG = str(Path(__file__).with_name("standin_config.py"))
 CATEGORIES = {3: "square", 7: "bar"}

@@ -23,9 +23,9 @@ from ms_detr.engine import run as run_config
 from ms_detr.engine.buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
 from ms_detr.engine.spawn import ProcessError, set_local_group
 from ms_detr.engine.train import distribute
+from ms_detr.errors import NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.evaluation.coco import PREDICTIONS
-from ms_detr.structures import NonFiniteError
 from tests.engine.standin import CONFIG, Detector, overrides
 
 

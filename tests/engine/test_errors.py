@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from ms_detr.config import load
 from ms_detr.data import DetrMapper, coco_dataset
+from ms_detr.data.images import ImageError
+from ms_detr.data.workers import WorkerLoader
 from ms_detr.engine import run_command
-from ms_detr.errors import short_message
+from ms_detr.errors import MissingFileError, short_message
 
 
 def caught(call):
@@ -53,18 +54,22 @@ class Broken(torch.utils.data.Dataset):
         return DetrMapper([])(self.record)
 
 
-def test_error_in_a_loader_worker(tmp_path):
-    """It arrives as a text that holds the whole traceback."""
-    loader = DataLoader(Broken({"file_name": "gone.png", "image_id": 3}), num_workers=1)
-    error = caught(lambda: next(iter(loader)))
-    assert "Original Traceback" in str(error)
-    assert short_message(error) == ("image 3 of dataset 'unnamed': there is no image file gone.png")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_errors_of_a_loader_are_the_same_with_and_without_workers(tmp_path, num_workers):
+    def error_of(record):
+        loader = WorkerLoader(Broken(record), num_workers=num_workers)
+        return caught(lambda: next(iter(loader)))
+
+    error = error_of({"file_name": "gone.png", "image_id": 3})
+    assert type(error) is MissingFileError
+    assert short_message(error) == "image 3 of dataset 'unnamed': there is no image file gone.png"
     (tmp_path / "a.png").write_text("no image")
-    loader = DataLoader(Broken({"file_name": tmp_path / "a.png", "image_id": 3}), num_workers=1)
-    message = short_message(caught(lambda: next(iter(loader))))
+    error = error_of({"file_name": tmp_path / "a.png", "image_id": 3})
+    assert type(error) is ImageError
+    message = short_message(error)
     assert message.startswith(f"image 3 of dataset 'unnamed': {tmp_path}/a.png can't be read as an")
-    loader = DataLoader(Broken({}), num_workers=1)
-    assert short_message(caught(lambda: next(iter(loader)))) is None
+    error = error_of({})
+    assert type(error) is KeyError and short_message(error) is None
 
 
 def test_run_command(capsys):

@@ -9,7 +9,7 @@ from torch import nn
 
 from ms_detr.engine import Trainer
 from ms_detr.engine.trainer import step_seed
-from ms_detr.structures import NonFiniteError
+from ms_detr.errors import NonFiniteError
 
 BATCH = [{"image_id": 7, "file_name": "seven.png"}]
 

@@ -11,8 +11,8 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from ms_detr.errors import NonFiniteError
 from ms_detr.evaluation import CocoEvaluator, evaluate, format_results
-from ms_detr.structures import NonFiniteError
 
 # Category id -> name; ids are not contiguous and not in the order of the file.
 CATEGORIES = {9: "bar", 2: "square"}

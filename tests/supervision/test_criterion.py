@@ -4,7 +4,8 @@ import torch
 from detectron2.config import instantiate
 
 from ms_detr.config import load
-from ms_detr.structures import NonFiniteError, Predictions, PredictionSet
+from ms_detr.errors import NonFiniteError
+from ms_detr.structures import Predictions, PredictionSet
 from ms_detr.supervision import (
     AnchorHungarianAssigner,
     Criterion,
