@@ -2,67 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from .errors import ConfigError
-from .layers import FFN, DeformableAttention, SinePositionEncoding
-from .layers.dense_attention import SplitAttention
-from .layers.transformer import Sublayer
-from .modeling import BoxHead, ClassHead, Groups, Neck, QueryInitializer, SingleScaleNeck
-from .variants.denoising import DenoisingGroup
-
-LINKS: tuple[tuple[type[nn.Module], str, Callable[[Any], float]], ...] = (
-    (QueryInitializer, "num_queries", lambda part: part.num_queries),
-    (QueryInitializer, "embed_dim", lambda part: part.embed_dim),
-    (Neck, "embed_dim", lambda part: part.level_embedding.shape[1]),
-    (SingleScaleNeck, "embed_dim", lambda part: part.projection.out_channels),
-    (SinePositionEncoding, "embed_dim", lambda part: 2 * part.channels),
-    (Sublayer, "embed_dim", lambda part: part.norm.normalized_shape[0]),
-    (DeformableAttention, "embed_dim", lambda part: part.value_proj.in_features),
-    (ClassHead, "embed_dim", lambda part: part.in_features),
-    (BoxHead, "embed_dim", lambda part: part[0].in_features),
-    (DenoisingGroup, "embed_dim", lambda part: part.embed_dim),
-    (DenoisingGroup, "num_classes", lambda part: part.num_classes),
-    (ClassHead, "num_classes", lambda part: part.num_classes),
-    (nn.MultiheadAttention, "num_heads", lambda part: part.num_heads),
-    (SplitAttention, "num_heads", lambda part: part.num_heads),
-    (DeformableAttention, "num_heads", lambda part: part.num_heads),
-    (FFN, "feedforward_dim", lambda part: part.linear1.out_features),
-    (nn.Dropout, "dropout", lambda part: part.p),
-)
+from .modeling import Groups, QueryInitializer
 
 
-def check_linked_keys(model: nn.Module, **keys: float) -> None:
-    """Raise ValueError if a part was built with another value than the model's key says.
+@runtime_checkable
+class Linked(Protocol):
+    """A module that tells what it was built with, by the names of the model's keys."""
+
+    def built_with(self) -> dict[str, float]:
+        """The values."""
+
+
+def check_linked_keys(
+    model: nn.Module, shared: Mapping[str, float], own: Mapping[str, float]
+) -> None:
+    """Raise ConfigError if a model's keys aren't what its parts were built with.
 
     What a backbone is made of is its own matter.
+
+    Args:
+        shared: keys whose value every part has to have.
+        own: keys whose value a part may replace by one of its own, but not all of them.
     """
+    found: dict[str, set[float]] = {key: set() for key in own}
     for name, part in model.named_modules():
-        if name.startswith("backbone."):
+        if name.startswith("backbone.") or not isinstance(part, Linked):
             continue
-        for kind, key, read in LINKS:
-            if isinstance(part, kind) and read(part) != keys[key]:
+        for key, value in part.built_with().items():
+            if key in own:
+                found[key].add(value)
+            elif value != shared[key]:
                 raise ConfigError(
-                    f"model.{key} is {keys[key]}, but model.{name} was built with {read(part)}: "
+                    f"model.{key} is {shared[key]}, but model.{name} was built with {value}: "
                     f"link it with '${{model.{key}}}'"
                 )
+    for key, values in found.items():
+        if values and own[key] not in values:
+            raise ConfigError(
+                f"model.{key} is {own[key]}, but nothing was built with it, only with "
+                f"{sorted(values)}: link parts with '${{model.{key}}}', or set it to their value"
+            )
 
 
 def check_backbone(part: str, wanted: Mapping[str, int], offered: Mapping[str, int]) -> None:
-    """Raise ValueError if a part reads other maps than the backbone offers (channels by name)."""
+    """Raise ConfigError if a part reads other maps than the backbone offers (channels by name)."""
     for name, channels in wanted.items():
-        if offered.get(name) != channels:
+        if name not in offered:
             raise ConfigError(
-                f"{part}.in_channels wants {channels} channels of '{name}', "
-                f"the backbone offers {dict(offered)}"
+                f"{part}.in_channels reads '{name}', the backbone offers {dict(offered)}: see "
+                "model.backbone.out_features"
+            )
+        if offered[name] != channels:
+            fitting = ",".join(f"{x}:{offered.get(x, wanted[x])}" for x in wanted)
+            raise ConfigError(
+                f"{part}.in_channels wants {channels} channels of '{name}', the backbone offers "
+                f"{dict(offered)}: '{part}.in_channels={{{fitting}}}' fits it"
             )
 
 
 def check_fine_to_coarse(strides: Mapping[str, int]) -> None:
-    """Raise ValueError if the neck's maps (strides by name) are not in order."""
+    """Raise ConfigError if the neck's maps (strides by name) are not in order."""
     if list(strides.values()) != sorted(strides.values()):
         raise ConfigError(
             f"model.neck.in_channels must name maps from fine to coarse, got {dict(strides)}"
@@ -70,13 +75,13 @@ def check_fine_to_coarse(strides: Mapping[str, int]) -> None:
 
 
 def check_groups(groups: Groups, initializer: QueryInitializer) -> None:
-    """Raise ValueError if the query initialiser doesn't make what the groups take."""
-    wanted = sum(groups.rows.values())
+    """Raise ConfigError if the query initialiser doesn't make what the groups take."""
+    wanted = sum(groups.extra_queries.values())
     if initializer.extra_queries != wanted:
         raise ConfigError(
             "model.query_initializer.extra_queries adds up to "
-            f"{initializer.extra_queries}, but the groups in model.groups take {groups.rows}: "
-            f"let it add up to {wanted}"
+            f"{initializer.extra_queries}, but the groups in model.groups take "
+            f"{groups.extra_queries}: let it add up to {wanted}"
         )
     for name, group in groups.items():
         if group.needs_boxes and initializer.reference_size != 4:

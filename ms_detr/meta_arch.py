@@ -1,9 +1,10 @@
-"""MSDETR: the detector as Detectron2 sees it."""
+"""The detector as Detectron2 sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,21 +34,24 @@ from .modeling import (
     SingleScaleNeck,
     paste_masks,
 )
-from .modeling.decoder import OUTPUT
-from .structures import Predictions, Targets
+from .modeling.groups import PRIMARY
+from .structures import DECODER, Predictions, Source, Targets
 from .supervision import Criterion
+
+OUTPUT = Source(DECODER)  # what inference reads
 
 
 @META_ARCH_REGISTRY.register()
-class MSDETR(nn.Module):
+class GeneralizedDETR(nn.Module):
     """A detector with one decoder over one set of queries, and its supervision.
 
-    What makes a method are the parts: see ``configs/``. In training the model takes Detectron2's
-    batched inputs with ``instances`` and returns losses; else it returns detections.
+    What makes a method are the parts: see `ms_detr.recipes`. In training the model takes
+    Detectron2's batched inputs with ``instances`` and returns losses; else it returns detections.
 
     Args:
-        num_classes, num_queries, embed_dim, num_heads, feedforward_dim, dropout: one key each in a
-            config, linked to every part that needs it; checked here against the parts.
+        num_classes, num_queries, embed_dim: one key each in a config, linked to every part that
+            needs it, and checked here against the parts.
+        num_heads, feedforward_dim, dropout: the same, but a part may have a value of its own.
         pixel_mean, pixel_std: of the channels, in the order of the images.
     """
 
@@ -89,12 +93,8 @@ class MSDETR(nn.Module):
                 raise ConfigError(f"model.{name} has a value a channel, got {list(values)}")
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
         check_groups(self.groups, query_initializer)
-        _check_sources(
-            criterion,
-            decoder.sources | {f"{group}.{x}" for group in self.groups for x in decoder.sources},
-            query_initializer.sources | {OUTPUT} | {f"{group}.{OUTPUT}" for group in self.groups},
-        )
-        decoder.remove_unused_taps(criterion.sources)
+        outputs = {replace(OUTPUT, group=group) for group in (PRIMARY, *self.groups)}
+        _check_sources(criterion, decoder.tapped, query_initializer.sources | outputs)
         maps = backbone.output_shape()
         offered = {name: shape.channels for name, shape in maps.items()}
         check_backbone("model.neck", neck.in_channels, offered)
@@ -108,12 +108,8 @@ class MSDETR(nn.Module):
             )
         check_linked_keys(
             self,
-            num_classes=num_classes,
-            num_queries=num_queries,
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            feedforward_dim=feedforward_dim,
-            dropout=dropout,
+            dict(num_classes=num_classes, num_queries=num_queries, embed_dim=embed_dim),
+            dict(num_heads=num_heads, feedforward_dim=feedforward_dim, dropout=dropout),
         )
 
     @property
@@ -143,8 +139,8 @@ class MSDETR(nn.Module):
         if self.training:
             targets = self.targets(batched_inputs, size)
             with _naming_single_cells(batched_inputs):
-                made = self.forward_tensors(images, padding_mask, targets)
-            return self.criterion(made, targets)
+                predictions = self.forward_tensors(images, padding_mask, targets)
+            return self.criterion(predictions, targets)
         with torch.no_grad():  # what is kept of the results would keep all activations
             return self._detect(batched_inputs, images, padding_mask)
 
@@ -189,8 +185,7 @@ class MSDETR(nn.Module):
         if supervised:
             count = self.query_initializer.num_queries
             queries, groups = self.groups(queries, count, targets)
-            wanted = self.criterion.sources
-            predictions = self.decoder(queries, memory, supervised, groups, wanted)
+            predictions = self.decoder(queries, memory, supervised, groups)
         else:
             predictions = self.decoder(queries, memory, supervised)
         if self.masks is not None:
@@ -241,6 +236,11 @@ class MSDETR(nn.Module):
         return Targets.from_list(images).to(self.device)
 
 
+@META_ARCH_REGISTRY.register()
+class MSDETR(GeneralizedDETR):
+    """`GeneralizedDETR` by the name that it had, under which checkpoints and configs know it."""
+
+
 def _check_images(batched_inputs: Sequence[Mapping[str, Any]]) -> None:
     """Raise ValueError unless all images are what the normalisation is made for."""
     for x in batched_inputs:
@@ -276,8 +276,8 @@ def _padded_masks(x: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
     instances = x["instances"]
     if not instances.has("gt_masks"):
         raise ConfigError(
-            f"{_name(x)} has no masks to learn: set masks=True for the mapper and the dataset of "
-            "dataloader.train"
+            f"{_name(x)} has no masks to learn: set dataloader.masks=true, and take a dataset "
+            "whose annotations have them"
         )
     masks = instances.gt_masks.tensor
     if masks.shape[1:] != x["image"].shape[1:]:
@@ -310,18 +310,32 @@ def _name(x: Mapping[str, Any]) -> str:
     return f"image {x.get('file_name', x.get('image_id', 'without name'))}"
 
 
-def _check_sources(criterion: Criterion, offered: frozenset[str], required: frozenset[str]) -> None:
-    """Raise if a term wants what is not predicted, or no term trains what has to be trained."""
+def _check_sources(
+    criterion: Criterion, tapped: frozenset[Source], required: frozenset[Source]
+) -> None:
+    """Raise if a term wants what is not predicted, or no term trains what is there to be trained.
+
+    Args:
+        tapped: what the decoder's taps predict.
+        required: what else is predicted.
+    """
+    predicted = sorted(map(str, tapped | required))
     for name, term in criterion.terms.items():
-        if term.source not in offered | required:
+        if term.source not in tapped | required:
             raise ConfigError(
                 f"model.criterion.terms.{name}.source is '{term.source}', but this model predicts "
-                f"{sorted(offered | required)}; a tap in model.decoder.layer.taps or a group in "
-                "model.groups adds one"
+                f"{predicted}; a tap in model.decoder.layer.taps or a group in model.groups adds "
+                "one, and model.decoder.sources has to name it"
             )
-    untrained = required - criterion.sources
+    untrained = sorted(map(str, required - criterion.sources))
     if untrained:
         raise ConfigError(
-            f"no term in model.criterion.terms has the source {sorted(untrained)}: what inference "
-            "needs there, or a group's queries, would not be trained"
+            f"no term in model.criterion.terms has the source {untrained}: what inference needs "
+            "there, or a group's queries, would not be trained"
+        )
+    unused = sorted(map(str, tapped - criterion.sources))
+    if unused:
+        raise ConfigError(
+            f"no term in model.criterion.terms has the source {unused}, of a tap: drop the tap, or "
+            "leave it out of model.decoder.sources"
         )

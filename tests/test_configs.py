@@ -67,7 +67,7 @@ def test_instantiates_at_full_size(config):
     with torch.device("meta"):
         model = instantiate(cfg.model)
     # A term's tap exists and no other does: every parameter is trained.
-    assert model.decoder.sources <= model.criterion.sources
+    assert model.decoder.tapped <= model.criterion.sources
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     for part in cfg.optimizer.params.lr_factors:
         assert any(part in name for name in trained), f"lr_factors.{part} matches nothing"

@@ -79,7 +79,9 @@ def test_missing_and_wrong_masks_are_named():
     model = small()
     batch = make_batch()
     batch[0]["instances"].remove("gt_masks")
-    with pytest.raises(ValueError, match=r"1\.png has no masks to learn: set masks=True"):
+    with pytest.raises(
+        ValueError, match=r"1\.png has no masks to learn: set dataloader\.masks=true"
+    ):
         model(batch)
     batch = make_batch()
     batch[0]["instances"].gt_masks = BitMasks(torch.zeros(3, 10, 10))

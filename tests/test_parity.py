@@ -219,7 +219,9 @@ def run_project(name, dtype=torch.float64, images=None):
     # Heads that layers share have a name in each.
     parameters = dict(model.named_parameters(remove_duplicate=False))
     return SimpleNamespace(
-        made={source: (x.logits.detach(), x.boxes.detach()) for source, x in predictions.items()},
+        made={
+            str(source): (x.logits.detach(), x.boxes.detach()) for source, x in predictions.items()
+        },
         losses={name: loss.detach() for name, loss in losses.items()},
         gradients={name: p.grad for name, p in parameters.items() if p.requires_grad},
         frozen={name for name, p in parameters.items() if not p.requires_grad},

@@ -42,6 +42,10 @@ class DeformableAttention(nn.Module):
         self.output_proj = nn.Linear(embed_dim, embed_dim)
         self.reset_parameters()
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": self.value_proj.in_features, "num_heads": self.num_heads}
+
     def reset_parameters(self) -> None:
         """Heads look in a ring of directions, points at growing distance, weights uniform."""
         nn.init.zeros_(self.sampling_offsets.weight)
@@ -63,7 +67,7 @@ class DeformableAttention(nn.Module):
 
         Args:
             query: (B, Q, C).
-            reference: (B, Q, V, 2) points or (B, Q, V, 4) boxes on every level.
+            reference: points (B, Q, 2) or boxes (B, Q, 4).
 
         Returns:
             (B, Q, C).
@@ -72,6 +76,7 @@ class DeformableAttention(nn.Module):
         value = value.masked_fill(memory.grid.padding_mask[..., None], 0.0)
         value = value.unflatten(-1, (self.num_heads, -1))
         offsets, logits = self._predict(query)
+        reference = memory.grid.scale_to_levels(reference)
         attended = fused_deformable_attention(
             value, memory.grid.level_shapes, reference, offsets, logits
         )
@@ -91,5 +96,6 @@ class DeformableAttention(nn.Module):
             weights (B, Q, heads, V, points), 1 together for each head.
         """
         offsets, logits = self._predict(query)
+        reference = memory.grid.scale_to_levels(reference)
         locations = sampling_locations(reference, offsets, memory.grid.level_shapes)
         return locations, attention_weights(logits)

@@ -27,6 +27,10 @@ class DenseAttention(Sublayer):
             embed_dim, num_heads, dropout=dropout, batch_first=True
         )
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return super().built_with() | {"num_heads": self.attention.num_heads}
+
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
         memory = context.memory
@@ -51,6 +55,10 @@ class SplitAttention(Sublayer):
             self.add_module(name, nn.Linear(embed_dim, embed_dim))
         self.output = nn.Linear(embed_dim, embed_dim)
         nn.init.zeros_(self.output.bias)
+
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return super().built_with() | {"num_heads": self.num_heads}
 
     def split(self, x: Tensor) -> Tensor:
         """(B, n, C) -> (B, heads, n, C / heads)."""

@@ -42,6 +42,10 @@ class SinePositionEncoding(nn.Module):
         self.temperature = temperature
         self.offset = offset
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": 2 * self.channels}
+
     def forward(self, padding_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """(B, H, W) padding mask -> (B, H, W, embed_dim), computed in ``dtype``."""
         inside = (~padding_mask).to(dtype)

@@ -21,7 +21,7 @@ class LayerContext:
 
     Attributes:
         position: (B, Q, C), added to queries and keys.
-        reference: (B, Q, V, 2 or 4), the queries' references on every level.
+        reference: (B, Q, 2 or 4), the queries' points or boxes.
         memory: the encoded image.
         visibility: which queries see which; None: all see all.
         spatial: (B, Q, C) or None; see :class:`Queries`.
@@ -42,6 +42,10 @@ class Sublayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(embed_dim)
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": self.norm.normalized_shape[0], "dropout": self.dropout.p}
+
     def add(self, x: Tensor, update: Tensor) -> Tensor:
         """Close the residual branch; both (B, Q, C)."""
         return self.norm(x + self.dropout(update))
@@ -60,6 +64,10 @@ class SelfAttention(Sublayer):
         self.attention = nn.MultiheadAttention(
             embed_dim, num_heads, dropout=dropout, batch_first=True
         )
+
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return super().built_with() | {"num_heads": self.attention.num_heads}
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
@@ -105,6 +113,10 @@ class FFN(Sublayer):
         self.linear1 = nn.Linear(embed_dim, feedforward_dim)
         self.linear2 = nn.Linear(feedforward_dim, embed_dim)
         self.activation = activation if activation is not None else nn.ReLU()
+
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return super().built_with() | {"feedforward_dim": self.linear1.out_features}
 
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
@@ -11,21 +13,52 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..layers.attention import Visibility
 from ..layers.boxes import refine
 from ..layers.transformer import LayerContext, stack
 from ..structures import (
+    DECODER,
     GroupQueries,
     Memory,
     PositionFunction,
     Predictions,
     PredictionSet,
     Queries,
+    Source,
 )
 from .decoder_layer import DecoderLayer
-from .groups import join, split
+from .groups import PRIMARY, Layout
 from .heads import BoxHead, ClassHead, TapHeads
 
-OUTPUT = "decoder"
+OUTPUT = ""  # of a layer, in the place of a tap's name
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the queries of a layer are, (B, Q, 2 or 4); the two differ in their gradient alone.
+
+    Attributes:
+        seen: what the layer looks around.
+        corrected: what its heads correct.
+    """
+
+    seen: Tensor
+    corrected: Tensor
+
+
+@dataclass(frozen=True)
+class LayerPrediction:
+    """What the heads of one layer make of states (B, Q, C), classes still left to be told.
+
+    Attributes:
+        delta: correction of the reference, (B, Q, 4).
+        boxes: (B, Q, 4).
+    """
+
+    class_head: ClassHead
+    states: Tensor
+    delta: Tensor
+    boxes: Tensor
 
 
 class Decoder(nn.Module):
@@ -47,6 +80,12 @@ class Decoder(nn.Module):
         output_norm: between a layer's or a tap's states and the heads of their predictions. The
             reference is refined by the same box head, from the states without it.
         first_layer: the first layer where it has other parts than the rest, the taps excepted.
+        sources: where predictions are wanted, those of other places aside; None stands for every
+            tap, for the primary queries. Taps that are not wanted are left out: a parameter that no
+            loss reaches would stop distributed training. A layer's output is always predicted.
+
+    Attributes:
+        taps: of every tap that is there, the groups for whose queries it is wanted.
     """
 
     def __init__(
@@ -63,6 +102,7 @@ class Decoder(nn.Module):
         share_heads: bool = False,
         output_norm: nn.Module | None = None,
         first_layer: DecoderLayer | None = None,
+        sources: Collection[str | Source] | None = None,
     ):
         super().__init__()
         if num_layers < 1:
@@ -74,7 +114,9 @@ class Decoder(nn.Module):
                 f"model.decoder.first_layer has the taps {sorted(first_layer.taps)}, "
                 f"the other layers have {sorted(layer.taps)}"
             )
-        self.layers = stack(layer, num_layers, first_layer)
+        self.taps = _wanted_taps(layer.taps, sources)
+        first = None if first_layer is None else first_layer.with_taps(self.taps)
+        self.layers = stack(layer.with_taps(self.taps), num_layers, first)
         if look_forward_twice and not box_refinement:
             raise ConfigError("model.decoder.look_forward_twice needs box_refinement")
 
@@ -92,37 +134,22 @@ class Decoder(nn.Module):
                 raise ConfigError(
                     f"model.decoder.tap_heads: there is no tap '{name}', only {list(layer.taps)}"
                 )
+            if name not in self.taps:
+                continue
             if heads.class_head is not None:
                 self.tap_class_heads[name] = copies(heads.class_head)
             if heads.box_head is not None:
                 self.tap_box_heads[name] = copies(heads.box_head)
-        self.output_norm = output_norm if output_norm is not None else nn.Identity()
+        self.output_norm = output_norm
         self.box_refinement = box_refinement
         self.look_forward_twice = look_forward_twice
         self.epsilon = epsilon
 
     @property
-    def sources(self) -> frozenset[str]:
-        """Names of the predictions that this decoder can make."""
-        return frozenset({OUTPUT} | {f"{OUTPUT}.{tap}" for tap in self.layers[0].taps})
-
-    def remove_unused_taps(self, wanted: Collection[str]) -> None:
-        """Delete the taps whose predictions, a group's included, are not ``wanted`` sources.
-
-        Called once, when a model is put together: a parameter that no loss reaches would stop
-        distributed training.
-        """
-        unused = [
-            name
-            for name in self.layers[0].taps
-            if not any(f".{source}".endswith(f".{OUTPUT}.{name}") for source in wanted)
-        ]
-        for name in unused:
-            for layer in self.layers:
-                del layer.taps[name]
-            for heads in (self.tap_class_heads, self.tap_box_heads):
-                if name in heads:
-                    del heads[name]
+    def tapped(self) -> frozenset[Source]:
+        """Where the taps predict."""
+        taps = self.taps.items()
+        return frozenset(Source(DECODER, group, tap) for tap, groups in taps for group in groups)
 
     def forward(
         self,
@@ -130,68 +157,106 @@ class Decoder(nn.Module):
         memory: Memory,
         supervised: bool,
         groups: Mapping[str, GroupQueries] = MappingProxyType({}),
-        wanted: Collection[str] = (),
     ) -> Predictions:
         """Decode the queries.
 
         Args:
             supervised: predictions of all layers and taps are wanted; otherwise those of the last
                 layer's output alone, and only they are computed.
-            groups: more queries by the names of their groups, whose predictions are named
-                ``{group}.decoder``.
-            wanted: sources that terms need. Taps predict for the groups, as
-                ``{group}.decoder.{tap}``, where one of them is named.
+            groups: more queries by the names of their groups.
         """
-        primary = queries.count
-        queries, visibility = join(queries, groups)
-        taps = {}
-        if supervised:
-            for name in self.layers[0].taps:
-                tapped_groups = {f"{group}.{OUTPUT}.{name}" for group in groups}
-                taps[name] = primary if tapped_groups.isdisjoint(wanted) else queries.count
-        made: dict[str, list[tuple[ClassHead, Tensor, Tensor]]] = {OUTPUT: []}
-        made.update({f"{OUTPUT}.{name}": [] for name in taps})
+        layout = Layout(queries, groups)
+        queries, visibility = layout.join()
+        reach = self._reach(layout) if supervised else {}
         # Contiguous, so that every order of sublayers runs the same kernels.
-        content, reference = queries.content.contiguous(), queries.reference
-        # What a layer's heads correct; it differs from `reference` in its gradient alone.
-        corrected = reference
+        content = queries.content.contiguous()
+        reference = Reference(queries.reference, queries.reference)
+        predicted: dict[str, list[LayerPrediction]] = defaultdict(list)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            context = LayerContext(
-                position=_in_layer(queries.position, index, reference, content),
-                reference=memory.grid.scale_to_levels(reference),
-                memory=memory,
-                spatial=_in_layer(queries.spatial, index, reference, content),
-                visibility=visibility,
-            )
-            content, tapped = layer(content, context, taps)
-            shown = supervised or index == last
-            states = self.output_norm(content) if shown else content
-            delta = self.box_heads[index](states)
-            if shown:
-                boxes = refine(delta, corrected, self.epsilon)
-                class_head = cast(ClassHead, self.class_heads[index])
-                made[OUTPUT].append((class_head, states, boxes))
-            for name, tap_states in tapped.items():
-                class_head, box_head = self._heads_of(name, index)
-                tap_states = self.output_norm(tap_states)
-                tap_boxes = refine(box_head(tap_states), corrected[:, : taps[name]], self.epsilon)
-                made[f"{OUTPUT}.{name}"].append((class_head, tap_states, tap_boxes))
+            context = _context(index, queries, content, reference.seen, memory, visibility)
+            content, tapped = layer(content, context, reach)
+            shown = {OUTPUT: content, **tapped} if supervised or index == last else {}
+            for tap, states in shown.items():
+                predicted[tap].append(self._predict(index, tap, states, reference))
             if self.box_refinement and index < last:
-                if states is not content:
-                    delta = self.box_heads[index](content)
-                refined = refine(delta, reference, self.epsilon)
-                reference = refined.detach()
-                corrected = refined if self.look_forward_twice else reference
-        predictions = Predictions({source: _classify(layers) for source, layers in made.items()})
-        return split(predictions, primary, groups)
+                reference = self._move(index, content, reference, predicted[OUTPUT])
+        return Predictions(self._by_source(predicted, layout))
 
-    def _heads_of(self, tap: str, index: int) -> tuple[ClassHead, BoxHead]:
-        """Class and box head of a tap in a layer: its own, or those of the output."""
-        return (
-            cast(ClassHead, _own_or_shared(self.tap_class_heads, tap, self.class_heads)[index]),
-            cast(BoxHead, _own_or_shared(self.tap_box_heads, tap, self.box_heads)[index]),
+    def _reach(self, layout: Layout) -> dict[str, int]:
+        """To how many of the first queries each tap has to be applied."""
+        reach = {tap: sum(layout.up_to(groups).values()) for tap, groups in self.taps.items()}
+        return {tap: count for tap, count in reach.items() if count}
+
+    def _predict(
+        self, index: int, tap: str, states: Tensor, reference: Reference
+    ) -> LayerPrediction:
+        """What a layer's heads make of the states (B, n, C) of its output or a tap."""
+        class_head = _own_or_shared(self.tap_class_heads, tap, self.class_heads)[index]
+        box_head = _own_or_shared(self.tap_box_heads, tap, self.box_heads)[index]
+        if self.output_norm is not None:
+            states = self.output_norm(states)
+        delta = box_head(states)
+        boxes = refine(delta, reference.corrected[:, : states.shape[1]], self.epsilon)
+        return LayerPrediction(cast(ClassHead, class_head), states, delta, boxes)
+
+    def _move(
+        self, index: int, content: Tensor, reference: Reference, outputs: list[LayerPrediction]
+    ) -> Reference:
+        """The reference of the layer behind this one, whose output is ``content`` (B, Q, C)."""
+        # The heads have seen the content already where it was shown without a norm.
+        known = outputs and self.output_norm is None
+        delta = outputs[-1].delta if known else self.box_heads[index](content)
+        refined = refine(delta, reference.seen, self.epsilon)
+        seen = refined.detach()
+        return Reference(seen, refined if self.look_forward_twice else seen)
+
+    def _by_source(
+        self, predicted: Mapping[str, list[LayerPrediction]], layout: Layout
+    ) -> dict[Source, PredictionSet]:
+        """All layers' predictions by the tap and the group that they are of."""
+        return {
+            Source(DECODER, group, tap): predictions
+            for tap, layers in predicted.items()
+            for group, predictions in layout.split(
+                _classify(layers), layout.sizes if tap == OUTPUT else self.taps[tap]
+            ).items()
+        }
+
+
+def _wanted_taps(
+    taps: Collection[str], sources: Collection[str | Source] | None
+) -> dict[str, frozenset[str]]:
+    """The groups that want each tap, for those that are wanted."""
+    if sources is None:
+        return dict.fromkeys(taps, frozenset({PRIMARY}))
+    wanted = {source for source in map(Source.of, sources) if source.place == DECODER}
+    unknown = sorted(str(source) for source in wanted if source.tap and source.tap not in taps)
+    if unknown:
+        raise ConfigError(
+            f"a term in model.criterion.terms has the source {unknown[0]}, but there is no such "
+            f"tap, only {list(taps)}: one in model.decoder.layer.taps adds it"
         )
+    groups = {tap: frozenset(x.group for x in wanted if x.tap == tap) for tap in taps}
+    return {tap: names for tap, names in groups.items() if names}
+
+
+def _context(
+    index: int,
+    queries: Queries,
+    content: Tensor,
+    reference: Tensor,
+    memory: Memory,
+    visibility: Visibility | None,
+) -> LayerContext:
+    """What a layer may look at, for queries that have become ``content`` at ``reference``."""
+    return LayerContext(
+        position=_in_layer(queries.position, index, reference, content),
+        reference=reference,
+        memory=memory,
+        spatial=_in_layer(queries.spatial, index, reference, content),
+        visibility=visibility,
+    )
 
 
 def _in_layer(
@@ -205,13 +270,11 @@ def _own_or_shared(own: nn.ModuleDict, tap: str, shared: nn.ModuleList) -> nn.Mo
     return cast(nn.ModuleList, own[tap]) if tap in own else shared
 
 
-def _classify(layers: list[tuple[ClassHead, Tensor, Tensor]]) -> PredictionSet:
-    """All layers' predictions, from their class heads, states and boxes."""
-    heads, states, boxes = zip(*layers, strict=True)
-    logits = torch.stack([head(x) for head, x in zip(heads, states, strict=True)])
+def _classify(layers: list[LayerPrediction]) -> PredictionSet:
+    """One layer's predictions behind the other's."""
     return PredictionSet(
-        logits,
-        torch.stack(boxes),
-        states=torch.stack(states),
-        probability=heads[0].probability,
+        torch.stack([layer.class_head(layer.states) for layer in layers]),
+        torch.stack([layer.boxes for layer in layers]),
+        states=torch.stack([layer.states for layer in layers]),
+        probability=layers[0].class_head.probability,
     )

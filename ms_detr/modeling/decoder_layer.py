@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -60,6 +61,12 @@ class DecoderLayer(nn.Module):
                 f"model.decoder.layer.taps: no sublayer {sorted(unknown)} to tap, "
                 f"there are {list(self.order)}"
             )
+
+    def with_taps(self, names: Collection[str]) -> DecoderLayer:
+        """A layer of the same sublayers, with the taps of these names alone."""
+        taps = {name: cast(Tap, tap) for name, tap in self.taps.items() if name in names}
+        sublayers = {name: cast(Sublayer, sublayer) for name, sublayer in self.sublayers.items()}
+        return DecoderLayer(self.order, Taps(**taps), **sublayers)
 
     def forward(
         self, x: Tensor, context: LayerContext, taps: Mapping[str, int] = MappingProxyType({})

@@ -19,7 +19,7 @@ class EncoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, position: Tensor, reference: Tensor, grid: TokenGrid
     ) -> Tensor:
-        """One layer; tokens and position (B, S, C), reference (B, S, V, 2)."""
+        """One layer; tokens and position (B, S, C), reference (B, S, 2)."""
         context = LayerContext(position, reference, Memory(tokens, grid, position))
         return self.ffn(self.attention(tokens, context))
 
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
     def forward(self, pyramid: FeaturePyramid) -> Memory:
         """Every token looks from its own centre."""
         grid = pyramid.grid
-        reference = grid.scale_to_levels(grid.centers())
+        reference = grid.centers()
         tokens = pyramid.tokens
         for layer in self.layers:
             position = pyramid.position

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import nn
 
 from ..errors import ConfigError
 from ..layers.attention import Visibility
-from ..structures import GroupQueries, Predictions, PredictionSet, Queries, Targets
+from ..structures import DECODER, ENCODER, GroupQueries, PredictionSet, Queries, Targets
 
-EMPTY = -1e4  # a logit whose focal loss and gradient are 0, in half precision too
+PRIMARY = ""  # in the place of a group's name
 
 
 class QueryGroup(nn.Module, ABC):
     """Makes a group's queries.
 
     Attributes:
-        rows: how many of the query initialiser's extra queries it takes.
+        extra_queries: how many of the query initialiser's extra queries it takes.
         needs_boxes: whether references have to be boxes.
     """
 
-    rows: int = 0
+    extra_queries: int = 0
     needs_boxes: bool = False
 
     @staticmethod
-    def count_rows(**options: Any) -> int:
-        """`rows` of a group with these options, which a config links to its initialiser."""
+    def count_extra_queries(**options: Any) -> int:
+        """`extra_queries` of a group with these options, which a config links to its initialiser.
+
+        A group that takes extra queries also takes its own attribute from here.
+        """
         return 0
 
     @abstractmethod
-    def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
+    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
         """The group's queries for a batch.
 
         Args:
-            spare: the initialiser's extra queries, ``rows`` or as many as there are.
+            extra: the group's part of the initialiser's extra queries, ``extra_queries`` of them
+                or as many as there are.
         """
 
 
@@ -49,13 +53,15 @@ class Groups(nn.ModuleDict):
     """
 
     def __init__(self, **groups: QueryGroup | None):
+        for name in groups.keys() & {DECODER, ENCODER}:
+            raise ConfigError(f"model.groups.{name}: '{name}' is a place in the model, no group")
         super().__init__({name: group for name, group in groups.items() if group is not None})
         self.dropped = frozenset(groups.keys() - self.keys())
 
     @property
-    def rows(self) -> dict[str, int]:
+    def extra_queries(self) -> dict[str, int]:
         """How many extra queries each group takes."""
-        return {name: cast(QueryGroup, group).rows for name, group in self.items()}
+        return {name: cast(QueryGroup, group).extra_queries for name, group in self.items()}
 
     def forward(
         self, queries: Queries, num_primary: int, targets: Targets | None
@@ -69,60 +75,68 @@ class Groups(nn.ModuleDict):
                 "targets"
             )
         primary = queries.part(0, num_primary)
-        made, start = {}, num_primary
-        for name, rows in self.rows.items():
-            made[name] = self[name](primary, queries.part(start, start + rows), targets)
-            start += rows
-        return primary, made
+        groups, start = {}, num_primary
+        for name, count in self.extra_queries.items():
+            groups[name] = self[name](primary, queries.part(start, start + count), targets)
+            start += count
+        return primary, groups
 
 
-def join(primary: Queries, groups: Mapping[str, GroupQueries]) -> tuple[Queries, Visibility | None]:
-    """All queries, the primary ones first, and who sees whom; None if all see all."""
-    if not groups:
-        return primary, None
-    blocks = [(size, group.sees_primary) for group in groups.values() for size in group.blocks]
-    queries = primary.join([group.queries for group in groups.values()])
-    return queries, Visibility.around(primary.count, blocks)
+@dataclass(frozen=True)
+class Layout:
+    """Whose the queries in the decoder are: the primary ones come first, then group by group.
 
-
-def split(
-    predictions: Predictions, num_primary: int, groups: Mapping[str, GroupQueries]
-) -> Predictions:
-    """Predictions for all queries by group: ``{group}.{source}``, without prefix the primary.
-
-    Sources that were predicted for the primary queries alone stay as they are.
+    Attributes:
+        primary: the primary queries.
+        groups: the others, by the names of their groups.
     """
-    if not groups:
-        return predictions
-    sizes = [num_primary, *(group.queries.count for group in groups.values())]
-    peers = 1 + sum(len(group.blocks) for group in groups.values() if group.peers)
-    sources: dict[str, PredictionSet] = {}
-    for source, made in predictions.items():
-        primary = made
-        if made.logits.shape[2] == sum(sizes):
-            primary, *parts = _split(made, sizes)
-            for (name, group), part in zip(groups.items(), parts, strict=True):
-                sources[f"{name}.{source}"] = _describe(part, group, peers)
-        sources[source] = replace(primary, peers=peers)
-    return Predictions(sources)
 
+    primary: Queries
+    groups: Mapping[str, GroupQueries]
 
-def _split(made: PredictionSet, sizes: list[int]) -> list[PredictionSet]:
-    states = [None] * len(sizes) if made.states is None else made.states.split(sizes, 2)
-    parts = zip(made.logits.split(sizes, 2), made.boxes.split(sizes, 2), states, strict=True)
-    return [
-        replace(made, logits=logits, boxes=boxes, states=state) for logits, boxes, state in parts
-    ]
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Queries of each group, in their order; the primary ones are those of `PRIMARY`."""
+        groups = {name: group.queries.count for name, group in self.groups.items()}
+        return {PRIMARY: self.primary.count, **groups}
 
+    def join(self) -> tuple[Queries, Visibility | None]:
+        """All queries, and who sees whom; None if all see all."""
+        if not self.groups:
+            return self.primary, None
+        groups = self.groups.values()
+        blocks = [(size, group.sees_primary) for group in groups for size in group.blocks]
+        queries = self.primary.join([group.queries for group in groups])
+        return queries, Visibility.around(self.primary.count, blocks)
 
-def _describe(made: PredictionSet, group: GroupQueries, peers: int) -> PredictionSet:
-    logits = made.logits
-    if group.padding is not None:
-        logits = logits.masked_fill(group.padding[None, :, :, None], EMPTY)
-    return replace(
-        made,
-        logits=logits,
-        blocks=group.blocks,
-        assignment=group.assignment,
-        peers=peers if group.peers else len(group.blocks),
-    )
+    def up_to(self, wanted: Collection[str]) -> dict[str, int]:
+        """`sizes` up to the last group that is wanted."""
+        names = list(self.sizes)
+        last = max((names.index(name) for name in wanted if name in names), default=-1)
+        return {name: self.sizes[name] for name in names[: last + 1]}
+
+    def split(
+        self, predictions: PredictionSet, wanted: Collection[str]
+    ) -> dict[str, PredictionSet]:
+        """Predictions for the queries of `up_to` as those of each group that is wanted."""
+        sizes = self.up_to(wanted)
+        parts = predictions.split(list(sizes.values()))
+        return {
+            name: self._described(name, part)
+            for name, part in zip(sizes, parts, strict=True)
+            if name in wanted
+        }
+
+    def _described(self, name: str, predictions: PredictionSet) -> PredictionSet:
+        """A group's predictions with what is known of its queries."""
+        peers = 1 + sum(len(group.blocks) for group in self.groups.values() if group.peers)
+        if name == PRIMARY:
+            return replace(predictions, peers=peers)
+        group = self.groups[name]
+        return replace(
+            predictions,
+            blocks=group.blocks,
+            assignment=group.assignment,
+            ignored=group.ignored,
+            peers=peers if group.peers else len(group.blocks),
+        )

@@ -26,6 +26,10 @@ class ClassHead(nn.Linear):
         self.prior = prior
         super().__init__(embed_dim, num_classes)
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": self.in_features, "num_classes": self.num_classes}
+
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.constant_(self.bias, -math.log((1 - self.prior) / self.prior))
@@ -38,6 +42,10 @@ class BoxHead(MLP):
         super().__init__(embed_dim, embed_dim, 4, num_layers)
         nn.init.zeros_(self[-1].weight)
         nn.init.zeros_(self[-1].bias)
+
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": cast(nn.Linear, self[0]).in_features}
 
     def set_size_bias(self, logit: float) -> None:
         """Where width and height start."""

@@ -20,9 +20,8 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.points import sample
 from ..layers.transformer import MLP
-from ..structures import Memory, Predictions, QueryMasks, at_least_single
+from ..structures import Memory, Predictions, QueryMasks, at_least_single, valid_ratio
 from .box_prior import BoxPrior, PriorMasks
-from .neck import valid_ratio
 
 # Attention masks pass convolutions one by one: so many at a time bound their memory.
 QUERIES_AT_A_TIME = 32
@@ -51,17 +50,17 @@ class MaskBranch(nn.Module, ABC):
             padding_mask: (B, H, W) of the images, True in padding.
         """
         shared = self.prepare(features, memory)
-        made = dict(predictions)
-        for source, its in predictions.items():
-            if its.states is None:
+        masked = dict(predictions)
+        for source, plain in predictions.items():
+            if plain.states is None:
                 continue
-            masks = self.masks(its.states, shared)
+            masks = self.masks(plain.states, shared)
             if self.prior is not None:
-                share = valid_ratio(padding_mask, its.boxes.dtype).repeat(1, 2)[:, None]
+                share = valid_ratio(padding_mask, plain.boxes.dtype).repeat(1, 2)[:, None]
                 last = slice(-masks.num_layers, None)
-                masks = PriorMasks(masks, self.prior, its.states[last], its.boxes[last] * share)
-            made[source] = replace(its, masks=masks)
-        return Predictions(made)
+                masks = PriorMasks(masks, self.prior, plain.states[last], plain.boxes[last] * share)
+            masked[source] = replace(plain, masks=masks)
+        return Predictions(masked)
 
     @abstractmethod
     def prepare(self, features: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, ...]:
@@ -70,15 +69,6 @@ class MaskBranch(nn.Module, ABC):
     @abstractmethod
     def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
         """Masks of the queries (L, B, Q, C)."""
-
-
-def level_map(memory: Memory, level: int) -> tuple[Tensor, Tensor]:
-    """Tokens of a level as a map (B, C, h, w), and its padding mask (B, h, w)."""
-    sizes = memory.grid.level_sizes
-    shape = memory.grid.level_shapes[level]
-    tokens = memory.tokens.split(sizes, 1)[level]
-    padding = memory.grid.padding_mask.split(sizes, 1)[level]
-    return tokens.transpose(1, 2).unflatten(2, shape), padding.unflatten(1, shape)
 
 
 def _conv(
@@ -161,8 +151,8 @@ class DotProductBranch(MaskBranch):
 
     def prepare(self, features: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, ...]:
         fine = self.lateral(features[self.feature])
-        encoded, _ = level_map(memory, 0)
-        encoded = F.interpolate(encoded, fine.shape[2:], mode="bilinear", align_corners=False)
+        finest = memory.maps()[0]
+        encoded = F.interpolate(finest, fine.shape[2:], mode="bilinear", align_corners=False)
         return (self.output(fine + encoded),)
 
     def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
@@ -229,7 +219,8 @@ class AttentionBranch(MaskBranch):
                 self.in_channels, self.reduce, self.adapters, strict=True
             )
         ]
-        return (*level_map(memory, -1), *maps)
+        padding = memory.grid.maps(memory.grid.padding_mask)
+        return (memory.maps()[-1], padding[-1], *maps)
 
     def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
         image, padding, *maps = shared

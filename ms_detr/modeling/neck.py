@@ -95,6 +95,10 @@ class Neck(nn.Module):
         )
         self.level_embedding = nn.Parameter(torch.randn(num_levels, embed_dim))
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": self.level_embedding.shape[1]}
+
     def forward(self, features: Mapping[str, Tensor], padding_mask: Tensor) -> FeaturePyramid:
         """Tokens of all levels.
 
@@ -139,6 +143,10 @@ class SingleScaleNeck(nn.Module):
         (channels,) = in_channels.values()
         self.projection = nn.Conv2d(channels, embed_dim, kernel_size=1)
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": self.projection.out_channels}
+
     def forward(self, features: Mapping[str, Tensor], padding_mask: Tensor) -> FeaturePyramid:
         """Tokens of the one level; arguments as those of `Neck`."""
         (name,) = self.in_channels
@@ -161,15 +169,10 @@ def _pyramid(
     encodings = [position(mask, dtype).to(x.dtype) for mask, x in zip(masks, maps, strict=True)]
     if level_embedding is not None:
         encodings = [x + level for x, level in zip(encodings, level_embedding, strict=True)]
-    grid = TokenGrid(
-        level_shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
-        padding_mask=torch.cat([mask.flatten(1) for mask in masks], 1),
-        valid_ratios=torch.stack([valid_ratio(mask, dtype) for mask in masks], 1),
-    )
     return FeaturePyramid(
         tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
         position=torch.cat([encoding.flatten(1, 2) for encoding in encodings], 1),
-        grid=grid,
+        grid=TokenGrid.of(masks, dtype),
     )
 
 
@@ -195,9 +198,3 @@ def _stride(pixels: int, cells: int) -> int:
             f"cell which is but begun; the backbone makes {cells} cells of {pixels} pixels"
         )
     return stride
-
-
-def valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, h, w) padding mask -> (B, 2), unpadded share of the (width, height)."""
-    inside = (~mask).to(dtype)
-    return torch.stack((inside[:, 0].mean(-1), inside[:, :, 0].mean(-1)), -1)

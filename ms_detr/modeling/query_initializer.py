@@ -12,10 +12,18 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..layers.position import sine_embedding
-from ..structures import Memory, Predictions, PredictionSet, Queries, TokenGrid
+from ..structures import (
+    ENCODER,
+    Memory,
+    Predictions,
+    PredictionSet,
+    Queries,
+    Source,
+    TokenGrid,
+)
 from .heads import BoxHead, ClassHead
 
-PROPOSALS = "encoder"
+PROPOSALS = Source(ENCODER)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class QueryInitializer(nn.Module, ABC):
         reference_size: 4 where references are boxes, 2 for points.
     """
 
-    sources: frozenset[str] = frozenset()
+    sources: frozenset[Source] = frozenset()
     reference_size = 4
 
     def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
@@ -79,6 +87,10 @@ class QueryInitializer(nn.Module, ABC):
         self.embed_dim = embed_dim
         self.extra_queries = sum(extra_queries)
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"num_queries": self.num_queries, "embed_dim": self.embed_dim}
+
     @abstractmethod
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Queries for an encoded image; with ``supervised`` also the predictions behind them.
@@ -86,7 +98,7 @@ class QueryInitializer(nn.Module, ABC):
         Supervised there are `extra_queries` more, at the end.
         """
 
-    def rows(self, supervised: bool) -> int:
+    def count(self, supervised: bool) -> int:
         """How many queries to make."""
         return self.num_queries + self.extra_queries if supervised else self.num_queries
 
@@ -102,17 +114,17 @@ class LearnedInitializer(QueryInitializer):
 
     def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
         super().__init__(num_queries, embed_dim, extra_queries)
-        rows = self.rows(supervised=True)
-        self.position = nn.Parameter(torch.randn(rows, embed_dim))
-        self.content = nn.Parameter(torch.randn(rows, embed_dim))
+        count = self.count(supervised=True)
+        self.position = nn.Parameter(torch.randn(count, embed_dim))
+        self.content = nn.Parameter(torch.randn(count, embed_dim))
         self.reference_points = nn.Linear(embed_dim, 2)
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Points (B, Q, 2) as references; nothing is predicted."""
-        batch, rows = memory.tokens.shape[0], self.rows(supervised)
-        content, position = self.content[:rows], self.position[:rows]
+        batch, count = memory.tokens.shape[0], self.count(supervised)
+        content, position = self.content[:count], self.position[:count]
         reference = self.reference_points(position).to(memory.grid.valid_ratios).sigmoid()
         content, position, reference = (
             tensor.expand(batch, -1, -1) for tensor in (content, position, reference)
@@ -180,8 +192,9 @@ class ProposalInitializer(QueryInitializer):
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Choose queries; with ``supervised`` also predict."""
-        boxes, made = self.select(self, memory, self.rows(supervised), supervised)
-        return self.queries(boxes, memory), Predictions({} if made is None else {PROPOSALS: made})
+        boxes, proposals = self.select(self, memory, self.count(supervised), supervised)
+        predictions = {} if proposals is None else {PROPOSALS: proposals}
+        return self.queries(boxes, memory), Predictions(predictions)
 
     def best(self, scores: Tensor, grid: TokenGrid, count: int) -> Tensor:
         """Indices (B, count) of the tokens with the highest scores (B, S), fewer if there are."""
@@ -224,7 +237,7 @@ class TwoStageInitializer(ProposalInitializer):
         self.query_projection = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.query_norm = nn.LayerNorm(2 * embed_dim)
         self.content = (
-            nn.Parameter(torch.randn(self.rows(supervised=True), embed_dim))
+            nn.Parameter(torch.randn(self.count(supervised=True), embed_dim))
             if mixed_selection
             else None
         )
@@ -246,14 +259,15 @@ class TwoStageInitializer(ProposalInitializer):
             anchors = proposals.logits.gather(1, chosen.expand(-1, -1, 4))
             return (proposer.box_head(best) + anchors).detach().sigmoid(), None
         unactivated = proposer.box_head(tokens) + proposals.logits
-        made = PredictionSet(
+        predictions = PredictionSet(
             logits[None],
             unactivated.sigmoid()[None],
             anchors=proposals.logits.sigmoid(),
             layered=False,
             probability=proposer.class_head.probability,
         )
-        return unactivated.gather(1, chosen.expand(-1, -1, 4)).detach().sigmoid(), made
+        best = unactivated.gather(1, chosen.expand(-1, -1, 4))
+        return best.detach().sigmoid(), predictions
 
     def queries(self, boxes: Tensor, memory: Memory) -> Queries:
         position, content = self._encode(boxes)

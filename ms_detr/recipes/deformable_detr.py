@@ -13,7 +13,7 @@ from ..layers import (
     SelfAttention,
     SinePositionEncoding,
 )
-from ..meta_arch import MSDETR
+from ..meta_arch import GeneralizedDETR
 from ..modeling import (
     BoxHead,
     ClassHead,
@@ -27,6 +27,7 @@ from ..modeling import (
     Taps,
     TwoStageInitializer,
 )
+from ..structures import Source
 from ..supervision import (
     Criterion,
     FocalLoss,
@@ -41,17 +42,31 @@ from ..supervision import (
 
 # What the groups take of the initialiser's queries follows from the groups.
 EXTRA_QUERIES = "${extra_queries:${model.groups}}"
+# Where the decoder predicts follows from the terms.
+SOURCES = "${sources:${model.criterion.terms},${model.groups}}"
 FOLLOWED = ("assigner", "losses", "weight", "mask_points")
 
 
 def extra_queries(groups: DictConfig | None) -> list[int]:
     """How many of an initialiser's queries each group takes, by the config of all groups."""
     nodes = [node for node in (groups or {}).values() if isinstance(node, DictConfig)]
-    options = [{str(key): node[key] for key in node if key != "_target_"} for node in nodes]
-    return [node["_target_"].count_rows(**own) for node, own in zip(nodes, options, strict=True)]
+    return [
+        node["_target_"].count_extra_queries(
+            **{str(k): v for k, v in node.items() if k != "_target_"}
+        )
+        for node in nodes
+    ]
+
+
+def sources(terms: DictConfig, groups: DictConfig | None) -> list[str]:
+    """What the terms supervise, by the configs of all terms and groups; a dropped one has none."""
+    wanted = [Source.of(node["source"]) for node in terms.values() if isinstance(node, DictConfig)]
+    dropped = {name for name, node in (groups or {}).items() if node is None}
+    return sorted(str(source) for source in wanted if source.group not in dropped)
 
 
 OmegaConf.register_new_resolver("extra_queries", extra_queries, replace=True)
+OmegaConf.register_new_resolver("sources", sources, replace=True)
 
 
 def losses(class_weight: float) -> DictConfig:
@@ -105,7 +120,7 @@ def follow(name: str, source: str, **options: Any) -> DictConfig:
 
 def deformable_detr() -> DictConfig:
     """The model of the baseline, which every other recipe changes; fresh at every call."""
-    return L(MSDETR)(
+    return L(GeneralizedDETR)(
         num_classes=80,
         num_queries=300,
         embed_dim=256,
@@ -156,6 +171,7 @@ def deformable_detr() -> DictConfig:
             box_head=box_head(),
             look_forward_twice=False,
             epsilon=1e-5,
+            sources=SOURCES,
         ),
         criterion=L(Criterion)(
             terms=L(Terms)(

@@ -10,9 +10,9 @@ from .deformable_detr import follow
 
 
 @recipe
-def hybrid(model: DictConfig, rows: int = 1500, k: int = 6) -> DictConfig:
-    """`rows` more queries in training, every object matched `k` times; losses as one-to-one."""
-    model.groups.hybrid = L(HybridQueries)(rows=rows)
+def hybrid(model: DictConfig, num_queries: int = 1500, k: int = 6) -> DictConfig:
+    """`num_queries` more queries in training, each object matched `k` times; losses as usual."""
+    model.groups.hybrid = L(HybridQueries)(num_queries=num_queries)
     primary = "${model.criterion.terms.o2o.assigner.%s}"
     # Classes and boxes alone are matched.
     costs = ("class_cost", "l1_cost", "giou_cost", "class_distance")

@@ -63,6 +63,15 @@ def of_objects(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(3, index).transpose(2, 3).contiguous()
 
 
+def shun(cost: Tensor, ignored: Tensor) -> Tensor:
+    """Costs (L, B, G, Q) by which none that is ignored, (B, Q), is taken where another is left."""
+    if not cost.numel():
+        return cost
+    # More than any choice among the others can save.
+    most = cost.shape[3] * (cost.amax((2, 3), True) - cost.amin((2, 3), True) + 1)
+    return cost + most * ignored[None, :, None]
+
+
 class HungarianAssigner(Assigner):
     """One query an object, at the least total cost (DETR, arXiv:2005.12872, Eq. 1).
 
@@ -129,7 +138,7 @@ class HungarianAssigner(Assigner):
             cost = cost + self.class_cost * self.class_distance(predictions, self.labels(targets))
         if self.further_cost is not None:
             cost = cost + self.further_cost(predictions, targets)
-        return cost
+        return cost if predictions.ignored is None else shun(cost, predictions.ignored)
 
     def assign(
         self, predictions: PredictionSet, targets: Targets, host_costs: np.ndarray | None

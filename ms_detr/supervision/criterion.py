@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import ConfigError, NonFiniteError
-from ..structures import Assignment, Predictions, Targets
+from ..structures import Assignment, Predictions, Source, Targets
 from .term import ObjectCount, SupervisionTerm
 
 
@@ -30,17 +30,13 @@ class Criterion(nn.Module):
         self.terms = terms
 
     @property
-    def sources(self) -> frozenset[str]:
-        """Names of the predictions that the terms need."""
+    def sources(self) -> frozenset[Source]:
+        """Where the predictions come from that the terms need."""
         return frozenset(term.source for term in self.terms.values())
 
     def without_groups(self, names: Collection[str]) -> Criterion:
         """The same without the terms that supervise a group of these names."""
-        kept = {
-            name: term
-            for name, term in self.terms.items()
-            if term.source.partition(".")[0] not in names
-        }
+        kept = {name: term for name, term in self.terms.items() if term.source.group not in names}
         return Criterion(Terms(**kept))
 
     @property
@@ -60,7 +56,9 @@ class Criterion(nn.Module):
             KeyError: if a term's source was not predicted.
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
-        predictions = Predictions({k: made.at_least_single() for k, made in predictions.items()})
+        predictions = Predictions(
+            {source: single.at_least_single() for source, single in predictions.items()}
+        )
         with torch.no_grad():
             objects = count_objects(targets)
         assignments = self.assign(predictions, targets)
@@ -87,10 +85,11 @@ class Criterion(nn.Module):
             name: term.assigner.assign(sources[name], targets, host.get(name))
             for name, term in self.terms.items()
         }
-        return {
+        combined = {
             name: term.assigner.combine(assignments[name], sources[name], assignments)
             for name, term in self.terms.items()
         }
+        return {name: found.without(sources[name].ignored) for name, found in combined.items()}
 
 
 def count_objects(targets: Targets) -> ObjectCount:

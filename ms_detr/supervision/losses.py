@@ -34,6 +34,7 @@ class Matches:
         target_boxes: (L, B, G, T, 4).
         assignment: which queries were assigned.
         owners: (L, B, Q) int64, the object that gives each query its class; ``G`` for none.
+        ignored: (B, Q) bool or None; queries that no loss counts.
     """
 
     logits: Tensor
@@ -42,6 +43,7 @@ class Matches:
     target_boxes: Tensor
     assignment: Assignment
     owners: Tensor
+    ignored: Tensor | None = None
 
     @property
     def valid(self) -> Tensor:
@@ -63,6 +65,7 @@ def match(predictions: PredictionSet, targets: Targets, assignment: Assignment) 
         target_boxes=targets.boxes[None, :, :, None].expand_as(boxes),
         assignment=assignment,
         owners=owners,
+        ignored=predictions.ignored,
     )
 
 
@@ -86,6 +89,7 @@ def class_loss(
     positive_cost: PositiveCost,
     background: float,
     gamma: float,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """Sum over queries and classes, in which only a query's own class isn't background.
 
@@ -95,21 +99,25 @@ def class_loss(
         positive_cost: of the logits (L, B, Q) of the queries' own classes, and its derivative;
             counts where there is a class.
         background, gamma: every other logit costs ``background * p**gamma * -log(1 - p)``.
+        ignored: (B, Q) bool or None; queries whose logits cost nothing.
 
     Returns:
         (L,).
     """
-    return cast(Tensor, _ClassLoss.apply(logits, labels, positive_cost, background, gamma))
+    loss = _ClassLoss.apply(logits, labels, positive_cost, background, gamma, ignored)
+    return cast(Tensor, loss)
 
 
-def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Sigmoid focal loss (arXiv:1708.02002, Eq. 5), (L,); logits and labels as in `class_loss`."""
+def focal_loss(
+    logits: Tensor, labels: Tensor, alpha: float, gamma: float, ignored: Tensor | None = None
+) -> Tensor:
+    """Sigmoid focal loss (arXiv:1708.02002, Eq. 5), (L,); tensors as in `class_loss`."""
 
     def positive_cost(own: Tensor) -> tuple[Tensor, Tensor]:
         slope = torch.empty_like(own)
         return alpha * _background(-own, gamma, slope), -alpha * slope
 
-    return class_loss(logits, labels, positive_cost, 1 - alpha, gamma)
+    return class_loss(logits, labels, positive_cost, 1 - alpha, gamma, ignored)
 
 
 class _ClassLoss(torch.autograd.Function):
@@ -127,19 +135,30 @@ class _ClassLoss(torch.autograd.Function):
         positive_cost: PositiveCost,
         background: float,
         gamma: float,
+        ignored: Tensor | None,
     ) -> Tensor:
         rows = logits.flatten(1)
         slopes = torch.empty_like(rows)
         size = max(CACHED // len(rows), 1) if rows.device.type == "cpu" else rows.shape[1]
-        pieces = zip(rows.split(size, 1), slopes.split(size, 1), strict=True)
-        total = sum(_background(piece, gamma, slope).sum(1) for piece, slope in pieces)
+        costs = (
+            _background(piece, gamma, slope)
+            for piece, slope in zip(rows.split(size, 1), slopes.split(size, 1), strict=True)
+        )
+        has_class = labels < logits.shape[-1]
+        if ignored is None:
+            total = sum(cost.sum(1) for cost in costs)
+        else:
+            counted = ~ignored[None, :, :, None].expand_as(logits)
+            parts = zip(costs, counted.flatten(1).split(size, 1), strict=True)
+            total = sum((cost * kept).sum(1) for cost, kept in parts)
+            slopes *= counted.flatten(1)
+            has_class = has_class & ~ignored
 
         index = labels.clamp(max=logits.shape[-1] - 1)[..., None]
         own = logits.gather(-1, index)[..., 0]
         positive, slope = positive_cost(own)
         negative_slope = torch.empty_like(own)
         negative = _background(own, gamma, negative_slope)
-        has_class = labels < logits.shape[-1]
         slope = (slope - background * negative_slope) * has_class
         correction = (positive - background * negative) * has_class
         ctx.background = background
@@ -148,11 +167,11 @@ class _ClassLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         slopes, index, slope = ctx.saved_tensors
         grad = grad[:, None, None, None]
         result = slopes * (ctx.background * grad)
-        return result.scatter_add_(-1, index, slope * grad), None, None, None, None
+        return result.scatter_add_(-1, index, slope * grad), None, None, None, None, None
 
 
 def _background(x: Tensor, gamma: float, slope: Tensor) -> Tensor:
@@ -214,7 +233,7 @@ class FocalLoss(Loss):
         self.gamma = gamma
 
     def __call__(self, matches: Matches) -> Tensor:
-        return focal_loss(matches.logits, matches.labels, self.alpha, self.gamma)
+        return focal_loss(matches.logits, matches.labels, self.alpha, self.gamma, matches.ignored)
 
 
 class BoxLoss(Loss):

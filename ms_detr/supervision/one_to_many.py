@@ -48,12 +48,14 @@ class MaskOverlap:
 def match_score(
     predictions: PredictionSet, targets: Targets, alpha: float, overlap: Overlap = box_overlap
 ) -> Tensor:
-    """``alpha * class probability + (1 - alpha) * overlap``, (L, B, G, Q); -1 in padding.
+    """``alpha * class probability + (1 - alpha) * overlap``, (L, B, G, Q).
 
-    MS-DETR, arXiv:2401.03989, section 3.
+    It is -1 for padded objects and ignored queries. MS-DETR, arXiv:2401.03989, section 3.
     """
     score = alpha * of_objects(predictions.probability(predictions.logits), targets.labels)
     score = score + (1 - alpha) * overlap(predictions, targets)
+    if predictions.ignored is not None:
+        score = score.masked_fill(predictions.ignored[None, :, None], -1.0)
     return score.masked_fill(~targets.valid[None, :, :, None], -1.0)
 
 
@@ -96,7 +98,7 @@ class OneToManyAssigner(Assigner):
         self.overlap = overlap
 
     @abstractmethod
-    def counts(self, score: Tensor, targets: Targets) -> Tensor:
+    def counts(self, score: Tensor, predictions: PredictionSet, targets: Targets) -> Tensor:
         """How many queries each object may have, (L, B, G), for scores (L, B, G, Q)."""
 
     def assign(
@@ -106,7 +108,7 @@ class OneToManyAssigner(Assigner):
         score = match_score(predictions, targets, self.alpha, self.overlap)
         ranking = stable_topk(score, slots)
         rank = torch.arange(slots, device=score.device)
-        valid = rank < self.counts(score, targets)[..., None]
+        valid = rank < self.counts(score, predictions, targets)[..., None]
         valid = valid & targets.valid[None, :, :, None]
         return Assignment(ranking, valid, targets.labels, score.gather(-1, ranking))
 
@@ -117,7 +119,7 @@ class PaperTopK(OneToManyAssigner):
     MS-DETR, arXiv:2401.03989, section 3. An object whose queries all score less gets none.
     """
 
-    def counts(self, score: Tensor, targets: Targets) -> Tensor:
+    def counts(self, score: Tensor, predictions: PredictionSet, targets: Targets) -> Tensor:
         return (score >= self.threshold).sum(-1)
 
 
@@ -139,7 +141,7 @@ class ReleasedTopK(OneToManyAssigner):
         _check_share("quota", quota)
         self.quota = quota
 
-    def counts(self, score: Tensor, targets: Targets) -> Tensor:
+    def counts(self, score: Tensor, predictions: PredictionSet, targets: Targets) -> Tensor:
         """Positive queries that belong to each object, (L, B, G)."""
         if score.shape[2] == 0:
             return score.new_zeros(score.shape[:3])
@@ -148,19 +150,21 @@ class ReleasedTopK(OneToManyAssigner):
         rescued = score.argmax(-1)
         valid = targets.valid.long().expand_as(rescued)
         positive = positive.scatter_reduce(2, rescued, valid, "amax")
-        positive = self._limit(positive.bool())
+        positive = self._limit(positive.bool(), predictions.ignored)
         return torch.zeros_like(rescued).scatter_add(2, owner, positive.long())
 
-    def _limit(self, positive: Tensor) -> Tensor:
+    def _limit(self, positive: Tensor, ignored: Tensor | None) -> Tensor:
         """Keep a random ``quota`` of the queries where more are positive, (L, B, Q)."""
-        most = int(self.quota * positive.shape[-1])
+        counted = torch.ones_like(positive[0]) if ignored is None else ~ignored
+        most = (self.quota * counted.sum(-1, dtype=torch.float64)).floor()
         # Seeded from the CPU's generator, whose state a checkpoint keeps: a resumed run draws the
         # same, on every device.
         generator = torch.Generator(positive.device)
         generator.manual_seed(int(torch.randint(2**62, ())))
         order = torch.rand(positive.shape, generator=generator, device=positive.device)
-        kept = order.masked_fill(~positive, 2.0).argsort(dim=-1, stable=True)[..., :most]
-        return positive & torch.zeros_like(positive).scatter_(-1, kept, True)
+        kept = order.masked_fill(~positive, 2.0).argsort(dim=-1, stable=True)
+        first = torch.arange(kept.shape[-1], device=kept.device) < most[:, None]
+        return positive & torch.zeros_like(positive).scatter_(-1, kept, first.expand_as(positive))
 
 
 class MergedTopK(ReleasedTopK):

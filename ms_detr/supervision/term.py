@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..structures import Assignment, PredictionSet, Targets
+from ..structures import Assignment, PredictionSet, Source, Targets
 from .assigners import Assigner
 from .losses import Loss, Losses, match
 from .masks import MaskPoints, PointLoss
@@ -55,7 +55,7 @@ class SupervisionTerm:
     """One source, one assigner, its losses and the weight of them all.
 
     Args:
-        source: name of the predictions that are supervised, e.g. ``"decoder"``.
+        source: where the predictions that are supervised come from, e.g. ``"decoder"``.
         weight: multiplies every loss, at least 0.
         mask_points: where masks are compared; needed if there are losses of masks, and only then.
         objects: those that are counted; of all processes if None.
@@ -66,7 +66,7 @@ class SupervisionTerm:
 
     def __init__(
         self,
-        source: str,
+        source: str | Source,
         assigner: Assigner,
         losses: Losses,
         weight: float = 1.0,
@@ -84,7 +84,7 @@ class SupervisionTerm:
             raise ConfigError(
                 f"the term for '{source}' needs both mask_points and losses of masks, or neither"
             )
-        self.source = source
+        self.source = Source.of(source)
         self.assigner = assigner
         self.losses = losses
         self.weight = weight

@@ -56,13 +56,13 @@ class DABInitializer(QueryInitializer):
     ):
         super().__init__(num_queries, embed_dim, extra_queries)
         self.content = nn.Parameter(torch.randn(1, embed_dim)) if learned_content else None
-        self.anchors = Anchors(self.rows(supervised=True), fixed_centers)
+        self.anchors = Anchors(self.count(supervised=True), fixed_centers)
         self.position = BoxPosition(embed_dim)
         self.spatial = ModulatedQuery(embed_dim)
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Anchors (B, Q, 4) as references, which learn; nothing is predicted."""
-        reference = self.anchors(len(memory.tokens), self.rows(supervised))
+        reference = self.anchors(len(memory.tokens), self.count(supervised))
         content = memory.tokens.new_zeros(*reference.shape[:2], self.embed_dim)
         if self.content is not None:
             content = content + self.content

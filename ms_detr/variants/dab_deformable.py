@@ -39,15 +39,15 @@ class AnchorInitializer(QueryInitializer):
 
     def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
         super().__init__(num_queries, embed_dim, extra_queries)
-        rows = self.rows(supervised=True)
-        self.anchors = Anchors(rows)
-        self.content = nn.Parameter(torch.randn(rows, embed_dim))
+        count = self.count(supervised=True)
+        self.anchors = Anchors(count)
+        self.content = nn.Parameter(torch.randn(count, embed_dim))
         self.position = BoxPosition(embed_dim, scaled=True)
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Anchors (B, Q, 4) as references, which learn; nothing is predicted."""
-        rows = self.rows(supervised)
-        reference = self.anchors(len(memory.tokens), rows)
-        content = self.content[:rows].expand(len(reference), -1, -1)
+        count = self.count(supervised)
+        reference = self.anchors(len(memory.tokens), count)
+        content = self.content[:count].expand(len(reference), -1, -1)
         position = self.position.on_first_level(memory.grid)
         return Queries(content, position, reference), Predictions({})

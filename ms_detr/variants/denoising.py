@@ -59,6 +59,10 @@ class DenoisingGroup(QueryGroup):
         # As published, with one row more, which stands for no class and is never drawn.
         self.embedding = nn.Embedding(num_classes + 1, label_dim)
 
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": self.embed_dim, "num_classes": self.num_classes}
+
     @abstractmethod
     def num_copies(self, objects: int) -> int:
         """How many copies, if the fullest image has so many objects."""
@@ -75,7 +79,7 @@ class DenoisingGroup(QueryGroup):
         """Labels (...) -> (..., C)."""
         return self.embedding(labels)
 
-    def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
+    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
         batch, objects = targets.labels.shape
         copies, parts = self.num_copies(objects), 1 + self.negatives
         shape = (batch, copies, parts, objects)
@@ -98,7 +102,7 @@ class DenoisingGroup(QueryGroup):
                 targets.labels,
                 copies=copies,
             ),
-            padding=None if self.negatives else empty.flatten(1),
+            ignored=None if self.negatives else empty.flatten(1),
         )
 
     def flip(self, labels: Tensor) -> Tensor:

@@ -29,11 +29,11 @@ class PositionInitializer(QueryInitializer):
 
     def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
         super().__init__(num_queries, embed_dim, extra_queries)
-        self.position = nn.Parameter(torch.randn(self.rows(supervised=True), embed_dim))
+        self.position = nn.Parameter(torch.randn(self.count(supervised=True), embed_dim))
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """The same queries for every image; nothing is predicted."""
-        position = self.position[: self.rows(supervised)].expand(len(memory.tokens), -1, -1)
+        position = self.position[: self.count(supervised)].expand(len(memory.tokens), -1, -1)
         middle = torch.full_like(at_least_single(position[..., :2]), 0.5)
         return Queries(torch.zeros_like(position), position, middle), Predictions({})
 
@@ -80,9 +80,10 @@ class SoftmaxLoss(Loss):
         self.background = background
 
     def weights(self, matches: Matches) -> Tensor:
-        """Of all queries, (L, B, Q)."""
+        """Of all queries, (L, B, Q); 0 where one is ignored."""
         weights = torch.full_like(matches.logits[..., 0], self.background)
-        return weights.masked_fill(matches.labels < matches.logits.shape[-1], 1.0)
+        weights = weights.masked_fill(matches.labels < matches.logits.shape[-1], 1.0)
+        return weights if matches.ignored is None else weights.masked_fill(matches.ignored, 0.0)
 
     def __call__(self, matches: Matches) -> Tensor:
         logits = with_nothing(matches.logits).movedim(-1, 1)

@@ -36,7 +36,7 @@ class DINOInitializer(ProposalInitializer):
     ):
         common = anchor_size, extra_queries, ignore_padding
         super().__init__(num_queries, embed_dim, class_head, box_head, *common)
-        self.content = nn.Parameter(torch.empty(self.rows(supervised=True), embed_dim))
+        self.content = nn.Parameter(torch.empty(self.count(supervised=True), embed_dim))
         self.position = BoxPosition(embed_dim)
         for matrix in (self.token_projection.weight, self.content):
             nn.init.xavier_uniform_(matrix)
@@ -52,14 +52,14 @@ class DINOInitializer(ProposalInitializer):
         if not supervised:
             return boxes.detach(), None
         own = slice(self.num_queries)
-        made = PredictionSet(
+        predictions = PredictionSet(
             _chosen(logits, best[:, own])[None],
             boxes[None, :, own],
             anchors[:, own].sigmoid(),
             layered=False,
             probability=proposer.class_head.probability,
         )
-        return boxes.detach(), made
+        return boxes.detach(), predictions
 
     def queries(self, boxes: Tensor, memory: Memory) -> Queries:
         content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)

@@ -12,9 +12,14 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..modeling import ProposalInitializer, QueryGroup, QueryInitializer
 from ..modeling.query_initializer import PROPOSALS
-from ..structures import GroupQueries, Memory, Predictions, PredictionSet, Queries, Targets
-
-FURTHER_PROPOSALS = f"group.{PROPOSALS}"
+from ..structures import (
+    GroupQueries,
+    Memory,
+    Predictions,
+    PredictionSet,
+    Queries,
+    Targets,
+)
 
 
 class FurtherGroups(QueryGroup):
@@ -33,17 +38,17 @@ class FurtherGroups(QueryGroup):
         if num_groups < 2:
             raise ConfigError(f"Group DETR has at least 2 groups, got {num_groups}")
         self.num_blocks = num_groups - 1
-        self.rows = self.count_rows(num_groups, num_queries)
+        self.extra_queries = self.count_extra_queries(num_groups, num_queries)
 
     @staticmethod
-    def count_rows(num_groups: int = 11, num_queries: int = 300, **_: Any) -> int:
+    def count_extra_queries(num_groups: int = 11, num_queries: int = 300, **_: Any) -> int:
         return (num_groups - 1) * num_queries
 
-    def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
-        size, more = divmod(spare.count, self.num_blocks)
+    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
+        size, more = divmod(extra.count, self.num_blocks)
         blocks = (size + 1,) * more + (size,) * (self.num_blocks - more)
         # A group without queries learns nothing, and is none of those that are averaged.
-        return GroupQueries(spare, tuple(size for size in blocks if size), peers=True)
+        return GroupQueries(extra, tuple(size for size in blocks if size), peers=True)
 
 
 class OwnProposer(nn.Module):
@@ -62,12 +67,15 @@ class OwnSelections(QueryInitializer):
     """Another initialiser, whose extra queries come from proposers of their own.
 
     Each of the further groups has one, which looks for ``num_queries`` among all tokens, as LW-DETR
-    trains (arXiv:2406.03459). What they predict is the source ``group.encoder``, in a block a
+    trains (arXiv:2406.03459). What they predict is the source ``{group}.encoder``, in a block a
     group. Where there are fewer tokens than ``num_queries`` there are no extra queries. Without
     extra queries, the groups being dropped, it is the other initialiser.
+
+    Args:
+        group: the name of the `FurtherGroups` in ``model.groups``.
     """
 
-    def __init__(self, initializer: ProposalInitializer):
+    def __init__(self, initializer: ProposalInitializer, group: str = "group"):
         if not isinstance(initializer, ProposalInitializer):
             raise ConfigError(
                 "further groups with proposers of their own select from the encoder's proposals, "
@@ -82,7 +90,8 @@ class OwnSelections(QueryInitializer):
                 f"further groups with proposers of their own have {num_queries} queries each, as "
                 f"many as the primary ones, but {extra} extra queries are asked for"
             )
-        self.sources = initializer.sources | ({FURTHER_PROPOSALS} if groups else set())
+        self.proposals = replace(PROPOSALS, group=group)
+        self.sources = initializer.sources | ({self.proposals} if groups else set())
         self.initializer = initializer
         self.proposers = nn.ModuleList(OwnProposer(initializer) for _ in range(groups))
 
@@ -94,21 +103,22 @@ class OwnSelections(QueryInitializer):
             search.select(proposer, memory, self.num_queries, supervised)
             for proposer in (search, *self.proposers)
         ]
-        boxes, made = zip(*selections, strict=True)
+        boxes, predictions = zip(*selections, strict=True)
         if boxes[0].shape[1] < self.num_queries:
             boxes = boxes[:1]
         queries = search.queries(torch.cat(boxes, 1), memory)
-        first = replace(made[0], peers=len(made))
-        return queries, Predictions({PROPOSALS: first, FURTHER_PROPOSALS: _in_blocks(made[1:])})
+        first = replace(predictions[0], peers=len(predictions))
+        further = _in_blocks(predictions[1:])
+        return queries, Predictions({PROPOSALS: first, self.proposals: further})
 
 
-def _in_blocks(made: tuple[PredictionSet, ...]) -> PredictionSet:
+def _in_blocks(groups: tuple[PredictionSet, ...]) -> PredictionSet:
     """The further groups' proposals as one source."""
     return replace(
-        made[0],
-        peers=len(made) + 1,
-        logits=torch.cat([x.logits for x in made], 2),
-        boxes=torch.cat([x.boxes for x in made], 2),
-        anchors=torch.cat([cast(Tensor, x.anchors) for x in made], 1),
-        blocks=tuple(x.boxes.shape[2] for x in made),
+        groups[0],
+        peers=len(groups) + 1,
+        logits=torch.cat([x.logits for x in groups], 2),
+        boxes=torch.cat([x.boxes for x in groups], 2),
+        anchors=torch.cat([cast(Tensor, x.anchors) for x in groups], 1),
+        blocks=tuple(x.boxes.shape[2] for x in groups),
     )

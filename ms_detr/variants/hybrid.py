@@ -10,20 +10,20 @@ from ..structures import GroupQueries, Queries, Targets
 
 
 class HybridQueries(QueryGroup):
-    """The initialiser's next ``rows`` queries as one block, apart from the primary ones.
+    """The initialiser's next ``num_queries`` queries as one block, apart from the primary ones.
 
     Its term repeats the objects: `RepeatedHungarianAssigner`.
     """
 
-    def __init__(self, rows: int = 1500):
+    def __init__(self, num_queries: int = 1500):
         super().__init__()
-        if rows < 1:
-            raise ConfigError(f"the hybrid group needs at least 1 row, got {rows}")
-        self.rows = self.count_rows(rows)
+        if num_queries < 1:
+            raise ConfigError(f"the hybrid group needs at least 1 query, got {num_queries}")
+        self.extra_queries = self.count_extra_queries(num_queries)
 
     @staticmethod
-    def count_rows(rows: int = 1500, **_: Any) -> int:
-        return rows
+    def count_extra_queries(num_queries: int = 1500, **_: Any) -> int:
+        return num_queries
 
-    def forward(self, primary: Queries, spare: Queries, targets: Targets) -> GroupQueries:
-        return GroupQueries(spare, (spare.count,))
+    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
+        return GroupQueries(extra, (extra.count,))

@@ -42,7 +42,9 @@ class VariFocalLoss(Loss):
             cost, slope = cross_entropy(own, target)
             return target * cost, target * slope
 
-        return class_loss(matches.logits, matches.labels, positive_cost, self.alpha, self.gamma)
+        return class_loss(
+            matches.logits, matches.labels, positive_cost, self.alpha, self.gamma, matches.ignored
+        )
 
 
 class IABCELoss(Loss):
@@ -75,6 +77,7 @@ class IABCELoss(Loss):
             lambda own: cross_entropy(own, target),
             1.0,
             self.gamma,
+            matches.ignored,
         )
 
 

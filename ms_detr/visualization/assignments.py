@@ -11,12 +11,17 @@ from PIL import Image
 
 from ..evaluation import evaluating
 from ..files import atomic_path
-from ..meta_arch import MSDETR
+from ..meta_arch import GeneralizedDETR
 from .canvas import titled
 from .scene import canvas, choose, pixel_corners, side_by_side, stacked
 
 
-def draw_assignments(model: MSDETR, loader: DictConfig, folder: Path, count: int = 4) -> list[Path]:
+def draw_assignments(
+    model: GeneralizedDETR,
+    loader: DictConfig,
+    folder: Path,
+    count: int = 4,
+) -> list[Path]:
     """Write a picture an image: a row a term, a column a layer, an object and its queries a colour.
 
     Dashed: objects; solid: the boxes that the assigned queries predict there.
@@ -38,13 +43,13 @@ def draw_assignments(model: MSDETR, loader: DictConfig, folder: Path, count: int
         objects = pixel_corners(targets.boxes[0], record)
         rows = []
         for name, assignment in assignments.items():
-            made = predictions[model.criterion.terms[name].source]
-            if not made.layered:
+            predicted = predictions[model.criterion.terms[name].source]
+            if not predicted.layered:
                 continue
             panels = []
-            for layer in range(len(made.boxes)):
+            for layer in range(len(predicted.boxes)):
                 panel = canvas(record, metadata)
-                boxes = pixel_corners(made.boxes[layer, 0], record)
+                boxes = pixel_corners(predicted.boxes[layer, 0], record)
                 for g in range(targets.counts[0]):
                     color = colormaps["tab10"](g % 10)
                     panel.draw_box(objects[g], alpha=0.9, edge_color=color, line_style="--")

@@ -13,13 +13,17 @@ from PIL import Image
 
 from ..evaluation import evaluating
 from ..files import atomic_path
-from ..meta_arch import MSDETR
+from ..meta_arch import GeneralizedDETR
 from .canvas import titled
 from .scene import canvas, choose, side_by_side
 
 
 def draw_candidates(
-    models: Mapping[str, MSDETR], loader: DictConfig, folder: Path, count: int = 8, top: int = 20
+    models: Mapping[str, GeneralizedDETR],
+    loader: DictConfig,
+    folder: Path,
+    count: int = 8,
+    top: int = 20,
 ) -> list[Path]:
     """Write a picture an image: annotations, then each model's ``top`` boxes, brighter with rank.
 

@@ -12,13 +12,17 @@ from PIL import Image
 
 from ..evaluation import evaluating
 from ..files import atomic_path
-from ..meta_arch import MSDETR
+from ..meta_arch import GeneralizedDETR
 from .canvas import titled
 from .scene import canvas, choose, sheet, side_by_side
 
 
 def draw_predictions(
-    model: MSDETR, loader: DictConfig, folder: Path, count: int = 16, threshold: float = 0.3
+    model: GeneralizedDETR,
+    loader: DictConfig,
+    folder: Path,
+    count: int = 16,
+    threshold: float = 0.3,
 ) -> list[Path]:
     """Write a picture an image, annotations left and predictions right, and a sheet of them all.
 

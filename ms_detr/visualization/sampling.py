@@ -17,9 +17,9 @@ from ..errors import DataError
 from ..evaluation import evaluating
 from ..files import atomic_path
 from ..layers import DeformableAttention, DeformableSublayer
-from ..meta_arch import MSDETR
+from ..meta_arch import OUTPUT, GeneralizedDETR
 from ..modeling import DecoderLayer
-from ..modeling.decoder import OUTPUT
+from ..structures import valid_ratio
 from .canvas import titled
 from .scene import canvas, choose, pixel_corners, side_by_side
 
@@ -27,7 +27,11 @@ CROSS_ATTENTION = "cross_attention"
 
 
 def draw_sampling(
-    model: MSDETR, loader: DictConfig, folder: Path, count: int = 4, query: int | None = None
+    model: GeneralizedDETR,
+    loader: DictConfig,
+    folder: Path,
+    count: int = 4,
+    query: int | None = None,
 ) -> list[Path]:
     """Write a picture an image with a panel a layer: reference box, points by level and weight.
 
@@ -58,7 +62,7 @@ def draw_sampling(
         panels = []
         for layer, (reference, locations, weights) in enumerate(calls):
             panel = canvas(record, metadata)
-            box = pixel_corners(reference[index] / ratios.repeat(reference.shape[-1] // 2), record)
+            box = pixel_corners(reference[index], record)
             if reference.shape[-1] == 4:
                 panel.draw_box(box, alpha=0.9, edge_color="w")
             _draw_points(panel, locations[index] / ratios, weights[index], record)
@@ -70,16 +74,16 @@ def draw_sampling(
     return files
 
 
-def _cross_attentions(model: MSDETR) -> list[nn.Module]:
+def _cross_attentions(model: GeneralizedDETR) -> list[nn.Module]:
     layers = (cast(DecoderLayer, layer) for layer in model.decoder.layers)
     return [layer.sublayers[CROSS_ATTENTION] for layer in layers]
 
 
-def _record_calls(model: MSDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, Tensor]:
+def _record_calls(model: GeneralizedDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, Tensor]:
     """Run the model on one image and watch its cross-attention.
 
     Returns:
-        A triple a layer of the first level's references (Q, 2 or 4), locations
+        A triple a layer of references (Q, 2 or 4), locations
         (Q, heads, V, points, 2) and weights (Q, heads, V, points); logits (Q, K); and the valid
         share of width and height (2,).
     """
@@ -87,7 +91,7 @@ def _record_calls(model: MSDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, 
 
     def watch(module: DeformableAttention, arguments: tuple) -> None:
         locations, weights = module.samples(*arguments)
-        calls.append((arguments[1][0, :, 0], locations[0], weights[0]))
+        calls.append((arguments[1][0], locations[0], weights[0]))
 
     handles = [
         cast(DeformableSublayer, module).attention.register_forward_pre_hook(watch)
@@ -100,8 +104,7 @@ def _record_calls(model: MSDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, 
     finally:
         for handle in handles:
             handle.remove()
-    valid = ~padding_mask[0]
-    ratios = torch.stack((valid[0].float().mean(), valid[:, 0].float().mean()))
+    ratios = valid_ratio(padding_mask, torch.float32)[0]
     return calls, predictions[OUTPUT].logits[-1, 0], ratios
 
 

@@ -41,6 +41,13 @@ def make_grid(paddings):
     )
 
 
+def on_levels(places, paddings):
+    """Places (B, Q, 2 or 4) of the images as they lie on every padded level, (B, Q, V, 2 or 4)."""
+    ratios = [[((~mask[0]).mean(), (~mask[:, 0]).mean()) for mask in levels] for levels in paddings]
+    scale = np.tile(np.array(ratios)[:, None], places.shape[-1] // 2)
+    return places.numpy()[:, :, None] * scale
+
+
 def make_memory(paddings, channels, seed=0):
     """Random memory on a grid; padding holds values too, which nobody may read."""
     grid = make_grid(paddings)

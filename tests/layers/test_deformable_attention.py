@@ -8,7 +8,7 @@ from torch import nn
 from ms_detr.layers import DeformableAttention
 
 from . import reference
-from .support import make_memory, padded, random, randomise
+from .support import make_memory, on_levels, padded, random, randomise
 
 PADDINGS = [
     [padded(3, 4, 3, 4), padded(2, 2, 2, 2), padded(1, 1, 1, 1)],
@@ -16,9 +16,9 @@ PADDINGS = [
 ]
 
 
-def boxes_on_levels(size, queries=5, levels=3):
-    """References (2, Q, V, 2 or 4), some at the border."""
-    return random(2, queries, levels, size, seed=3).sigmoid() * 1.2 - 0.1
+def make_places(size, queries=5):
+    """References (2, Q, 2 or 4), some at the border."""
+    return random(2, queries, size, seed=3).sigmoid() * 1.2 - 0.1
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -26,13 +26,13 @@ def boxes_on_levels(size, queries=5, levels=3):
 def test_equals_the_loop(size, heads, points):
     module = randomise(DeformableAttention(8, heads, num_levels=3, num_points=points), scale=0.7)
     memory = make_memory(PADDINGS, 8, seed=1)
-    query, places = random(2, 5, 8, seed=2), boxes_on_levels(size)
+    query, places = random(2, 5, 8, seed=2), make_places(size)
     out = module(query, places, memory)
     for b in range(2):
         expected = reference.deformable_module(
             reference.parameters(module),
             query[b].numpy(),
-            places[b].numpy(),
+            on_levels(places, PADDINGS)[b],
             memory.tokens[b].numpy(),
             memory.grid.padding_mask[b].numpy(),
             memory.grid.level_shapes,
@@ -47,7 +47,7 @@ def test_padding_is_never_read(size):
     module = randomise(DeformableAttention(8, 2, num_levels=3, num_points=2))
     memory, other = make_memory(PADDINGS, 8, seed=1), make_memory(PADDINGS, 8, seed=1)
     other.tokens[other.grid.padding_mask] = 1e3
-    query, places = random(2, 5, 8, seed=2), boxes_on_levels(size)
+    query, places = random(2, 5, 8, seed=2), make_places(size)
     assert torch.equal(module(query, places, memory), module(query, places, other))
 
 
@@ -86,5 +86,5 @@ def test_has_no_dropout():
     assert not any(isinstance(child, nn.Dropout) for child in module.modules())
     module.double().train()
     memory, query = make_memory(PADDINGS, 8), random(2, 5, 8)
-    first, second = (module(query, boxes_on_levels(2), memory) for _ in range(2))
+    first, second = (module(query, make_places(2), memory) for _ in range(2))
     assert torch.equal(first, second)

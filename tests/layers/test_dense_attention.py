@@ -117,7 +117,7 @@ def test_tokens_attend_to_themselves():
     """The same sublayer in an encoder: queries and keys both have the tokens' position."""
     module, around = make("dense"), context()
     memory = around.memory
-    own = LayerContext(memory.position, memory.tokens[:, :, None], memory)
+    own = LayerContext(memory.position, memory.tokens, memory)
     out = module(memory.tokens, own)
     params = reference.parameters(module)
     for b in range(2):

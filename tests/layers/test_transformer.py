@@ -10,7 +10,7 @@ from ms_detr.layers.transformer import LayerContext, init_transformer, stack
 
 from . import reference
 from .reference import below
-from .support import make_memory, padded, random, randomise
+from .support import make_memory, on_levels, padded, random, randomise
 
 PADDINGS = [
     [padded(3, 4, 3, 4), padded(2, 2, 2, 2)],
@@ -22,7 +22,7 @@ CHANNELS, HEADS, POINTS, QUERIES = 8, 2, 3, 5
 def context():
     return LayerContext(
         position=random(2, QUERIES, CHANNELS, seed=5),
-        reference=random(2, QUERIES, 2, 4, seed=6).sigmoid(),
+        reference=random(2, QUERIES, 4, seed=6).sigmoid(),
         memory=make_memory(PADDINGS, CHANNELS, seed=7),
     )
 
@@ -50,7 +50,7 @@ def expected(kind, params, x, context, b):
     return reference.deformable_module(
         below(params, "attention"),
         x + position,
-        context.reference[b].numpy(),
+        on_levels(context.reference, PADDINGS)[b],
         context.memory.tokens[b].numpy(),
         context.memory.grid.padding_mask[b].numpy(),
         context.memory.grid.level_shapes,

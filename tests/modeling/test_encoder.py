@@ -50,9 +50,8 @@ def test_scaled_positions():
     tokens, position = random(2, 16, 8, seed=1), random(2, 16, 8, seed=2)
     memory = encoder(FeaturePyramid(tokens, position, grid))
     assert memory.position is position
-    reference_points = grid.scale_to_levels(grid.centers())
     for layer in encoder.layers:
-        tokens = layer(tokens, position * scale(tokens), reference_points, grid)
+        tokens = layer(tokens, position * scale(tokens), grid.centers(), grid)
     torch.testing.assert_close(memory.tokens, tokens)
     bound = (6 / 16) ** 0.5
     fresh = Encoder(EncoderLayer(attention, FFN(8, 12)), 1, MLP(8, 8, 8, 2)).position_scale

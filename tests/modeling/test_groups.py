@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ms_detr.modeling import Groups, LearnedInitializer
-from ms_detr.modeling.groups import join
+from ms_detr.modeling.groups import Layout
 from ms_detr.structures import GroupQueries, Queries, Targets
 from ms_detr.supervision import FocalLoss, KnownAssigner
 from ms_detr.supervision.losses import match
@@ -32,7 +32,7 @@ NO_OBJECTS = Targets.from_list([{"labels": torch.zeros(0).long(), "boxes": torch
 
 def groups_of(*names):
     made = {
-        "hybrid": HybridQueries(rows=7),
+        "hybrid": HybridQueries(7),
         "group": FurtherGroups(num_groups=3, num_queries=QUERIES),
         "dn": Denoising(4, DIM, num_groups=2),
         "cdn": ContrastiveDenoising(4, DIM, num_queries=6),
@@ -53,7 +53,7 @@ def make_queries(count, seed=0):
 
 def run_groups(*names, targets=TARGETS):
     groups = groups_of(*names)
-    rows = QUERIES + sum(groups.rows.values())
+    rows = QUERIES + sum(groups.extra_queries.values())
     return groups(make_queries(rows), QUERIES, targets)
 
 
@@ -88,9 +88,13 @@ def test_visibility(names):
     assert visibility.mask().tolist() == [[sees(row, col) for col in letters] for row in letters]
 
 
-def decode(primary, groups, wanted=(), decoder=None):
+def decode(primary, groups, decoder=None):
     decoder = decoder or make()
-    return decoder(primary, make_inputs()[1], True, groups, wanted)
+    return decoder(primary, make_inputs()[1], True, groups)
+
+
+def join(primary, groups):
+    return Layout(primary, groups).join()
 
 
 def perturbed(queries, positions):
@@ -131,8 +135,8 @@ def test_primary_predictions_are_those_without_groups():
     primary, groups = run_groups("hybrid", "dn")
     alone = decode(primary, {})
     made = decode(primary, groups)
-    assert set(alone) == {"decoder", TAP}
-    assert set(made) == {"decoder", TAP, "hybrid.decoder", "dn.decoder"}
+    assert set(map(str, alone)) == {"decoder", TAP}
+    assert set(map(str, made)) == {"decoder", TAP, "hybrid.decoder", "dn.decoder"}
     for source in alone:
         for field in ("logits", "boxes", "states"):
             torch.testing.assert_close(getattr(made[source], field), getattr(alone[source], field))
@@ -153,17 +157,21 @@ def test_a_block_is_decoded_as_if_it_were_alone(twice):
 
 def test_taps_predict_for_groups_only_where_a_term_wants_it():
     decoder = make()
-    rows = []
-    for layer in decoder.layers:
-        layer.taps["cross_attention"].register_forward_hook(
-            lambda _, inputs, out: rows.append(out.shape[1])
-        )
-    primary, groups = run_groups("hybrid")
+    counts = []
+
+    def count(_, inputs, out):
+        counts.append(out.shape[1])
+
+    both = make(sources={TAP, f"hybrid.{TAP}"})
+    for layer in (*decoder.layers, *both.layers):
+        layer.taps["cross_attention"].register_forward_hook(count)
+    primary, groups = run_groups("hybrid", "group")
     plain = decode(primary, groups, decoder=decoder)
-    assert rows == [QUERIES] * LAYERS
-    wanted = decode(primary, groups, {f"hybrid.{TAP}"}, decoder)
-    assert rows[LAYERS:] == [QUERIES + 7] * LAYERS
-    assert set(wanted) == set(plain) | {f"hybrid.{TAP}"}
+    assert counts == [QUERIES] * LAYERS
+    wanted = decode(primary, groups, decoder=both)
+    # Those of the group behind it are not computed.
+    assert counts[LAYERS:] == [QUERIES + 7] * LAYERS
+    assert set(map(str, wanted)) == set(map(str, plain)) | {f"hybrid.{TAP}"}
     assert wanted[f"hybrid.{TAP}"].boxes.shape == (LAYERS, 2, 7, 4)
     torch.testing.assert_close(wanted[TAP].boxes, plain[TAP].boxes)
     alone = decode(groups["hybrid"].queries, {}, decoder=decoder)[TAP]
@@ -172,11 +180,13 @@ def test_taps_predict_for_groups_only_where_a_term_wants_it():
 
 
 def test_a_tap_that_a_group_alone_wants_stays():
-    decoder = make()
-    decoder.remove_unused_taps({"decoder", f"hybrid.{TAP}"})
-    assert decoder.sources == {"decoder", TAP}
-    decoder.remove_unused_taps({"decoder", "hybrid.decoder"})
-    assert decoder.sources == {"decoder"}
+    decoder = make(sources={"decoder", f"hybrid.{TAP}"})
+    assert set(map(str, decoder.tapped)) == {f"hybrid.{TAP}"}
+    primary, groups = run_groups("hybrid")
+    made = decode(primary, groups, decoder=decoder)
+    assert set(map(str, made)) == {"decoder", "hybrid.decoder", f"hybrid.{TAP}"}
+    assert set(map(str, decode(primary, {}, decoder=decoder))) == {"decoder"}
+    assert make(sources={"decoder", "hybrid.decoder"}).tapped == set()
 
 
 def test_what_a_group_knows_comes_with_its_predictions():
@@ -192,7 +202,7 @@ def test_padding_costs_nothing():
     """Neither loss nor gradient; `tests/variants` compares the loss with a loop."""
     primary, groups = run_groups("dn")
     made = decode(primary, groups)["dn.decoder"]
-    padding = groups["dn"].padding
+    padding = made.ignored
     assert padding.sum() == 2 * (3 - 1)  # two copies in the second image
     made.logits.retain_grad()
     known = KnownAssigner().assign(made, TARGETS, None)
@@ -205,7 +215,7 @@ def test_padding_costs_nothing():
 @pytest.mark.parametrize("names", [("dn",), ("cdn",), ("dn", "hybrid")], ids=str)
 def test_without_objects_denoising_vanishes_and_keeps_its_gradients(names):
     groups = groups_of(*names)
-    queries = make_queries(QUERIES + sum(groups.rows.values()))
+    queries = make_queries(QUERIES + sum(groups.extra_queries.values()))
     primary, made = groups(queries, QUERIES, NO_OBJECTS)
     assert made[names[0]].queries.count == 0
     predictions = decode(primary, made)
@@ -248,13 +258,13 @@ def test_positions_that_nothing_can_tell(size):
         queries.at(random(2, 1, DIM), random(2, 1, 4))
 
 
-def test_none_drops_a_group_and_rows_add_up():
-    groups = Groups(hybrid=HybridQueries(rows=7), dn=None, more=FurtherGroups(3, 5))
-    assert groups.rows == {"hybrid": 7, "more": 10}
+def test_none_drops_a_group_and_extra_queries_add_up():
+    groups = Groups(hybrid=HybridQueries(7), dn=None, more=FurtherGroups(3, 5))
+    assert groups.extra_queries == {"hybrid": 7, "more": 10}
 
 
 def test_groups_split_the_extra_queries_in_order():
-    groups = Groups(hybrid=HybridQueries(rows=7), more=FurtherGroups(3, 5))
+    groups = Groups(hybrid=HybridQueries(7), more=FurtherGroups(3, 5))
     queries = make_queries(QUERIES + 17)
     primary, made = groups(queries, QUERIES, TARGETS)
     parts = [primary, made["hybrid"].queries, made["more"].queries]
@@ -266,11 +276,11 @@ def test_groups_split_the_extra_queries_in_order():
 
 
 @pytest.mark.parametrize(
-    ("spare", "blocks"), [(10, (5, 5)), (7, (4, 3)), (1, (1,)), (0, ()), (12, (5, 5))]
+    ("extra", "blocks"), [(10, (5, 5)), (7, (4, 3)), (1, (1,)), (0, ()), (12, (5, 5))]
 )
-def test_further_groups_shrink_evenly(spare, blocks):
+def test_further_groups_shrink_evenly(extra, blocks):
     groups = Groups(more=FurtherGroups(3, 5))
-    primary, made = groups(make_queries(QUERIES + spare), QUERIES, TARGETS)
+    primary, made = groups(make_queries(QUERIES + extra), QUERIES, TARGETS)
     assert made["more"].blocks == blocks
     decoded = decode(primary, made)
     assert decoded["more.decoder"].logits.shape[2] == sum(blocks)
@@ -287,7 +297,7 @@ def test_groups_need_targets():
 @pytest.mark.parametrize(
     ("make_group", "message"),
     [
-        (lambda: HybridQueries(0), "at least 1 row, got 0"),
+        (lambda: HybridQueries(0), "at least 1 query, got 0"),
         (lambda: FurtherGroups(1), "at least 2 groups, got 1"),
         (lambda: Denoising(4, DIM, num_groups=0), "at least 1 group, got 0"),
         (lambda: Denoising(4, DIM, label_noise=2), "label_noise from 0 to 1.* got 2"),

@@ -56,11 +56,13 @@ def predict(branch, features, memory, states, boxes=None):
     bare = PredictionSet(torch.zeros(1), torch.zeros(1))
     if boxes is None:
         boxes = torch.rand(*states.shape[:3], 4)
-    made = Predictions({"decoder": PredictionSet(bare.logits, boxes, states=states), "e": bare})
+    made = Predictions(
+        {"decoder": PredictionSet(bare.logits, boxes, states=states), "encoder": bare}
+    )
     padding_mask = torch.zeros(BATCH, 68, 96, dtype=torch.bool)
     padding_mask[1, :, 72:] = True
     out = branch(features, memory, padding_mask, made)
-    assert out["e"].masks is None
+    assert out["encoder"].masks is None
     return out["decoder"].masks
 
 

@@ -45,8 +45,7 @@ class Encoding(torch.nn.Module):
 
     def forward(self, tokens, padding):
         grid = TokenGrid(SHAPES, padding, torch.ones(len(tokens), 2, 2))
-        reference = grid.scale_to_levels(grid.centers())
-        return self.layer(tokens, torch.zeros_like(tokens), reference, grid)
+        return self.layer(tokens, torch.zeros_like(tokens), grid.centers(), grid)
 
 
 class Decoding(torch.nn.Module):
@@ -63,9 +62,7 @@ class Decoding(torch.nn.Module):
 
     def forward(self, queries, boxes, tokens, padding):
         grid = TokenGrid(SHAPES, padding, torch.ones(len(tokens), 2, 2))
-        context = LayerContext(
-            torch.zeros_like(queries), grid.scale_to_levels(boxes), Memory(tokens, grid)
-        )
+        context = LayerContext(torch.zeros_like(queries), boxes, Memory(tokens, grid))
         return self.layer(queries, context)[0]
 
 

@@ -81,7 +81,7 @@ def test_all_follows_the_number_of_groups():
     with torch.device("meta"):
         path = ROOT / "configs/group_detr/group_dino_r50_4scale_12ep.py"
         model = instantiate(load(path, ["model.groups.group.num_groups=3"]).model)
-    assert model.query_initializer.extra_queries == model.groups.rows["group"] == 1800
+    assert model.query_initializer.extra_queries == model.groups.extra_queries["group"] == 1800
     assert len(model.query_initializer.get_submodule("proposers")) == 2
 
 

@@ -33,20 +33,20 @@ def predictions_for(terms, counts, groups=11):
     rng = np.random.default_rng(0)
     images = make_images(rng, counts, CLASSES)
     sources = [term.source for term in terms.values()]
-    averaged = {x.removeprefix("group.") for x in sources if x.startswith("group.")}
+    averaged = {x.place for x in sources if x.group == "group"}
     made = {}
     for term in terms.values():
-        source, layered = term.source, not term.source.endswith("encoder")
-        rows = 0 if source.startswith("denoising") else 10
+        source, layered = term.source, term.source.place == "decoder"
+        rows = 0 if source.group == "denoising" else 10
         layers = LAYERS if layered else 1
         predictions = make_predictions(rng, images, rows, CLASSES, layers, layered=layered)
-        if source.startswith("group."):
+        if source.group == "group":
             predictions = dataclasses.replace(
                 predictions, blocks=(10 // (groups - 1),) * (groups - 1)
             )
-        if source.removeprefix("group.").partition(".")[0] in averaged:
+        if source.group in ("", "group") and source.place in averaged:
             predictions = dataclasses.replace(predictions, peers=groups)
-        if source.startswith("denoising"):
+        if source.group == "denoising":
             shape = (1, len(counts), 0, 7)
             nothing = torch.zeros(shape, dtype=torch.int64)
             labels = torch.zeros(len(counts), 0, dtype=torch.int64)

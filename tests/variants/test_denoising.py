@@ -225,8 +225,8 @@ def test_places(kind):
                 assert (content == 0).all()
                 assert (box == 0.5).all()
             if kind == DN:
-                assert made.padding[b, query] == (g >= len(image["labels"]))
-    assert (made.padding is None) == (kind == CDN)
+                assert made.ignored[b, query] == (g >= len(image["labels"]))
+    assert (made.ignored is None) == (kind == CDN)
     torch.testing.assert_close(
         made.queries.position, torch.cat((made.queries.reference, -made.queries.reference), -1)
     )
@@ -252,12 +252,8 @@ def test_losses_equal_the_loops(kind, counts):
     copies = len(made.blocks)
     assert copies == (2 if kind == DN else 7 // max(counts))
     predicted = make_predictions(rng, images, made.queries.count, CLASSES)
-    logits = predicted.logits.clone()
-    if made.padding is not None:
-        predicted = dataclasses.replace(
-            predicted, logits=logits.masked_fill(made.padding[None, :, :, None], -1e4)
-        )
-    predicted = dataclasses.replace(predicted, assignment=made.assignment)
+    logits = predicted.logits
+    predicted = dataclasses.replace(predicted, assignment=made.assignment, ignored=made.ignored)
     found = criterion()(Predictions({"dn.decoder": predicted}), targets)
     most, parts = max(counts), 1 if kind == DN else 2
     for layer in range(2):

@@ -16,7 +16,7 @@ from ..layers.support import make_memory, padded, random, randomise
 from ..layers.test_query_position import mlp
 from ..modeling.support import ROOT, make_batch, make_model
 from ..test_configs import SMALLER
-from ..test_meta_arch import OTHER, places
+from ..test_linked_keys import OTHER, OWN, places
 
 DIM, QUERIES = 8, 5
 PADDINGS = [[padded(3, 4, 3, 4)], [padded(3, 4, 2, 3)]]
@@ -129,12 +129,34 @@ def test_layers_share_what_they_share():
         (config, key, path)
         for config in (DETR, DAB)
         for key in OTHER
+        if key not in OWN
         for path in places(key, config)
     ],
 )
 def test_a_part_that_differs_from_the_models_key(config, key, path):
     with pytest.raises(ValueError, match=rf"model\.{key}\b"), torch.device("meta"):
         instantiate(load(ROOT / config, [f"{path}={OTHER[key]}"]).model)
+
+
+@pytest.mark.parametrize("config", [DETR, DAB])
+@pytest.mark.parametrize("key", OWN)
+def test_a_part_may_have_its_own(config, key):
+    """Any one of them, but not all: the model's own value would be nobody's."""
+    paths = places(key, config)
+    with torch.device("meta"):
+        for path in paths:
+            instantiate(load(ROOT / config, [f"{path}={OTHER[key]}"]).model)
+        message = rf"model\.{key} is .*, but nothing was built with it, only with \[{OTHER[key]}\]"
+        with pytest.raises(ValueError, match=message):
+            instantiate(load(ROOT / config, [f"{path}={OTHER[key]}" for path in paths]).model)
+
+
+def test_a_feedforward_network_of_its_own_width():
+    override = "model.decoder.layer.ffn.feedforward_dim=1024"
+    with torch.device("meta"):
+        model = instantiate(load(ROOT / DETR, [override]).model)
+    assert model.decoder.layers[0].sublayers["ffn"].linear1.out_features == 1024
+    assert model.encoder.layers[0].ffn.linear1.out_features == 2048
 
 
 def test_sampling_points_need_deformable_attention(tmp_path):

@@ -1,0 +1,108 @@
+"""Where tokens, boxes and points lie.
+
+References and boxes are in fractions of the unpadded image. Who reads a padded map scales them by
+the share of it that is not padding, its valid ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def valid_ratio(padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """The unpadded share of each map's (width, height), (B, 2), by its padding mask (B, h, w)."""
+    inside = (~padding_mask).to(dtype)
+    return torch.stack((inside[:, 0].mean(-1), inside[:, :, 0].mean(-1)), -1)
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Where the tokens of a feature pyramid lie.
+
+    Attributes:
+        level_shapes: (height, width) of every level, as Python ints so that nothing syncs.
+        padding_mask: (B, S) bool.
+        valid_ratios: (B, V, 2), the unpadded share of every level's (width, height); float32 or
+            float64, which all places on the grid take after.
+    """
+
+    level_shapes: tuple[tuple[int, int], ...]
+    padding_mask: Tensor
+    valid_ratios: Tensor
+
+    @classmethod
+    def of(cls, padding_masks: Sequence[Tensor], dtype: torch.dtype) -> TokenGrid:
+        """The grid of maps with these padding masks (B, h, w).
+
+        Args:
+            dtype: of the places on it.
+        """
+        return cls(
+            level_shapes=tuple((mask.shape[1], mask.shape[2]) for mask in padding_masks),
+            padding_mask=torch.cat([mask.flatten(1) for mask in padding_masks], 1),
+            valid_ratios=torch.stack([valid_ratio(mask, dtype) for mask in padding_masks], 1),
+        )
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Tokens of each level."""
+        return [height * width for height, width in self.level_shapes]
+
+    def maps(self, tokens: Tensor) -> list[Tensor]:
+        """What belongs to the tokens, (B, S, ...), as a map of each level, (B, h, w, ...)."""
+        parts = zip(tokens.split(self.level_sizes, 1), self.level_shapes, strict=True)
+        return [part.unflatten(1, shape) for part, shape in parts]
+
+    def centers(self) -> Tensor:
+        """Centres of all tokens as (x, y) in fractions of the unpadded image, (B, S, 2)."""
+        cells = []
+        for (height, width), ratio in zip(
+            self.level_shapes, self.valid_ratios.unbind(1), strict=True
+        ):
+            # Divided once, by whole cells: the validity of a proposal hangs on the last bit.
+            columns, rows = (ratio[:, 0] * width).round(), (ratio[:, 1] * height).round()
+            x, y = (
+                (torch.arange(size, dtype=ratio.dtype, device=ratio.device) + 0.5) / count[:, None]
+                for size, count in ((width, columns), (height, rows))
+            )
+            x = x[:, None].expand(-1, height, -1)
+            y = y[:, :, None].expand(-1, -1, width)
+            cells.append(torch.stack((x, y), -1).flatten(1, 2))
+        return torch.cat(cells, 1)
+
+    def scale_to_levels(self, reference: Tensor) -> Tensor:
+        """Move references from the unpadded image to every padded level.
+
+        (B, Q, 2 or 4) -> (B, Q, V, 2 or 4).
+        """
+        ratios = self.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+        return reference[:, :, None] * ratios[:, None]
+
+
+@dataclass(frozen=True)
+class FeaturePyramid:
+    """The neck's output: ``tokens`` (B, S, C), their ``position`` encoding (B, S, C), ``grid``."""
+
+    tokens: Tensor
+    position: Tensor
+    grid: TokenGrid
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The encoder's output: ``tokens`` (B, S, C), their ``grid``, their ``position`` (B, S, C).
+
+    Deformable attention finds tokens by their place on the grid, dense attention by ``position``.
+    """
+
+    tokens: Tensor
+    grid: TokenGrid
+    position: Tensor | None = None
+
+    def maps(self) -> list[Tensor]:
+        """The tokens as a map of each level, (B, C, h, w)."""
+        return [level.permute(0, 3, 1, 2) for level in self.grid.maps(self.tokens)]
