@@ -339,7 +339,7 @@ def test_errors_name_what_to_set():
     bare = replace(predictions, masks=None)
     with pytest.raises(ValueError, match=r"set model\.masks"):
         MaskCost()(bare, targets)
-    with pytest.raises(ValueError, match="masks=True for the mapper"):
+    with pytest.raises(ValueError, match="set dataloader.masks=true"):
         list(masks.overlaps(predictions, replace(targets, masks=None), 5))
     with pytest.raises(ValueError, match="both mask_points and losses of masks"):
         SupervisionTerm("decoder", HungarianAssigner(), Losses(mask=MaskLoss(1.0)))
