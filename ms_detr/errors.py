@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -13,16 +15,14 @@ class UserError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self.args, self.__dict__)
+        kind, args, *attributes = tuple(super().__reduce__())
+        return _restored, (kind, args), *attributes
 
 
-def _restored(
-    kind: type[UserError], args: tuple[Any, ...], attributes: dict[str, Any]
-) -> UserError:
-    """An error as it was, whatever arguments its kind is made with."""
+def _restored(kind: type[UserError], args: tuple[Any, ...]) -> UserError:
+    """An error as it was, whatever arguments its kind is made with; without its attributes yet."""
     error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(attributes)
+    error.args = error.args or args  # an OSError whose kind has its own __init__ takes none
     return error
 
 
@@ -52,6 +52,28 @@ class MissingPackageError(UserError, ImportError):
 
 class SystemLimitError(UserError, OSError):
     """The system lacks, or refuses, what is needed: memory, space, files, processes, a network."""
+
+
+class RemoteTraceback(Exception):
+    """Where an error was raised in another process: the cause of that same error in this one."""
+
+
+@dataclass(frozen=True)
+class SentError:
+    """An error on its way to another process, with its traceback, which pickling loses."""
+
+    error: Exception
+    traceback: str
+
+    @classmethod
+    def of(cls, error: Exception) -> SentError:
+        """To be called where the error was caught."""
+        return cls(error, "".join(traceback.format_exception(error)))
+
+    def received(self) -> Exception:
+        """The error, to be raised here. What it was raised by there is shown as its cause."""
+        self.error.__cause__ = RemoteTraceback(f"\n{self.traceback}")
+        return self.error
 
 
 def short_message(error: BaseException) -> str | None:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import SystemLimitError, short_message
+from ..errors import SentError, SystemLimitError, UserError, short_message
 from ..processes import end_with_parent
 
 logger = getLogger(__name__)
@@ -61,7 +61,7 @@ class WorkerLoader(DataLoader):
         """The batches; starts the workers.
 
         Raises:
-            OSError: the system lacks what they need.
+            SystemLimitError: the system lacks what they need.
         """
         if not self.num_workers:
             return super().__iter__()
@@ -107,14 +107,7 @@ class _Reporting(Dataset):
         except Exception as error:
             if short_message(error) is None:
                 raise
-            return _Failed(error)
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """Takes the place of a sample that could not be made."""
-
-    error: Exception
+            return SentError.of(error)
 
 
 @dataclass(frozen=True)
@@ -148,8 +141,8 @@ class Parcel:
         arrays = [memory[start:end] for start, end in zip(starts, self.ends, strict=False)]
         samples = pickle.loads(self.content, buffers=arrays)
         for sample in samples:
-            if isinstance(sample, _Failed):
-                raise sample.error
+            if isinstance(sample, SentError):
+                raise sample.received()
         return samples
 
 
@@ -243,11 +236,13 @@ def named_worker_errors() -> Iterator[None]:
     One that dies shows wherever the process happens to be, not only where it takes a batch.
 
     Raises:
-        SystemLimitError: a worker was killed, or has ended in another way.
-        OSError: there are too many open files to take a batch.
+        SystemLimitError: a worker was killed, or has ended in another way; or there are too many
+            open files to take a batch.
     """
     try:
         yield
+    except UserError:  # it says what is behind it
+        raise
     except (RuntimeError, OSError) as error:
         text = " ".join(str(error).split())
         if found := DEAD.search(text):

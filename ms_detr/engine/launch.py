@@ -19,7 +19,7 @@ from ..errors import ConfigError, short_message
 from ..processes import end_with_parent
 from .checkpoint import what_is_safe
 from .signals import TERMINATED, Terminated, termination
-from .spawn import USER_ERROR, Group, Killed, ProcessError, spawn
+from .spawn import USER_ERROR, Group, Killed, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,11 @@ def run_command(command: Callable[[], Any], debug: bool = False) -> int:
             print(error.message, file=sys.stderr, flush=True)
         return TERMINATED
     except Exception as error:
-        message, details = short_message(error), traceback.format_exc()
-        if isinstance(error, ProcessError):
-            message, details = str(error), error.details
+        message = short_message(error)
         if message is None:
             raise
         if debug:
-            print(details, file=sys.stderr)
+            traceback.print_exc()
         print(f"error: {message}", file=sys.stderr, flush=True)
         return USER_ERROR
     return 0
@@ -132,9 +130,10 @@ def launch(
         What ``main`` returns; None where processes were started.
 
     Raises:
-        ProcessError: a started process failed in a way that the user can mend, or was killed.
+        UserError, OSError: what has ended a started process, if its user can mend it.
+        SystemLimitError: a started process was killed.
         KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM, with a message.
-        ValueError: more processes than devices, machines that have no place to meet, or another
+        ConfigError: more processes than devices, machines that have no place to meet, or another
             layout than torchrun's.
     """
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
@@ -184,7 +183,7 @@ def launch(
 
 
 def _expect_torchruns(arguments: tuple[Any, ...], world_size: int, local_size: int) -> None:
-    """Raise ValueError where an argument says otherwise than torchrun, which has the last word."""
+    """Raise ConfigError where an argument says otherwise than torchrun, which has the last word."""
     machine = int(os.environ.get("GROUP_RANK", 0))
     layout = (local_size, world_size // local_size, machine, "auto")
     names = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
@@ -211,7 +210,7 @@ def told_early_end(output_dir: str | None) -> Iterator[None]:
     except Terminated:
         raise Terminated(ended("terminated", output_dir) if output_dir else "") from None
     except Killed as error:
-        raise ProcessError(ended(str(error), output_dir)) from error
+        raise Killed(ended(str(error), output_dir)) from error
 
 
 def free_port() -> int:

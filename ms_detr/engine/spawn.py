@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessException
 
-from ..errors import UserError, short_message
+from ..errors import SentError, SystemLimitError, short_message
 from ..processes import end_with_parent
 from .signals import TERMINATED, Terminated, termination
 
@@ -34,19 +33,7 @@ KILLERS = {
 }
 
 
-class ProcessError(UserError, RuntimeError):
-    """A started process failed with an error that its user can mend, or was killed.
-
-    Attributes:
-        details: the traceback in that process, if it had the time for one.
-    """
-
-    def __init__(self, message: str, details: str = ""):
-        super().__init__(message)
-        self.details = details
-
-
-class Killed(RuntimeError):
+class Killed(SystemLimitError):
     """The system has killed a started process."""
 
 
@@ -84,7 +71,15 @@ class Group:
 
 
 def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Start this machine's processes and wait for them; none outlives the call, or this process."""
+    """Start this machine's processes and wait for them; none outlives the call, or this process.
+
+    Raises:
+        UserError, OSError: what has ended one of the processes, if its user can mend it; its
+            traceback in that process is its cause.
+        Killed: the system has killed one of them.
+        KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM.
+        ProcessException: a bug has ended one of them; with its traceback.
+    """
     errors = mp.get_context("spawn").SimpleQueue()
     arguments = (errors, mp.get_start_method(), os.getpid(), group, first_rank, main, args)
     # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence,
@@ -100,7 +95,8 @@ def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[A
         while not context.join():
             pass
     except ProcessException as error:
-        raise _reason(error, context.processes if context else (), errors) from error
+        # No "from": an error that was sent has its cause.
+        raise _reason(error, context.processes if context else (), errors)  # noqa: B904
     except Terminated:
         _end(context.processes if context else (), signal.SIGTERM)
         raise
@@ -136,7 +132,7 @@ def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
     if getattr(error, "exit_code", None) in (TERMINATED, -signal.SIGTERM):
         return Terminated()
     if not errors.empty():
-        return ProcessError(*errors.get())
+        return errors.get().received()
     # Who talks to a process that was killed may fail before that one is looked at.
     followed = LOST.search(str(error))
     killed = [
@@ -174,10 +170,9 @@ def _process(
         with group.joined(first_rank + local_rank, local_rank):
             main(*args)
     except Exception as error:
-        message = short_message(error)
-        if message is None:
+        if short_message(error) is None:
             raise  # mp.spawn brings the traceback to the parent
-        errors.put((message, traceback.format_exc()))
+        errors.put(SentError.of(error))
         sys.exit(USER_ERROR)
 
 

@@ -18,12 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
-from ms_detr.engine import Trainer, argument_parser, launch
+from ms_detr.engine import Trainer, argument_parser, launch, run_command
 from ms_detr.engine import run as run_config
 from ms_detr.engine.buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
-from ms_detr.engine.spawn import ProcessError, set_local_group
+from ms_detr.engine.spawn import set_local_group
 from ms_detr.engine.train import distribute
-from ms_detr.errors import NonFiniteError
+from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.evaluation.coco import PREDICTIONS
 from tests.engine.standin import CONFIG, Detector, overrides
@@ -330,9 +330,25 @@ def fail(kind):
 
 
 @pytest.mark.slow
-def test_error_of_a_process_reaches_the_parent():
-    with pytest.raises(ProcessError, match=r"no annotation file .*nowhere\.json"):
-        launch(fail, ("user",), num_processes=2, device="cpu")
+def test_error_of_a_process_reaches_the_parent(capsys):
+    caught = []
+
+    def command():
+        try:
+            launch(fail, ("user",), num_processes=2, device="cpu")
+        except Exception as error:
+            caught.append(error)
+            raise
+
+    assert run_command(command, debug=True) == 2
+    with pytest.raises(MissingFileError) as expected:
+        coco_dataset("nothing", "nowhere", "nowhere.json")
+    assert type(caught[0]) is MissingFileError and str(caught[0]) == str(expected.value)
+    shown = capsys.readouterr().err
+    assert shown.endswith(f"error: {expected.value}\n")
+    # Of both processes: where it was raised, and where it arrived.
+    assert ", in coco_dataset\n" in shown and ", in spawn\n" in shown
+    assert shown.count("The above exception was the direct cause") == 1
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="IndexError"):
         launch(fail, ("bug",), num_processes=2, device="cpu")
 

@@ -1,16 +1,29 @@
 """What is shown as one line, and what keeps its traceback."""
 
+import importlib
+import pickle
+import pkgutil
 from pathlib import Path
 
 import pytest
 import torch
 
+import ms_detr
 from ms_detr.config import load
 from ms_detr.data import DetrMapper, coco_dataset
 from ms_detr.data.images import ImageError
 from ms_detr.data.workers import WorkerLoader
 from ms_detr.engine import run_command
-from ms_detr.errors import MissingFileError, short_message
+from ms_detr.errors import (
+    MissingFileError,
+    MissingPackageError,
+    SentError,
+    SystemLimitError,
+    UserError,
+    short_message,
+)
+from ms_detr.evaluation import UnwrittenError
+from ms_detr.recipes._guard import UndoneError
 
 
 def caught(call):
@@ -37,10 +50,56 @@ def test_errors_that_our_code_raises_are_short():
         lambda: coco_dataset(3, 4, 5),  # a slip while our code runs: it raised nothing on purpose
         lambda: DetrMapper([])({}),
         lambda: 1 / 0,
+        lambda: {}["key"],
+        lambda: raise_(OSError("out of a library, about no file")),
+        lambda: raise_(RuntimeError("out of a library")),
     ],
 )
 def test_other_errors_keep_their_traceback(call):
     assert short_message(caught(call)) is None
+
+
+def kinds_of(kind):
+    """A kind of error and all below it, in all modules."""
+    for module in pkgutil.walk_packages(ms_detr.__path__, "ms_detr."):
+        if ".configs." not in module.name and not module.name.startswith("ms_detr.ops._C"):
+            importlib.import_module(module.name)
+    below = [kind]
+    for each in below:
+        below += each.__subclasses__()
+    return below
+
+
+# What kinds with arguments of their own are made of.
+ARGUMENTS = {UnwrittenError: ("full", {"bbox": {"AP": 1.0}}), UndoneError: ("dino", ["a", "b"])}
+
+
+def test_every_kind_travels_with_its_attributes():
+    kinds = kinds_of(UserError)
+    assert {MissingFileError, ImageError, *ARGUMENTS} <= set(kinds)
+    errors = [kind(*ARGUMENTS.get(kind, ("what is wrong",))) for kind in kinds]
+    errors.append(SystemLimitError(28, "No space left", "/a/file"))  # as the system writes them
+    errors.append(MissingPackageError("no timm", name="timm"))
+    for error in errors:
+        error.noted = [1, 2]
+        back = pickle.loads(pickle.dumps(error))
+        assert type(back) is type(error) and short_message(back) == str(back) == str(error)
+        assert back.args == error.args and back.__dict__ == error.__dict__
+        for attribute in ("errno", "strerror", "filename", "name"):
+            assert getattr(back, attribute, None) == getattr(error, attribute, None)
+
+
+def test_an_error_from_elsewhere_brings_its_traceback():
+    there = caught(lambda: load("nothing.yaml"))
+    sent = pickle.loads(pickle.dumps(SentError.of(there)))
+    here = caught(lambda: raise_(sent.received()))
+    assert type(here) is type(there) and str(here) == str(there)
+    assert "ms_detr/config.py" in str(here.__cause__)
+    assert str(here.__cause__).endswith(f"{type(there).__name__}: {there}\n")
+
+
+def raise_(error):
+    raise error
 
 
 class Broken(torch.utils.data.Dataset):
