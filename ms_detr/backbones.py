@@ -71,7 +71,7 @@ def small_resnet(
         blocks: basic blocks a stage.
 
     Raises:
-        ValueError: unless there are four widths, each unlike its neighbour (Detectron2's block
+        ConfigError: unless there are four widths, each unlike its neighbour (Detectron2's block
             would not downsample), and at least one block.
     """
     if (
@@ -115,8 +115,8 @@ class TimmBackbone(Backbone):
         options: of timm's model, such as ``dict(drop_path_rate=0.2)``.
 
     Raises:
-        ImportError: timm isn't installed.
-        ValueError: no such model or map, or stages that can't be told apart to be frozen.
+        MissingPackageError: timm isn't installed.
+        ConfigError: no such model or map, or stages that can't be told apart to be frozen.
     """
 
     def __init__(

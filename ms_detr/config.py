@@ -42,8 +42,8 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictCon
             is taken as it stands, whatever signs it holds.
 
     Raises:
-        FileNotFoundError: there is no such file; names the nearest ones.
-        ValueError: not a ``.py`` file, an error in it, an unknown key, or a value that doesn't fit.
+        MissingFileError: there is no such file; names the nearest ones.
+        ConfigError: a YAML file, an error in the file, an unknown key, or a value that doesn't fit.
     """
     cfg = _load_file(find(path))
     given: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def _settle_length(cfg: DictConfig, given: Mapping[str, Any]) -> None:
     """Of two keys that say how long to train, the one that was given takes the other's place.
 
     Raises:
-        ValueError: both were given.
+        ConfigError: both were given.
     """
     named = [key for key in LENGTHS if given.get(key) is not None]
     if len(named) > 1:
@@ -91,7 +91,7 @@ def expand(text: str) -> list[str]:
     A comma in a path needs quotes here.
 
     Raises:
-        ValueError: it can't be read, or its values can't be listed.
+        ConfigError: it can't be read, or its values can't be listed.
     """
     if _is_plain_path(text):
         key, _, listed = text.partition("=")
@@ -189,7 +189,7 @@ def _apply(cfg: DictConfig, text: str) -> dict[str, Any]:
             _change(cfg, key, value)
     except OmegaConfBaseException as error:
         raise ConfigError(f"override '{text}': {str(error).splitlines()[0]}") from error
-    except ValueError as error:
+    except ConfigError as error:
         raise ConfigError(f"override '{text}': {error}") from None
     return dict(_leaves(key, value))
 
@@ -256,7 +256,7 @@ def _locate(cfg: DictConfig, key: str) -> tuple[Any, str | int]:
 
 
 def _expect_no_link(node: Any, place: str | int, passed: str, rest: str) -> None:
-    """Raise ValueError if what lies at a place is another place's: it would change there, too."""
+    """Raise ConfigError if what lies at a place is another place's: it would change there, too."""
     if not OmegaConf.is_interpolation(node, place):
         return
     written: Any = OmegaConf.to_container(node, resolve=False)
@@ -273,7 +273,7 @@ def _name_in(
     cfg: DictConfig, node: DictConfig | ListConfig, name: str, key: str, last: bool = True
 ) -> str | int:
     if isinstance(node, ListConfig):
-        if name.isdigit() and int(name) < len(node):
+        if name.isdecimal() and int(name) < len(node):
             return int(name)
     elif name in node.keys():  # noqa: SIM118  (`in node` is False for a mandatory value, ???)
         return name

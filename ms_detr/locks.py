@@ -44,7 +44,7 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[int]:
         The descriptor of the lock.
 
     Raises:
-        ValueError: another run has it; names that one.
+        ConfigError: another run has it; names that one.
         OSError: the folder can't be made or written to.
     """
     folder = Path(folder)

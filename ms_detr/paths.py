@@ -11,7 +11,7 @@ def expand(path: str | os.PathLike[str]) -> str:
     """A path whose ``~`` or ``~name`` at the start has become that home folder, as in a shell.
 
     Raises:
-        ValueError: nobody of that name is known here.
+        ConfigError: nobody of that name is known here.
     """
     text = os.fspath(path)
     expanded = os.path.expanduser(text)

@@ -131,7 +131,8 @@ def compare_operator(
         forward and backward, and the largest difference from the operator on the CPU.
 
     Raises:
-        ValueError: nothing is compiled for the device, or results differ.
+        ConfigError: nothing is compiled for the device.
+        ValueError: results differ.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -223,7 +224,7 @@ def difference(call: Call, exact: Attention, inputs: Inputs, names: tuple[str, .
     )
     if not largest <= TOLERANCES[dtype]:  # NaN neither
         name = f"{call.function.__module__}.{call.function.__name__}"
-        raise ConfigError(
+        raise ValueError(
             f"{name} in {dtype} differs from the operator on the CPU by {largest:.1e} of the mean"
         )
     return largest

@@ -12,7 +12,7 @@ def path(text: str) -> Path:
     """A file or folder, for argparse; shells leave the ~ of ``--output=~/runs`` as it is."""
     try:
         return Path(expand(text))
-    except ValueError as error:
+    except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
@@ -34,13 +34,13 @@ def _at_least(least: int, text: str) -> int:
 
 
 def expect_own_names(names: Sequence[str]) -> None:
-    """Raise ValueError where two ``--run`` have one name."""
+    """Raise ConfigError where two ``--run`` have one name."""
     if len(set(names)) < len(names):
         raise ConfigError(f"--run: every run needs a name of its own, got {names}")
 
 
 def expect_not(overrides: Sequence[str], taken: Mapping[str, str]) -> None:
-    """Raise ValueError where an override sets a key that an argument (by key) has set already."""
+    """Raise ConfigError where an override sets a key that an argument (by key) has set already."""
     for override in overrides:
         key = override.lstrip("+").partition("=")[0]
         if key in taken:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ms_detr.errors import ConfigError, SystemLimitError
+from ms_detr.errors import ConfigError, UserError
 from ms_detr.files import write_text
 from ms_detr.locks import handed_down, hold
 
@@ -49,7 +49,7 @@ class Run:
         """Whether this very run is done.
 
         Raises:
-            ValueError: another run is in its folder, which it finished or would be resumed from.
+            ConfigError: another run is in its folder, which it finished or would be resumed from.
         """
         done = self.folder / "finished.json"
         receipts = [done]
@@ -169,7 +169,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> 
 
 
 def expect_own_seeds(seeds: Sequence[int]) -> None:
-    """Raise ValueError where one is named twice."""
+    """Raise ConfigError where one is named twice."""
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds: name every seed once, got {seeds}")
 
@@ -181,7 +181,7 @@ def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
         The runs that failed.
 
     Raises:
-        ValueError: another run, or a running one, is in the folder of one of them.
+        ConfigError: another run, or a running one, is in the folder of one of them.
     """
     missing = [run for run in runs if not run.finished()]
     print(f"{len(runs)} runs, {len(missing)} to be trained", flush=True)
@@ -208,9 +208,9 @@ def train_missing(runs: Sequence[Run], jobs: int, threads: int) -> list[Run]:
 
 
 def expect_none(failed: Sequence[Run]) -> None:
-    """Raise SystemLimitError, which names the first one's folder, if runs failed."""
+    """Raise UserError, which names the first one's folder, if runs failed."""
     if failed:
-        raise SystemLimitError(
+        raise UserError(
             f"{len(failed)} runs failed, the first one in {failed[0].folder}: see its output.txt"
         )
 

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     classes = args.classes or LAYOUTS[layout].classes
     try:
         converted = convert_state_dict(state, layout, classes, args.all_queries)
-    except ValueError as error:
+    except CheckpointError as error:
         raise CheckpointError(f"{args.source}: {error}") from error
     # Clones: a row of a larger tensor would bring all of it along.
     plain = {name: tensor.clone() for name, tensor in converted.items()}

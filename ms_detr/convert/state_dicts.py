@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from .layouts import LAYOUTS, Layout, recognise
 from .rules import DENOISING_LABELS, Sizes, State, compile_rules, measure, rename
 
@@ -35,12 +35,13 @@ def convert_state_dict(
         Tensors of the source, not copied where they stay whole.
 
     Raises:
-        ValueError: names another layout that the source has, what is unknown, what differs from
-            what it should repeat, or class heads that have other rows.
+        CheckpointError: names another layout that the source has, what is unknown, what differs
+            from what it should repeat, or class heads that have other rows.
+        ConfigError: there is no such layout, or no such choice of classes.
     """
     layout = _layout(source)
     if classes not in CLASSES:
-        raise CheckpointError(f"classes must be one of {list(CLASSES)}, got '{classes}'")
+        raise ConfigError(f"classes must be one of {list(CLASSES)}, got '{classes}'")
     state = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     state = {k: v for k, v in state.items() if not re.fullmatch(layout.dropped, k)}
     _expect_layout(state, source)
@@ -61,13 +62,14 @@ def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, T
     """Our weights by a published implementation's names, copies included: the way back.
 
     Raises:
-        ValueError: names what has no place there; class heads of 80 rows, whose other rows are
-            lost; or a target that is no whole detector, or has queries that are gone (H-DETR).
+        CheckpointError: names what has no place there; or class heads have 80 rows, of which the
+            others are lost, or queries are gone (H-DETR).
+        ConfigError: there is no such target, or it is no whole detector.
     """
     layout = _layout(target)
     if not layout.detector:
         ways = [name for name, known in LAYOUTS.items() if known.detector]
-        raise CheckpointError(f"there is no way back to {target}, only to {', '.join(ways)}")
+        raise ConfigError(f"there is no way back to {target}, only to {', '.join(ways)}")
     rows = {len(v) for k, v in state_dict.items() if re.match(r"decoder\.class_heads\.", k)}
     if rows == {len(COCO_IDS) + layout.background} and layout.classes == "coco91":
         raise CheckpointError(
@@ -92,7 +94,7 @@ def _some(names: list[str]) -> str:
 
 def _layout(name: str) -> Layout:
     if name not in LAYOUTS:
-        raise CheckpointError(f"no layout '{name}'; there are {', '.join(LAYOUTS)}")
+        raise ConfigError(f"no layout '{name}'; there are {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import DataError, MissingFileError
+from ..errors import ConfigError, MissingFileError
 from .images import ImageError
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class BadImages:
 
     def __init__(self, limit: int):
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise DataError(f"{KEY} must be a whole number of at least 0, got {limit!r}.")
+            raise ConfigError(f"{KEY} must be a whole number of at least 0, got {limit!r}.")
         self.limit = limit
         self.problems: dict[str, str] = {}
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import DataError
-
 Size = tuple[int, int]  # height, width
 
 
@@ -28,7 +26,7 @@ def group_by_size(sizes: Sequence[Size], batch_size: int) -> list[list[int]]:
         Indices into ``sizes``, ascending in every batch.
     """
     if batch_size < 1:
-        raise DataError(f"a batch has at least 1 image, got batch_size={batch_size}")
+        raise ValueError(f"a batch has at least 1 image, got batch_size={batch_size}")
     places = np.log(np.maximum(np.array(sizes, dtype=float).reshape(-1, 2), 1.0))
 
     def halve(images: np.ndarray) -> list[list[int]]:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 
 
 def class_names(name: str) -> list[str]:
@@ -19,25 +19,25 @@ def class_names(name: str) -> list[str]:
 
 
 def check_classes(name: str, num_classes: int) -> None:
-    """Raise ValueError unless the dataset has as many classes as the model."""
+    """Raise ConfigError unless the dataset has as many classes as the model."""
     classes = class_names(name)
     found = len(classes)
     if found < num_classes:
-        raise DataError(
+        raise ConfigError(
             f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}. "
             f"If the model is to know these alone, set model.num_classes={found}; if they are a "
             f"part of what it knows, add the other categories to {_json_file(name)}: they need no "
             "objects, and their AP is nan."
         )
     if found > num_classes:
-        raise DataError(
+        raise ConfigError(
             f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}: "
             f"set model.num_classes={found}."
         )
 
 
 def check_same_classes(name: str, other: str) -> None:
-    """Raise ValueError unless two datasets have the same classes; says which lack where."""
+    """Raise DataError unless two datasets have the same classes; says which lack where."""
     ours, theirs = class_names(name), class_names(other)
     lacking = [
         f"{_json_file(lacks)} lacks {_listed(missing)}"

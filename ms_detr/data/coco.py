@@ -18,7 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from ..errors import DataError, MissingFileError, shortened
+from ..errors import ConfigError, DataError, MissingFileError, shortened
 from .box_plausibility import box_findings
 from .categories import distinct_names
 from .class_order import completed, in_order_of
@@ -82,11 +82,11 @@ def coco_dataset(
         id added, with a warning.
 
     Raises:
-        FileNotFoundError: a folder or file is missing, image files included.
+        MissingFileError: a folder or file is missing, image files included.
         ImageError: image files can't be used; see `ms_detr.data.image_check`.
-        ValueError: the JSON is not COCO's format or contradicts itself, the name is unknown, or
-            belongs to other files; most boxes or masks can't be right; with masks, an annotation's
-            segmentation is missing or wrong.
+        ConfigError: the name is unknown, or belongs to other files.
+        DataError: the JSON is not COCO's format or contradicts itself; most boxes or masks can't be
+            right; with masks, an annotation's segmentation is missing or wrong.
         OtherClassesError: the categories have other names than ``classes``.
     """
     image_root, json_file = _locate(name, images, annotations)
@@ -122,7 +122,7 @@ def read_truth(name: str, masks: bool = False) -> GroundTruth:
     """The objects of a dataset from the annotation file that Detectron2 knows of that name.
 
     Raises:
-        ValueError: there is no such file, or something is wrong with it.
+        DataError: there is no such file, or something is wrong with it.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("json_file") is None:
@@ -178,13 +178,13 @@ def _locate(
 ) -> tuple[str, str]:
     """The image folder and the annotation file of a dataset; both exist."""
     if not name:
-        raise DataError(
+        raise ConfigError(
             f"dataset.name is {name!r}: give one of Detectron2's names, or any name beside the "
             "'images' and 'annotations' of your own data."
         )
     if (images is None) != (annotations is None):
         missing = "images" if images is None else "annotations"
-        raise DataError(
+        raise ConfigError(
             f"Dataset '{name}': 'images' and 'annotations' go together, '{missing}' is missing."
         )
     if images is None or annotations is None:
@@ -212,7 +212,7 @@ def _known_paths(name: str) -> tuple[str, str]:
             n for n in DatasetCatalog if MetadataCatalog.get(n).get("evaluator_type") == "coco"
         ]
         nearest = difflib.get_close_matches(name, known, n=3) or ["coco_2017_train"]
-        raise DataError(
+        raise ConfigError(
             f"Dataset '{name}' is not a COCO-format dataset that Detectron2 knows. For your own "
             "data give 'images' (folder) and 'annotations' (JSON file) beside the name; "
             f"the nearest known names are {', '.join(nearest)}."
@@ -237,7 +237,7 @@ def _register(
         # As strings: paths come as str and as Path. Of the classes the order alone may differ.
         texts = [sorted(x) if key in order else str(x) for x in (known.get(key, value), value)]
         if texts[0] != texts[1]:
-            raise DataError(
+            raise ConfigError(
                 f"Dataset name '{name}' is taken: it stands for {key} = "
                 f"{shortened(known[key])}, and here for {shortened(value)}. Choose another name."
             )

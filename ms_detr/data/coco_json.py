@@ -40,7 +40,7 @@ def read_coco(json_file: str | os.PathLike, masks: bool) -> dict[str, list]:
         the keys that are needed, of the right kinds; no id comes twice; images have a size.
 
     Raises:
-        ValueError: the file is not of this form; says where.
+        DataError: the file is not of this form; says where.
     """
     data = _parse(json_file, masks)
     found = data if isinstance(data, dict) else {}
@@ -74,7 +74,7 @@ def boxes_of(annotations: list[dict], json_file: str | os.PathLike) -> np.ndarra
     """The boxes (x, y, width, height) of annotations as float64 (n, 4).
 
     Raises:
-        ValueError: a box is not four numbers.
+        DataError: a box is not four numbers.
     """
     boxes = [annotation["bbox"] for annotation in annotations]
     kinds = set(map(type, chain.from_iterable(boxes)))

@@ -58,7 +58,7 @@ def check_files(
         return
     try:
         check_images(records, json_file)
-    except FileNotFoundError:  # nothing else is wrong
+    except MissingFileError:  # nothing else is wrong
         check_presence(records, image_root, json_file)  # which knows the likely reason
         raise
 

@@ -104,7 +104,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image file with Pillow; its pixels are not decoded yet.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        MissingFileError: there is no such file.
         ImageError: it is a folder, a pipe or a device; or no image; or, out of the block, one
             that can't be decoded.
     """
@@ -144,7 +144,7 @@ def load_image(
             is dropped.
 
     Raises:
-        FileNotFoundError, ImageError: see `open_image`; or more than 8 bits per channel.
+        MissingFileError, ImageError: see `open_image`; or more than 8 bits per channel.
     """
     with open_image(path) as image:
         header = read_header(image)

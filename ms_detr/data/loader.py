@@ -13,7 +13,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .bad_images import BadImages, map_or_replace
 from .batches import Size, group_by_size
 from .sampler import Key, TrainingSampler
@@ -89,12 +89,12 @@ def build_train_loader(
             such an image comes the next one of the dataset; others keep their places.
 
     Raises:
-        FileNotFoundError, ImageError: out of the batches, for one bad image more.
-        ValueError: no image has an object, crowds don't count; see also
+        MissingFileError, ImageError: out of the batches, for one bad image more.
+        DataError: no image has an object, crowds don't count; see also
             :class:`ms_detr.data.TrainingSampler`.
     """
     if not any(map(_has_objects, dataset)):
-        raise ConfigError(
+        raise DataError(
             f"Nothing can be learnt: {_without_objects(dataset)}. Check the annotation file of "
             "dataloader.train.dataset."
         )

@@ -14,7 +14,7 @@ from detectron2.data.transforms import (
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from fvcore.transforms.transform import Transform, TransformList
 
-from ..errors import DataError, MissingFileError
+from ..errors import ConfigError, DataError, MissingFileError
 from .batches import Size
 from .images import IMAGE_FORMATS, ImageError, load_image
 from .segmentation import moved, parse, transformed
@@ -43,12 +43,12 @@ class DetrMapper:
         masks: bool = False,
     ):
         if image_format not in IMAGE_FORMATS:
-            raise DataError(
+            raise ConfigError(
                 f"mapper.image_format must be one of {', '.join(IMAGE_FORMATS)}, "
                 f"got '{image_format}'."
             )
         if augmentations is None:
-            raise DataError("mapper.augmentations must be a list; [] means none")
+            raise ConfigError("mapper.augmentations must be a list; [] means none")
         self.augmentations = AugmentationList(list(augmentations))
         self.image_format = image_format
         self.is_train = is_train
@@ -69,10 +69,10 @@ class DetrMapper:
               where the mask is smaller (amodal boxes).
 
         Raises:
-            FileNotFoundError: there is no such image file.
-            ImageError: the file is no image, or not of the size that the record tells, or can't
-                be augmented.
-            ValueError: an object has no or a wrong segmentation, with masks.
+            MissingFileError: there is no such image file.
+            ImageError: the file is no image, or not of the size that the record tells.
+            DataError: the image can't be augmented; or, with masks, an object has no segmentation
+                or a wrong one.
         """
         image = self._read(record)
         before = image.shape[:2]
@@ -202,7 +202,7 @@ def _masks(
     for item in annotations:
         try:
             segmentation = parse(item.get("segmentation"), *before)
-        except ValueError as problem:
+        except DataError as problem:
             raise DataError(
                 f"{whose}: an object of class {item['category_id']} with bbox {item['bbox']} "
                 f"{problem} (of a COCO file, dataloader.masks=true keeps the segmentations)"

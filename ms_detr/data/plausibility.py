@@ -50,7 +50,7 @@ def report(
         trusted: don't raise.
 
     Raises:
-        ValueError: what is certain concerns more than half of them.
+        DataError: what is certain concerns more than half of them.
     """
 
     def text(finding: Finding) -> str:

@@ -14,7 +14,7 @@ def iterations_per_epoch(dataset_size: int, total_batch_size: int) -> int:
     """Full batches in one epoch; the images that are left over wait for the next epoch.
 
     Raises:
-        ValueError: the dataset doesn't fill one batch.
+        ConfigError: the dataset doesn't fill one batch.
     """
     if total_batch_size < 1:
         raise ConfigError(
@@ -49,7 +49,7 @@ class TrainingSampler(Sampler[list[Key]]):
         draw once and for all, and seeds its augmentation.
 
     Raises:
-        ValueError: the batch can't be split over the ranks, or the dataset is smaller than it.
+        ConfigError: the batch can't be split over the ranks, or the dataset is smaller than it.
     """
 
     def __init__(

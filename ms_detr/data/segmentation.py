@@ -45,7 +45,7 @@ class SegmentationCheck:
         value = annotation.get("segmentation")
         try:
             good = parse(value, int(height), int(width))
-        except ValueError as problem:
+        except DataError as problem:
             self._problems.append(f"annotation {annotation['id']} {problem}")
             return None
         if isinstance(value, list) and len(good) < len(value):
@@ -53,7 +53,7 @@ class SegmentationCheck:
         return good
 
     def report(self) -> None:
-        """Raise ValueError if a segmentation was wrong; warn of what was left out."""
+        """Raise DataError if a segmentation was wrong; warn of what was left out."""
         if self._problems:
             more = "; ..." if len(self._problems) > 3 else ""
             raise DataError(
@@ -96,7 +96,7 @@ def parse(value: Any, height: int, width: int) -> Segmentation:
     out as long as there are others.
 
     Raises:
-        ValueError: what is wrong, as a sentence without its beginning: whose segmentation it is.
+        DataError: what is wrong, as a sentence without its beginning: whose segmentation it is.
     """
     if value is None or (isinstance(value, (list, dict)) and not value):
         raise DataError("has no segmentation")

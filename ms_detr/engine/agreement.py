@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.utils import comm
 
-from ..errors import SystemLimitError
+from ..errors import SystemLimitError, UserError
 from ..locks import hold
 
 
@@ -17,14 +17,14 @@ def in_main_process(work: Callable[[], Any]) -> None:
     """Call ``work`` in the main process, while the others wait. A collective.
 
     Raises:
-        OSError, ValueError: in all processes, if the main one raises it: else the others would
+        UserError, OSError: in all processes, if the main one raises it: else the others would
             wait for one that is gone.
     """
     problem: Exception | None = None
     if comm.is_main_process():
         try:
             work()
-        except (OSError, ValueError) as error:
+        except (UserError, OSError) as error:
             problem = error
     raise_in_all(problem)
 
@@ -41,8 +41,8 @@ def alone(folder: str | Path) -> Iterator[None]:
     """Keep a run's folder from other runs. All processes must enter together.
 
     Raises:
-        ValueError: another run has it.
-        OSError: the folder, which is ``train.output_dir``, can't be made or written to.
+        ConfigError: another run has it.
+        SystemLimitError: the folder, which is ``train.output_dir``, can't be made or written to.
     """
     with ExitStack() as stack:
 

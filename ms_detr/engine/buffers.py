@@ -47,7 +47,7 @@ def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """A model whose BatchNorms take their statistics over the images of all processes.
 
     Raises:
-        ValueError: there are several processes, on the CPU.
+        ConfigError: there are several processes, on the CPU.
     """
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         logger.warning("train.sync_batchnorm changes nothing: the model has no trainable BatchNorm")

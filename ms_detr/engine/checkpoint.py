@@ -13,7 +13,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError, MissingFileError
 from ..files import PARTIAL, write_text
 from .state import load_strictly, plain_state, read_checkpoint, write_checkpoint
 
@@ -48,7 +48,7 @@ class Checkpointer:
         extra: Mapping[str, Any] | None = None,
     ):
         if keep < 1:
-            raise CheckpointError(f"train.checkpoints_to_keep must be at least 1, got {keep}")
+            raise ConfigError(f"train.checkpoints_to_keep must be at least 1, got {keep}")
         self.folder = Path(folder)
         self.model = model
         self.optimizer = optimizer
@@ -88,7 +88,7 @@ class Checkpointer:
             return None
         try:
             best = read_checkpoint(path, mmap=True)
-        except ValueError as error:
+        except CheckpointError as error:
             logger.warning("%s; the best weights are chosen anew", error)
             return None
         before, now = (x.get("datasets", {}).get("test") for x in (best, self.extra))
@@ -107,7 +107,7 @@ class Checkpointer:
             The iteration to go on with; 0 if there is no checkpoint.
 
         Raises:
-            ValueError: no checkpoint can be read, or it doesn't fit the model or the optimiser.
+            CheckpointError: none can be read, or it doesn't fit the model or the optimiser.
         """
         path = newest(self.folder) if path is None else path
         if not path:
@@ -147,7 +147,7 @@ def newest(folder: str | os.PathLike[str]) -> str:
     All processes take what the main process finds. One that is damaged is reported and passed over.
 
     Raises:
-        ValueError: there are checkpoints, and none can be read.
+        CheckpointError: there are checkpoints, and none can be read.
     """
     path, problems = "", []
     if comm.is_main_process():
@@ -156,7 +156,7 @@ def newest(folder: str | os.PathLike[str]) -> str:
                 _read_whole(candidate)
                 path = str(candidate)
                 break
-            except (ValueError, FileNotFoundError) as error:  # a training drops old ones
+            except (CheckpointError, MissingFileError) as error:  # a training drops old ones
                 problems.append(str(error))
                 logger.warning("%s; trying the checkpoint before it", error)
     path, problems = comm.all_gather((path, problems))[0]
@@ -169,11 +169,11 @@ def expect_unused(folder: Path) -> None:
     """Make sure that a new run overwrites nothing.
 
     Raises:
-        ValueError: the folder holds checkpoints of an earlier run.
+        ConfigError: the folder holds checkpoints of an earlier run.
     """
     found = [path.name for path in (*resumable(folder), folder / BEST) if path.is_file()]
     if found:
-        raise CheckpointError(
+        raise ConfigError(
             f"train.output_dir {folder} holds checkpoints of an earlier run "
             f"({', '.join(found)}): continue it with --resume, or choose another folder with "
             "train.output_dir=..."

@@ -69,7 +69,7 @@ OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Raise ValueError, naming keys, unless the config is complete and its train node sound."""
+    """Raise ConfigError, naming keys, unless the config is complete and its train node sound."""
     missing = [key for key in (*PARTS, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
     if missing:
         raise ConfigError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
@@ -92,7 +92,7 @@ def build(cfg: DictConfig, key: str) -> Any:
     """Instantiate a part of a config.
 
     Raises:
-        ValueError: the part can't be built; names its key.
+        ConfigError: the part can't be built; names its key.
     """
     with building(key):
         node = OmegaConf.select(cfg, key)
@@ -103,7 +103,7 @@ def build(cfg: DictConfig, key: str) -> Any:
 
 
 def _check_links(node: Any) -> None:
-    """Raise ValueError if a key in the node is linked to one that was dropped."""
+    """Raise ConfigError if a key in the node is linked to one that was dropped."""
     try:
         OmegaConf.to_container(node, resolve=True)
     except InterpolationResolutionError as error:

@@ -21,7 +21,6 @@ from ..data import (
     class_names,
     fingerprint_of,
 )
-from ..errors import ConfigError
 from .checks import build
 from .limits import warn_of_limits
 
@@ -63,7 +62,7 @@ def build_like_training(cfg: DictConfig) -> Any:
     """The test loader, whose classes are numbered as those of the loaded training dataset.
 
     Raises:
-        ValueError: its file lists other classes; says which file lacks what.
+        DataError: its file lists other classes; says which file lacks what.
     """
     names = [OmegaConf.select(cfg, f"dataloader.{x}.dataset.name") for x in ("train", "test")]
     if None in names:
@@ -84,7 +83,7 @@ def naming(path: str) -> Iterator[None]:
     try:
         yield
     except OtherClassesError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise OtherClassesError(f"{path}: {error}") from error
 
 
 def check_datasets(
@@ -96,8 +95,8 @@ def check_datasets(
         classes: the names that the weights know, in their order; empty where they are unknown.
 
     Raises:
-        ValueError: the classes aren't the model's in number, not those of the weights, or not the
-            same in both datasets.
+        ConfigError: the classes aren't the model's in number.
+        DataError: they aren't those of the weights, or not the same in both datasets.
     """
     selected = {x: OmegaConf.select(cfg, f"dataloader.{x}.dataset.name") for x in loaders}
     names = {loader: name for loader, name in selected.items() if name is not None}

@@ -11,7 +11,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from ..errors import short_message
+from ..errors import SystemLimitError, short_message
 from ..evaluation import UnwrittenError
 from ..files import reason
 from .agreement import in_main_process, raise_in_all
@@ -117,14 +117,14 @@ class EvaluationHook(HookBase):
         if self.trainer.iter >= self.trainer.max_iter:
             raise_in_all(self._run(self.trainer.max_iter - 1))
 
-    def _run(self, iteration: int) -> OSError | None:
+    def _run(self, iteration: int) -> SystemLimitError | None:
         """Evaluate; what kept the results from being written, if anything."""
         problem = None
         try:
             with termination.first(lambda: self._keep(iteration)):
                 self.results = self._evaluate()
         except UnwrittenError as error:
-            self.results, problem = error.results, OSError(str(error))
+            self.results, problem = error.results, SystemLimitError(str(error))
         if comm.is_main_process():
             scalars = {
                 name: float(value)

@@ -19,7 +19,7 @@ EVALUATED = "dataloader.evaluator.max_detections"
 
 
 def check_limits(cfg: DictConfig) -> None:
-    """Raise ValueError if more detections are to be evaluated than the model hands out.
+    """Raise ConfigError if more detections are to be evaluated than the model hands out.
 
     COCO's own limit, the default, may lie above the model's.
     """

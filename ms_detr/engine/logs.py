@@ -93,7 +93,7 @@ def setup_logging(folder: str | Path) -> None:
     A second call moves the log to another folder, where Detectron2's would write to both.
 
     Raises:
-        OSError: the folder, which is ``train.output_dir``, can't be made or written to.
+        SystemLimitError: the folder, which is ``train.output_dir``, can't be made or written to.
     """
     threading.excepthook = _thread_failed
     folder = Path(folder)

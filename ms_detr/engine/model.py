@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from ..errors import ConfigError
+from ..errors import CheckpointError
 from ..meta_arch import MSDETR
 from .checks import build
 from .datasets import order_classes
@@ -20,11 +20,13 @@ def load_model(cfg: DictConfig, weights: str) -> MSDETR:
     from it afterwards, for evaluation or pictures, they fit the model by name.
 
     Raises:
-        ValueError: if the weights do not fit the model.
-        FileNotFoundError: if there is no such file.
+        CheckpointError: if the weights do not fit the model.
+        MissingFileError: if there is no such file.
     """
     order_classes(cfg, read_facts(local_file(weights)).get("classes", []))
     model = build(cfg, "model")
     if not load_weights(model, weights):
-        raise ConfigError(f"{weights} holds a backbone alone: give the checkpoint of a whole model")
+        raise CheckpointError(
+            f"{weights} holds a backbone alone: give the checkpoint of a whole model"
+        )
     return model.to(choose_device(cfg.train.device)).eval()

@@ -33,7 +33,7 @@ def parameter_groups(
         Groups of all trainable parameters, each parameter in one group; frozen ones in none.
 
     Raises:
-        ValueError: for a negative rate or factor, a factor that matches no parameter, frozen ones
+        ConfigError: for a negative rate or factor, a factor that matches no parameter, frozen ones
             included, or when nothing in the model is trainable.
     """
     if not isinstance(base_lr, Real) or not 0 <= base_lr < math.inf:

@@ -18,7 +18,7 @@ LOADERS = ("train", "test")
 
 
 def check_pairs(cfg: DictConfig, eval_only: bool = False) -> None:
-    """Raise ValueError, naming both keys, where two keys of a config contradict each other.
+    """Raise ConfigError, naming both keys, where two keys of a config contradict each other.
 
     Args:
         eval_only: nothing is trained, so that it doesn't matter what a training would start from.

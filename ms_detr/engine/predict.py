@@ -16,7 +16,7 @@ from torch import nn
 
 from ..data import DetrMapper, ImageError, load_image
 from ..data.images import Header, to_array
-from ..errors import DataError
+from ..errors import ConfigError
 from ..evaluation import evaluating
 from .checks import build
 
@@ -55,13 +55,14 @@ def predict(
         pred_masks (n, H, W) bool. For a list a list.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        MissingFileError: there is no such file.
         ImageError: a file is no image, or an array not of this kind.
+        ConfigError: the config has a mapper of another kind.
         TypeError: an image is something else.
     """
     mapper = build(cfg, "dataloader.test.mapper")
     if not isinstance(mapper, DetrMapper):
-        raise DataError(
+        raise ConfigError(
             f"dataloader.test.mapper is a {type(mapper).__name__}: predict needs a DetrMapper"
         )
     if isinstance(images, (list, tuple)):

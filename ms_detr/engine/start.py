@@ -39,8 +39,9 @@ def choose_start(init_checkpoint: str | None, folder: Path, args: argparse.Names
     """What to start from; nothing is loaded yet. A collective.
 
     Raises:
-        ValueError: nothing to evaluate, or a new run in the folder of an old one.
-        FileNotFoundError, OSError: the weights aren't there, or can't be downloaded.
+        ConfigError: nothing to evaluate, or a new run in the folder of an old one.
+        MissingFileError: the weights aren't there.
+        SystemLimitError: they can't be downloaded.
     """
     if not args.eval_only and folder.is_dir():
         in_main_process(lambda: remove_leftovers(folder))
@@ -71,7 +72,8 @@ def begin(start: Start, checkpointer: Checkpointer, args: argparse.Namespace) ->
     """Load what was chosen; the iteration to start with.
 
     Raises:
-        ValueError: it doesn't fit, or has a backbone alone where a model is to be evaluated.
+        CheckpointError: it doesn't fit.
+        ConfigError: it has a backbone alone where a model is to be evaluated.
     """
     if start.resumed:
         return checkpointer.resume(start.path)

@@ -32,9 +32,9 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
         mmap: leave tensors on the disk, unread and unchecked, for who wants what lies beside them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, can't be read, or needs unpickling, which could run code
-            from it.
+        MissingFileError: there is no such file.
+        CheckpointError: the file is damaged, can't be read, or needs unpickling, which could run
+            code from it.
     """
     if not Path(path).is_file():
         raise MissingFileError(f"checkpoint {path} not found")
@@ -65,7 +65,7 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         content = read_checkpoint(path, mmap=True)
-    except (FileNotFoundError, ValueError):
+    except (MissingFileError, CheckpointError):
         return {}
     found = content if isinstance(content, dict) else {}
     kinds = {"classes": list, "datasets": dict}
@@ -88,7 +88,7 @@ def _check_sums(path: str | os.PathLike[str], tensors: bool) -> bool:
         tensors: check the tensors' records, too, and not only those beside them.
 
     Raises:
-        ValueError: a record isn't what its checksum was made of.
+        CheckpointError: a record isn't what its checksum was made of.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -171,8 +171,8 @@ def load_strictly(
         required: only the model's names that start so must be in the state.
 
     Raises:
-        ValueError: names what is missing, unknown, of another shape or different where the model
-            has but one tensor, and the likely reason.
+        CheckpointError: names what is missing, unknown, of another shape or different where the
+            model has but one tensor, and the likely reason.
     """
     own = model.state_dict()
     # BatchNorm's step counter is absent from converted weights and changes no result.

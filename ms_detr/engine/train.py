@@ -69,7 +69,7 @@ def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
         Results of the last evaluation, in the main process.
 
     Raises:
-        ValueError, FileNotFoundError: about the config, the data or a checkpoint.
+        UserError: about the config, the data or a checkpoint, by its kind.
         NonFiniteError: a loss became NaN or infinite.
     """
     cfg = copy.deepcopy(cfg)  # it is the caller's

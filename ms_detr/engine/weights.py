@@ -43,8 +43,8 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
         Whether the whole model was loaded, not the backbone alone.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, not a safe one, or not for this model.
-        OSError: the download failed; the message says where to put the file by hand.
+        MissingFileError, CheckpointError: no such file, not a safe one, or not for this model.
+        SystemLimitError: the download failed; the message says where to put the file by hand.
     """
     if not source:
         return False
@@ -74,15 +74,15 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The state dict in a ``.pth``, ``.bin`` or ``.safetensors`` file, read without running code.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, not a safe one, or without weights.
-        ImportError: a ``.safetensors`` file, and the library for it isn't there.
+        MissingFileError, CheckpointError: no such file, not a safe one, or without weights.
+        MissingPackageError: a ``.safetensors`` file, and the library for it isn't there.
     """
     path = str(path)
     if Path(path).suffix == ".safetensors" and Path(path).is_file():
         return state_of(_read_safetensors(path), path)
     try:
         content = read_checkpoint(path)
-    except ValueError as error:
+    except CheckpointError as error:
         if Path(path).suffix != ".pkl":
             raise
         raise CheckpointError(
@@ -128,7 +128,7 @@ def download(url: str) -> str:
         The cached file.
 
     Raises:
-        OSError: in all processes, if one of them failed.
+        SystemLimitError: in all processes, if one of them failed.
     """
     cached = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(urlparse(url).path))
     failure = None

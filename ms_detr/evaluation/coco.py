@@ -22,7 +22,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from ..data import GroundTruth, kept_truth, read_truth
-from ..errors import DataError, NonFiniteError
+from ..errors import ConfigError, NonFiniteError
 from ..files import atomic_path, write_text
 from .detections import Detections, ImageDetections, write_results
 from .scoring import MAX_DETECTIONS, score
@@ -59,11 +59,11 @@ class CocoEvaluator(DatasetEvaluator):
         max_detections: int = MAX_DETECTIONS,
     ):
         if nms_threshold is not None and not 0 <= nms_threshold <= 1:
-            raise DataError(
+            raise ConfigError(
                 f"dataloader.evaluator.nms_threshold is an IoU from 0 to 1, got {nms_threshold}"
             )
         if not isinstance(max_detections, int) or max_detections < 1:
-            raise DataError(
+            raise ConfigError(
                 "dataloader.evaluator.max_detections must be a whole number of at least 1, got "
                 f"{max_detections!r}"
             )
@@ -116,8 +116,10 @@ class CocoEvaluator(DatasetEvaluator):
         Raises:
             NonFiniteError: in all processes, if detections of any aren't finite: COCO's metric
                 would count a box of NaN as found.
-            ValueError: the dataset has no annotation file, or a detection has a class, image or
-                size of mask that it doesn't know; with masks, a segmentation is missing or wrong.
+            ConfigError: a detection is of a class or an image that the dataset doesn't have.
+            DataError: the dataset has no annotation file; or, with masks, a segmentation is missing
+                or wrong.
+            ValueError: the model's masks are of another size than the image file.
             UnwrittenError: the files can't be written; it has the results.
         """
         images, broken = self._images, self._broken
@@ -182,23 +184,23 @@ class CocoEvaluator(DatasetEvaluator):
             )
 
     def _check(self, images: Sequence[ImageDetections], truth: GroundTruth) -> None:
-        """Raise ValueError if detections aren't of this dataset."""
+        """Raise ConfigError if detections are of another dataset, ValueError if only masks are."""
         count = len(truth.category_ids)
         for image in images:
             number, size = image.image_id, truth.sizes.get(image.image_id)
             if size is None:
-                raise DataError(
+                raise ConfigError(
                     f"image {number} isn't in dataset '{self._dataset_name}': "
                     "dataloader.evaluator.dataset_name must name the dataset of dataloader.test"
                 )
             unknown = image.classes[(image.classes < 0) | (image.classes >= count)]
             if len(unknown):
-                raise DataError(
+                raise ConfigError(
                     f"a detection has class {unknown[0]}, but dataset '{self._dataset_name}' has "
                     f"classes 0 to {count - 1}: set model.num_classes={count}"
                 )
             if image.masks and image.size != size:
-                raise DataError(
+                raise ValueError(
                     f"the masks of image {number} are {list(image.size)}, the image is "
                     f"{list(size)} ([height, width]): pred_masks must have the size of the image "
                     "file"
@@ -226,7 +228,7 @@ def _evaluated(instances: Instances, masks: bool) -> Instances:
     names = ["pred_boxes", "scores", "pred_classes"]
     if masks:
         if not instances.has("pred_masks"):
-            raise DataError(
+            raise ConfigError(
                 "the model predicts no masks: evaluate one that has a mask branch, or set "
                 "dataloader.masks=false"
             )

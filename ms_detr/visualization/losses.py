@@ -25,8 +25,8 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     Class and box losses are divided by the weights of the run's config, for runs differ in them.
 
     Raises:
-        FileNotFoundError: the folder holds no run.
-        ValueError: the run logged no losses of the term.
+        MissingFileError: the folder holds no run.
+        DataError: the run logged no losses of the term.
     """
     metrics, config = folder / "metrics.json", folder / "config.yaml"
     for path in (metrics, config):

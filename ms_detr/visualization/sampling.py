@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import ConfigError
 from ..evaluation import evaluating
 from ..files import atomic_path
 from ..layers import DeformableAttention, DeformableSublayer
@@ -42,11 +42,11 @@ def draw_sampling(
         The files.
 
     Raises:
-        ValueError: for a model without deformable cross-attention, or a query that is not there.
+        ConfigError: for a model without deformable cross-attention, or a query that is not there.
     """
     kinds = {type(module).__name__ for module in _cross_attentions(model)}
     if kinds != {DeformableSublayer.__name__}:
-        raise DataError(
+        raise ConfigError(
             "sampling points are of deformable cross-attention; this model has "
             f"{' and '.join(sorted(kinds))}"
         )
@@ -58,7 +58,7 @@ def draw_sampling(
         calls, logits, ratios = _record_calls(model, mapper(record))
         index = int(logits.amax(-1).argmax()) if query is None else query
         if not 0 <= index < len(logits):
-            raise DataError(f"there are queries 0 to {len(logits) - 1}, not {index}")
+            raise ConfigError(f"there are queries 0 to {len(logits) - 1}, not {index}")
         panels = []
         for layer, (reference, locations, weights) in enumerate(calls):
             panel = canvas(record, metadata)

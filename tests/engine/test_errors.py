@@ -10,11 +10,18 @@ import torch
 
 import ms_detr
 from ms_detr.config import load
-from ms_detr.data import DetrMapper, coco_dataset
+from ms_detr.convert import convert_state_dict
+from ms_detr.data import DetrMapper, class_names, coco_dataset
 from ms_detr.data.images import ImageError
+from ms_detr.data.segmentation import parse
 from ms_detr.data.workers import WorkerLoader
 from ms_detr.engine import run_command
+from ms_detr.engine.state import read_checkpoint
+from ms_detr.engine.weights import state_of
 from ms_detr.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
     MissingFileError,
     MissingPackageError,
     SentError,
@@ -22,7 +29,7 @@ from ms_detr.errors import (
     UserError,
     short_message,
 )
-from ms_detr.evaluation import UnwrittenError
+from ms_detr.evaluation import CocoEvaluator, UnwrittenError
 from ms_detr.recipes._guard import UndoneError
 
 
@@ -40,6 +47,26 @@ def test_errors_that_our_code_raises_are_short():
     # The operating system about a file: it needs no traceback either.
     error = caught(lambda: Path("/dev/null/x").read_text())
     assert short_message(error) == "/dev/null/x: Not a directory"
+
+
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        (ConfigError, lambda: load("configs/demo/ms_detr.py", ["train.seeds=1"])),
+        (ConfigError, lambda: DetrMapper([], image_format="CMYK")),
+        (ConfigError, lambda: coco_dataset("nothing", images="a")),
+        (ConfigError, lambda: CocoEvaluator("nothing", nms_threshold=2)),
+        (ConfigError, lambda: convert_state_dict({}, "nothing")),
+        (CheckpointError, lambda: convert_state_dict({"a": torch.zeros(1)}, "ms-detr")),
+        (CheckpointError, lambda: state_of({}, "a.pth")),
+        (MissingFileError, lambda: read_checkpoint("nothing.pth")),
+        (DataError, lambda: class_names("nothing")),
+        (DataError, lambda: parse([[1, 2, 3]], 4, 4)),
+    ],
+)
+def test_kinds_say_what_is_wrong(kind, call):
+    """A config, a checkpoint or data: whoever catches one of them doesn't catch the others."""
+    assert type(caught(call)) is kind
 
 
 @pytest.mark.parametrize(
