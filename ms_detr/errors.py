@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,13 @@ def short_message(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def listed(names: Iterable[object], most: int = 10, separator: str = ", ") -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    texts = [*map(str, names)]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def shortened(value: object, length: int = 120) -> str:

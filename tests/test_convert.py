@@ -322,7 +322,7 @@ def test_what_is_unknown_is_named():
 
 def test_of_many_unknown_tensors_some_are_named():
     state = {f"other.{i}": torch.ones(1) for i in range(300)}
-    with pytest.raises(ValueError, match=r"300 tensors .*other\.0, .*, \.\.\.$") as error:
+    with pytest.raises(ValueError, match=r"300 tensors .*other\.0, .* and 290 more$") as error:
         convert_state_dict(state, "dino")
     assert len(str(error.value)) < 300
 
@@ -400,7 +400,7 @@ def test_command_tells_the_layout_by_itself(tmp_path, capsys):
     assert "converted.pth has our names already: give it as it is" in capsys.readouterr().err
     torch.save({"a.weight": torch.ones(2)}, source)
     assert main(["convert", str(source), other]) == 2
-    assert "no layout is known by its names (a.weight, ...)" in capsys.readouterr().err
+    assert "no layout is known by its names (a.weight)" in capsys.readouterr().err
 
 
 def test_command_reads_safetensors(tmp_path, capsys):

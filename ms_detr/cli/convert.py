@@ -2,7 +2,7 @@
 
 import argparse
 
-from ms_detr.errors import CheckpointError, ConfigError
+from ms_detr.errors import CheckpointError, ConfigError, listed
 
 from ._arguments import path
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if layout is None:
         raise CheckpointError(
-            f"{args.source}: no layout is known by its names ({', '.join(list(state)[:3])}, ...); "
+            f"{args.source}: no layout is known by its names ({listed(state, 3)}); "
             "tell it with --from"
         )
     classes = args.classes or LAYOUTS[layout].classes

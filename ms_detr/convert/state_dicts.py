@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, listed
 from .layouts import LAYOUTS, Layout, recognise
 from .rules import DENOISING_LABELS, Sizes, State, compile_rules, measure, rename
 
@@ -88,10 +88,6 @@ def revert_state_dict(state_dict: State, target: str = "ms-detr") -> dict[str, T
     return result | dict(_copies(result, layout, sizes))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-
-
 def _layout(name: str) -> Layout:
     if name not in LAYOUTS:
         raise ConfigError(f"no layout '{name}'; there are {', '.join(LAYOUTS)}")
@@ -111,7 +107,7 @@ def _renamed(state: State, rules: list[tuple[str, str]], unknown: str) -> dict[s
     compiled = compile_rules(rules)
     names = {name: rename(name, compiled) for name in state}
     if nameless := [name for name, new in names.items() if new is None]:
-        raise CheckpointError(f"{len(nameless)} tensors {unknown}: {_some(nameless)}")
+        raise CheckpointError(f"{len(nameless)} tensors {unknown}: {listed(nameless)}")
     result: dict[str, Tensor] = {}
     for name, new in names.items():
         if new in result:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import listed
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +43,6 @@ def distinct_names(categories: Sequence[Mapping[str, Any]], json_file: str) -> d
             "they are %s.",
             json_file,
             len(changed),
-            ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else ""),
+            listed(changed, 5),
         )
     return names

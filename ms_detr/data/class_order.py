@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from ..errors import DataError
+from ..errors import DataError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +40,15 @@ def in_order_of(
     ours, theirs = Counter(names), Counter(wanted)
     if ours != theirs:
         raise OtherClassesError(
-            f"dataset '{name}' has other classes than the weights: {_listed(ours - theirs)} only "
-            f"in the dataset, {_listed(theirs - ours)} only in the weights. They are matched by "
+            f"dataset '{name}' has other classes than the weights: {_quoted(ours - theirs)} only "
+            f"in the dataset, {_quoted(theirs - ours)} only in the weights. They are matched by "
             "name: correct the categories' names in the annotation file, or take other weights"
         )
     twice = [name for name, count in ours.items() if count > 1]
     if twice:
         raise OtherClassesError(
             f"dataset '{name}' has its classes in another order than the weights, and "
-            f"{_listed(twice)} more than once: give every category a name of its own"
+            f"{_quoted(twice)} more than once: give every category a name of its own"
         )
     id_of = {name: category for category, name in classes.items()}
     return {id_of[name]: name for name in wanted}, True
@@ -65,7 +65,7 @@ def completed(classes: Mapping[int, str], wanted: Sequence[str], json_file: str)
         return dict(classes)
     logger.info(
         "%s: lacks the categories %s, %d of %d; their AP is nan, the others are matched by name",
-        json_file, _listed(missing), len(missing), len(wanted),
+        json_file, _quoted(missing), len(missing), len(wanted),
     )  # fmt: skip
     # Below zero: a results file has them as category_id, where they must not be another's.
     free = (number for number in itertools.count(-1, -1) if number not in classes)
@@ -77,12 +77,11 @@ def check_order(names: Sequence[str], wanted: Sequence[str], name: str) -> None:
     _, moved = in_order_of(dict(enumerate(names)), wanted, name)
     if moved:
         raise OtherClassesError(
-            f"dataset '{name}' has its classes in the order {_listed(names)}, the weights in the "
-            f"order {_listed(wanted)}, and it is loaded by a function without the argument "
+            f"dataset '{name}' has its classes in the order {_quoted(names)}, the weights in the "
+            f"order {_quoted(wanted)}, and it is loaded by a function without the argument "
             "'classes', which could set it: change the order there"
         )
 
 
-def _listed(names: Sequence[str] | Counter[str]) -> str:
-    shown = ", ".join(repr(name) for name in list(names)[:MAX_NAMED])
-    return f"{shown}{', ...' if len(names) > MAX_NAMED else ''}" or "none"
+def _quoted(names: Iterable[str]) -> str:
+    return listed(map(repr, names), MAX_NAMED) or "none"

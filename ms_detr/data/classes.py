@@ -2,12 +2,11 @@
 
 import os
 import reprlib
-from collections.abc import Sequence
 from itertools import zip_longest
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, listed
 
 
 def class_names(name: str) -> list[str]:
@@ -21,26 +20,23 @@ def class_names(name: str) -> list[str]:
 def check_classes(name: str, num_classes: int) -> None:
     """Raise ConfigError unless the dataset has as many classes as the model."""
     classes = class_names(name)
-    found = len(classes)
+    found, names = len(classes), listed(map(reprlib.repr, classes))
+    difference = f"Dataset '{name}' has {found} classes ({names}), the model {num_classes}"
     if found < num_classes:
         raise ConfigError(
-            f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}. "
-            f"If the model is to know these alone, set model.num_classes={found}; if they are a "
-            f"part of what it knows, add the other categories to {_json_file(name)}: they need no "
-            "objects, and their AP is nan."
+            f"{difference}. If the model is to know these alone, set model.num_classes={found}; if "
+            "they are a part of what it knows, add the other categories to "
+            f"{_json_file(name)}: they need no objects, and their AP is nan."
         )
     if found > num_classes:
-        raise ConfigError(
-            f"Dataset '{name}' has {found} classes ({_listed(classes)}), the model {num_classes}: "
-            f"set model.num_classes={found}."
-        )
+        raise ConfigError(f"{difference}: set model.num_classes={found}.")
 
 
 def check_same_classes(name: str, other: str) -> None:
     """Raise DataError unless two datasets have the same classes; says which lack where."""
     ours, theirs = class_names(name), class_names(other)
     lacking = [
-        f"{_json_file(lacks)} lacks {_listed(missing)}"
+        f"{_json_file(lacks)} lacks {listed(map(reprlib.repr, missing))}"
         for lacks, missing in (
             (name, [c for c in theirs if c not in ours]),
             (other, [c for c in ours if c not in theirs]),
@@ -63,8 +59,3 @@ def check_same_classes(name: str, other: str) -> None:
 
 def _json_file(name: str) -> str:
     return os.fspath(MetadataCatalog.get(name).get("json_file") or f"the file of '{name}'")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(reprlib.repr(name) for name in names[:10])
-    return f"{shown}{', ...' if len(names) > 10 else ''}"

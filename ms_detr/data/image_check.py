@@ -19,7 +19,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from PIL import Image
 
-from ..errors import MissingFileError, shortened
+from ..errors import MissingFileError, listed, shortened
 from ..files import write_text
 from .images import Header, ImageError, chunks_to_end, open_image, read_header
 
@@ -121,8 +121,8 @@ def _check(
         return None
     message = (
         f"{json_file}: {len(problems)} of {len(records)} image files can't be used: "
-        f"{'; '.join(problems[:NAMED])}{'; ...' if len(problems) > NAMED else ''}"
-        f"{_convention(turned)}{listed(problems, json_file)}"
+        f"{listed(problems, NAMED, '; ')}"
+        f"{_convention(turned)}{list_all(problems, json_file)}"
     )
     return (MissingFileError if missing == len(problems) else ImageError), message
 
@@ -224,7 +224,7 @@ def _keep(found: Mapping[str, Found], json_file: str) -> None:
         logger.info("the next start checks all images again: %s", error)
 
 
-def listed(problems: Sequence[str], json_file: str) -> str:
+def list_all(problems: Sequence[str], json_file: str) -> str:
     """Write a list of all for an error that names `NAMED`; says where, nothing if that is all.
 
     It is beside the annotation file, or, where that folder can't be written to, in the log.
@@ -262,7 +262,7 @@ def check_presence(records: Sequence[Mapping], image_root: str, json_file: str) 
             missing.append(record["file_name"])
     if missing:
         inside = os.path.join(image_root, "")
-        names = [path.removeprefix(inside) for path in missing[:3]]
+        names = [path.removeprefix(inside) for path in missing]
         hint = ""
         if os.path.isabs(names[0]) and not missing[0].startswith(inside):
             hint = ". Absolute paths are not looked for in that folder: write them without it"
@@ -270,6 +270,6 @@ def check_presence(records: Sequence[Mapping], image_root: str, json_file: str) 
             hint = ". They are written for Windows: write / instead of \\"
         raise MissingFileError(
             f"{len(missing)} image file(s) of {json_file} are not in {image_root}: "
-            f"{', '.join(map(shortened, names))}{', ...' if len(missing) > 3 else ''}{hint}"
-            f"{listed(missing, json_file)}"
+            f"{listed(map(shortened, names), NAMED)}{hint}"
+            f"{list_all(missing, json_file)}"
         )

@@ -15,7 +15,7 @@ import numpy as np
 from fvcore.transforms.transform import Transform
 from pycocotools import mask as coco_mask
 
-from ..errors import DataError
+from ..errors import DataError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,9 @@ class SegmentationCheck:
     def report(self) -> None:
         """Raise DataError if a segmentation was wrong; warn of what was left out."""
         if self._problems:
-            more = "; ..." if len(self._problems) > 3 else ""
             raise DataError(
                 f"{self._json_file}: {len(self._problems)} of {self._checked} annotations can't be "
-                f"used with masks: {'; '.join(self._problems[:3])}{more}. Mend or remove them, or "
+                f"used with masks: {listed(self._problems, 3, '; ')}. Mend or remove them, or "
                 "set dataloader.masks=false."
             )
         if self._remnants:

@@ -9,6 +9,8 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, distributed
 
+from ..errors import listed
+
 MAX_NAMED = 8
 
 
@@ -40,7 +42,8 @@ def report(
     mine = (comm.get_rank(), trouble, [_image(x) for x in batch]) if trouble else None
     places = [place for place in comm.all_gather(mine) if place is not None]
     lines = [
-        f"rank {rank}: {trouble}; its images: {_listed(images)}" for rank, trouble, images in places
+        f"rank {rank}: {trouble}; its images: {listed(images, MAX_NAMED)}"
+        for rank, trouble, images in places
     ]
     kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
     again = "; if it fails again at once, delete that checkpoint to go on with the one before it"
@@ -54,8 +57,3 @@ def report(
 
 def _image(x: Mapping[str, Any]) -> str:
     return f"{x.get('image_id', '?')} ({x.get('file_name', 'no file')})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

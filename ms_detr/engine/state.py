@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, MissingFileError
+from ..errors import CheckpointError, MissingFileError, listed
 from ..files import atomic_path
 
 CHUNK = 2**20  # bytes read at a time
@@ -185,7 +185,7 @@ def load_strictly(
         if name in own and state[name].shape != own[name].shape
     ]
     problems = [
-        _some(names, word)
+        f"{len(names)} {word} ({listed(names, 3)})"
         for names, word in (
             (misshapen, "of wrong shape"),
             (missing, "missing"),
@@ -214,11 +214,6 @@ def _torn(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _some(names: list[str], word: str) -> str:
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {word} ({shown})"
 
 
 def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

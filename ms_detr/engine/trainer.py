@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, listed
 from .finite import MAX_NAMED, bad_names, largest, report
 from .metrics import TOTAL, RunningMean, term_sums
 
@@ -138,7 +138,7 @@ class Trainer(TrainerBase):
                 if parameter.grad is not None
             }
             names = bad_names(gradients) or ["the sum of squares overflows"]
-            trouble = "gradient of " + ", ".join(names[:MAX_NAMED])
+            trouble = "gradient of " + listed(names, MAX_NAMED)
             raise NonFiniteError(
                 report("the gradient", self.iter, batch, trouble, self.last_checkpoint())
             )

@@ -22,7 +22,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from ..data import GroundTruth, kept_truth, read_truth
-from ..errors import ConfigError, NonFiniteError
+from ..errors import ConfigError, NonFiniteError, listed
 from ..files import atomic_path, write_text
 from .detections import Detections, ImageDetections, write_results
 from .scoring import MAX_DETECTIONS, score
@@ -240,9 +240,8 @@ def _evaluated(instances: Instances, masks: bool) -> Instances:
 def _check_finite(broken: Sequence[Any]) -> None:
     """Raise NonFiniteError if there are images with broken detections."""
     if broken:
-        names = ", ".join(map(str, broken[:8])) + (", ..." if len(broken) > 8 else "")
         raise NonFiniteError(
             f"the model predicts boxes or scores that are NaN or infinite on {len(broken)} images "
-            f"(ids {names}): its weights are broken. Use an earlier checkpoint; if training has "
-            "led here, lower optimizer.lr"
+            f"(ids {listed(broken, 8)}): its weights are broken. Use an earlier checkpoint; if "
+            "training has led here, lower optimizer.lr"
         )

@@ -79,7 +79,7 @@ def test_all_bad_files_are_named(folder):
     assert message.startswith(f"{folder.json}: 10 of {total} image files can't be used: image 102:")
     assert message.count("image 10") == 3 and "\n" not in message
     listed = Path(f"{folder.json}{BAD}")
-    assert message.endswith(f"; ... (all of them are listed in {listed})")
+    assert message.endswith(f" and 7 more (all of them are listed in {listed})")
     lines = listed.read_text().splitlines()
     assert len(lines) == len(FILES)
     for line, (name, (_, problem)) in zip(lines, FILES.items(), strict=True):
@@ -211,7 +211,9 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(folder, opened, caplog):
     assert "the next start checks all images again" in caplog.text
     for number in range(4):
         add(folder, f"{number}.png", lambda path: path.write_text("hello"))
-    with pytest.raises(ImageError, match=r"4 of 6 image .*; \.\.\. \(the log lists all of them\)$"):
+    with pytest.raises(
+        ImageError, match=r"4 of 6 image .* and 1 more \(the log lists all of them\)$"
+    ):
         folder.load()
     assert all(f"{number}.png can't be read" in caplog.text for number in range(4))
 

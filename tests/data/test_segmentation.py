@@ -119,7 +119,7 @@ def test_all_problems_of_a_file_in_one_message():
     with pytest.raises(ValueError, match=r"^some\.json: 4 of 5 annotations .*masks=false") as error:
         check.report()
     text = str(error.value)
-    assert "annotation 7 has" in text and "annotation 9 has" in text and "; ..." in text
+    assert "annotation 7 has" in text and "annotation 9 has" in text and " and 1 more. Mend" in text
     assert "annotation 10" not in text
 
 
