@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.image_check import THREADS, examine
+from ..data.image_headers import THREADS, examine
 
 HEIGHT, WIDTH = 480, 640  # as most of COCO's
 KINDS = {"JPEG": "jpg", "PNG": "png"}

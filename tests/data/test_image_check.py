@@ -17,8 +17,9 @@ from PIL import Image
 from ms_detr.benchmarks.images import measure_images
 from ms_detr.config import load
 from ms_detr.data import DetrMapper, ImageError, coco_dataset
-from ms_detr.data import image_check as look
-from ms_detr.data.image_check import BAD, KNOWN
+from ms_detr.data import image_headers as look
+from ms_detr.data.image_check import BAD
+from ms_detr.data.image_headers import KNOWN
 from ms_detr.engine.spawn import set_local_group
 from tests.data.test_images import STORED
 
