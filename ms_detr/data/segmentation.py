@@ -15,59 +15,13 @@ import numpy as np
 from fvcore.transforms.transform import Transform
 from pycocotools import mask as coco_mask
 
-from ..errors import DataError, listed
+from ..errors import DataError
 
 logger = logging.getLogger(__name__)
 
 Segmentation = list[np.ndarray] | dict[str, Any] | np.ndarray
 
 FARTHEST = 1e5  # pixels: a vertex further out is a mistake, and its edge would take gigabytes
-
-
-class SegmentationCheck:
-    """Takes the segmentations of an annotation file, and reports all that are wrong at once.
-
-    Args:
-        json_file: for the messages.
-    """
-
-    def __init__(self, json_file: str):
-        self._json_file = json_file
-        self._problems: list[str] = []
-        self._remnants: list[Any] = []  # ids of annotations with polygons of one or two points
-        self._checked = 0
-
-    def __call__(
-        self, annotation: Mapping[str, Any], height: float, width: float
-    ) -> Segmentation | None:
-        """An annotation's segmentation in an image of this size, or None where it is wrong."""
-        self._checked += 1
-        value = annotation.get("segmentation")
-        try:
-            good = parse(value, int(height), int(width))
-        except DataError as problem:
-            self._problems.append(f"annotation {annotation['id']} {problem}")
-            return None
-        if isinstance(value, list) and len(good) < len(value):
-            self._remnants.append(annotation["id"])
-        return good
-
-    def report(self) -> None:
-        """Raise DataError if a segmentation was wrong; warn of what was left out."""
-        if self._problems:
-            raise DataError(
-                f"{self._json_file}: {len(self._problems)} of {self._checked} annotations can't be "
-                f"used with masks: {listed(self._problems, 3, '; ')}. Mend or remove them, or "
-                "set dataloader.masks=false."
-            )
-        if self._remnants:
-            logger.warning(
-                "%s: left out polygons of one or two points of %d annotations; the first is "
-                "annotation %s.",
-                self._json_file,
-                len(self._remnants),
-                self._remnants[0],
-            )
 
 
 def compact(entry: dict) -> dict:

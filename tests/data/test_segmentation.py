@@ -20,8 +20,8 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from ms_detr.data.demo_shapes import run_lengths
+from ms_detr.data.records import segmentations_of
 from ms_detr.data.segmentation import (
-    SegmentationCheck,
     compact,
     moved,
     parse,
@@ -29,6 +29,7 @@ from ms_detr.data.segmentation import (
     to_runs,
     transformed,
 )
+from ms_detr.errors import DataError
 
 HEIGHT, WIDTH = SIZE = (40, 56)
 SQUARE = [10.0, 5, 20, 5, 20, 15, 10, 15]
@@ -111,25 +112,25 @@ def test_what_is_wrong_is_said(value, message):
 
 
 def test_all_problems_of_a_file_in_one_message():
-    check = SegmentationCheck("some.json")
-    assert isinstance(check({"id": 1, "segmentation": [SQUARE]}, *SIZE), list)
-    check.report()
-    for number in (7, 8, 9, 10):
-        assert check({"id": number, "segmentation": [[1, 2]]}, *SIZE) is None
-    with pytest.raises(ValueError, match=r"^some\.json: 4 of 5 annotations .*masks=false") as error:
-        check.report()
+    annotations = [{"id": 1, "segmentation": [SQUARE]}]
+    sizes = np.array([(WIDTH, HEIGHT)] * 5, float)
+    assert isinstance(segmentations_of(annotations, sizes[:1], "some.json")[0], list)
+    annotations += [{"id": number, "segmentation": [[1, 2]]} for number in (7, 8, 9, 10)]
+    with pytest.raises(DataError, match=r"^some\.json: 4 of 5 annotations can't be") as error:
+        segmentations_of(annotations, sizes, "some.json")
     text = str(error.value)
     assert "annotation 7 has" in text and "annotation 9 has" in text and " and 1 more. Mend" in text
     assert "annotation 10" not in text
 
 
 def test_polygons_of_two_points_are_left_out_with_a_warning(caplog):
-    check = SegmentationCheck("some.json")
-    (kept,) = check({"id": 3, "segmentation": [[1, 2], SQUARE, [1, 2, 3, 4]]}, *SIZE)
-    assert kept.tolist() == SQUARE
-    check({"id": 4, "segmentation": [SQUARE, []]}, *SIZE)
+    annotations = [
+        {"id": 3, "segmentation": [[1, 2], SQUARE, [1, 2, 3, 4]]},
+        {"id": 4, "segmentation": [SQUARE, []]},
+    ]
     with caplog.at_level(logging.WARNING):
-        check.report()
+        (kept,), _ = segmentations_of(annotations, np.array([(WIDTH, HEIGHT)] * 2), "some.json")
+    assert kept.tolist() == SQUARE
     assert caplog.messages == [
         "some.json: left out polygons of one or two points of 2 annotations; the first is "
         "annotation 3."
