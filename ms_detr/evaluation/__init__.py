@@ -1,10 +1,10 @@
 """Evaluation: COCO's box and mask AP, with and without NMS."""
 
-from .coco import CocoEvaluator, read_results
+from .coco import CocoEvaluator
 from .inference import evaluate, evaluating
+from .results import UnwrittenError, read_results
 from .scoring import MAX_DETECTIONS
 from .table import format_results
-from .unwritten import UnwrittenError
 
 __all__ = [
     "MAX_DETECTIONS",

@@ -9,12 +9,8 @@ duplicates are what one-to-one supervision has to remove.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator
@@ -23,16 +19,12 @@ from detectron2.utils import comm
 
 from ..data import GroundTruth, kept_truth, read_truth
 from ..errors import ConfigError, NonFiniteError, listed
-from ..files import atomic_path, write_text
-from .detections import Detections, ImageDetections, write_results
+from .detections import Detections, ImageDetections
+from .results import write_results
 from .scoring import MAX_DETECTIONS, score
 from .table import format_results
-from .unwritten import keeping
 
 logger = logging.getLogger(__name__)
-
-PREDICTIONS = "coco_instances_results.json"  # Detectron2's name
-RESULTS = "results.json"
 
 
 class CocoEvaluator(DatasetEvaluator):
@@ -141,23 +133,8 @@ class CocoEvaluator(DatasetEvaluator):
             results |= zip((kind, f"{kind}_nms"), scored, strict=False)
         logger.info("%d detections\n%s", len(detections.scores), format_results(results))
         if self._output_dir is not None:
-            with keeping(results):
-                self._write(Path(self._output_dir), images, truth, results)
+            write_results(self._output_dir, results, images, truth.category_ids)
         return results
-
-    @staticmethod
-    def _write(
-        folder: Path,
-        images: Sequence[ImageDetections],
-        truth: GroundTruth,
-        results: Mapping[str, Mapping[str, float]],
-    ) -> None:
-        with (
-            atomic_path(folder / PREDICTIONS) as path,
-            path.open("w", encoding="utf-8") as file,
-        ):
-            write_results(file, images, truth.category_ids)
-        write_text(folder / RESULTS, json.dumps(_without_nan(results)))
 
     def _ground_truth(self) -> GroundTruth:
         if self._truth is None:
@@ -205,22 +182,6 @@ class CocoEvaluator(DatasetEvaluator):
                     f"{list(size)} ([height, width]): pred_masks must have the size of the image "
                     "file"
                 )
-
-
-def read_results(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """What an evaluator wrote into its ``output_dir``; NaN where nothing could be measured."""
-    content = json.loads(Path(folder, RESULTS).read_text(encoding="utf-8"))
-    return {
-        task: {name: math.nan if value is None else value for name, value in values.items()}
-        for task, values in content.items()
-    }
-
-
-def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    return {
-        task: {name: None if math.isnan(value) else value for name, value in values.items()}
-        for task, values in results.items()
-    }
 
 
 def _evaluated(instances: Instances, masks: bool) -> Instances:

@@ -5,11 +5,10 @@ In arrays, which take a tenth of dicts' memory, and of the time to send them to 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode, Instances
@@ -115,16 +114,3 @@ class Detections:
             joined("survives", dtype=bool) if nms else None,
             list(chain.from_iterable(i.masks or () for i in images)) if masks else None,
         )
-
-
-def write_results(
-    file: TextIO, images: Sequence[ImageDetections], category_ids: Sequence[int]
-) -> None:
-    """Write COCO's result format, image by image: the text of all may take 100 MB."""
-    file.write("[")
-    separator = ""
-    for image in images:
-        if len(image.scores):
-            file.write(separator + json.dumps(list(image.in_coco_format(category_ids)))[1:-1])
-            separator = ", "
-    file.write("]")

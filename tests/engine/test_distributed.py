@@ -25,7 +25,7 @@ from ms_detr.engine.spawn import set_local_group
 from ms_detr.engine.train import distribute
 from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
-from ms_detr.evaluation.coco import PREDICTIONS
+from ms_detr.evaluation.results import PREDICTIONS
 from tests.engine.standin import CONFIG, Detector, overrides
 
 
