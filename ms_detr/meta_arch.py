@@ -37,12 +37,13 @@ from .modeling import (
 from .modeling.groups import PRIMARY
 from .structures import DECODER, Predictions, Source, Targets
 from .supervision import Criterion
+from .usage import Usable
 
 OUTPUT = Source(DECODER)  # what inference reads
 
 
 @META_ARCH_REGISTRY.register()
-class GeneralizedDETR(nn.Module):
+class GeneralizedDETR(Usable, nn.Module):
     """A detector with one decoder over one set of queries, and its supervision.
 
     What makes a method are the parts: see `ms_detr.recipes`. In training the model takes

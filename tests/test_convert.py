@@ -373,7 +373,7 @@ def test_command_makes_a_file_that_a_model_loads(tmp_path, capsys):
     torch.save({"model": state, "optimizer": {}, "epoch": 11, "args": args}, source)
     assert main(["convert", str(source), str(target), "--from", "ms-detr"]) == 0
     assert "from 666 of" in capsys.readouterr().out
-    model = load_model(load("ms_detr/ms_detr_r50_300q_12ep.py"), str(target))
+    model = load_model(target, load("ms_detr/ms_detr_r50_300q_12ep.py"))
     expected = state["class_embed.5.bias"][list(COCO_IDS)]
     assert torch.equal(model.decoder.class_heads[5].bias.cpu(), expected)
     assert target.stat().st_size < 1.01 * sum(4 * p.numel() for p in model.state_dict().values())

@@ -76,6 +76,34 @@ def test_wheel_holds_the_package_its_configs_and_the_operator(sources, tmp_path,
     assert bool(compiled) is bool(shutil.which(os.environ.get("CXX", "c++")))
 
 
+def test_a_wheel_trains(sources, tmp_path, monkeypatch, demo_dataset):
+    """From a folder of its own: what `compare` starts doesn't lie beside the package."""
+    monkeypatch.setenv("MS_DETR_BUILD_CUDA", "0")
+    monkeypatch.setenv("CXX", "/bin/false")  # pure torch will do
+    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    command += ["--no-index", "--quiet", "--wheel-dir", str(tmp_path), str(sources)]
+    subprocess.run(command, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    words = ["compare", "--output", "out", "--seeds", "0", "--run", "tiny", "demo/ms_detr.py"]
+    words += ["model.encoder.num_layers=1", "model.decoder.num_layers=1", "model.num_queries=20"]
+    words += ["train.max_iter=1", "train.device=cpu", "dataloader.train.total_batch_size=2"]
+    for loader, split in (("train", "train"), ("test", "val")):
+        dataset = f"dataloader.{loader}.dataset"
+        words += [f"{dataset}.name=tiny_{split}", f"{dataset}.images={demo_dataset / split}"]
+        words.append(f"{dataset}.annotations={demo_dataset}/annotations/{split}.json")
+    command = [sys.executable, "-m", "ms_detr", *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    log = tmp_path / "out" / "tiny" / "seed0" / "output.txt"
+    assert result.returncode == 0, result.stderr + log.read_text()
+    assert (log.parent / "model_final.pth").is_file()
+    script = "import ms_detr; print(ms_detr.__file__, ms_detr.load_model('model_final.pth'))"
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=log.parent)
+    assert result.stdout.startswith(str(tmp_path / "site")), result.stderr
+
+
 def test_setup_without_torch_says_what_to_do(sources, new_environment):
     python = new_environment(packages=True, without=("torch",))
     command = [str(python), "setup.py", "--version"]

@@ -1,4 +1,4 @@
-"""The `ms-detr` command: everything that isn't training, one module a verb.
+"""The `ms-detr` command, one module a verb.
 
 A verb is a module in this folder. Its docstring's first line is the help, and it defines
 `add_arguments(parser)` and `run(args) -> int` (the exit status). Its imports stay light: what a
@@ -11,11 +11,15 @@ import importlib
 import pkgutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ms_detr import __version__
 from ms_detr.errors import short_message
 from ms_detr.pipes import with_reader
+from ms_detr.signals import TERMINATED, Terminated
+
+INTERRUPTED = 130  # exit code, the shells' for Ctrl-C
+USER_ERROR = 2  # exit code, argparse's
 
 
 def verbs() -> dict[str, str]:
@@ -52,29 +56,56 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: the verb's own, 2 after an error that the user can mend, 130 after Ctrl-C,
-        141 where nobody reads the output any more.
+        141 where nobody reads the output any more, 143 after SIGTERM.
     """
     return with_reader(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = _parse(parser, argv)
     if args.run is None:
         parser.print_help()
         return 0
+    return run_command(lambda: args.run(args), args.debug)
+
+
+def run_command(command: Callable[[], int], debug: bool = False) -> int:
+    """Run a command; what its user can mend becomes one line on stderr.
+
+    Args:
+        command: returns the exit status.
+        debug: show the traceback of an error, too.
+
+    Returns:
+        The command's status, or the one of its early end: see `main`. Other errors, which are bugs,
+        keep their traceback.
+    """
     try:
-        return args.run(args)
+        return command()
     except BrokenPipeError:
         raise  # see `with_reader`
-    except KeyboardInterrupt:
-        print("ms-detr: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        message, status = str(error) or "interrupted", INTERRUPTED
+    except Terminated as error:
+        message, status = error.message, TERMINATED
     except Exception as error:
-        message = short_message(error)
-        if message is None:
+        reason = short_message(error)
+        if reason is None:
             raise
-        if args.debug:
+        message, status = f"error: {reason}", USER_ERROR
+        if debug:
             traceback.print_exc()
-        print(f"ms-detr: error: {message}", file=sys.stderr)
-        return 2
+    if message:
+        print(message, file=sys.stderr, flush=True)
+    return status
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line, on which overrides may stand behind flags as well as before them."""
+    args, left = parser.parse_known_args(argv)
+    if left and (not hasattr(args, "opts") or any(word.startswith("-") for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        args.opts = [*args.opts, *left]
+    return args

@@ -28,6 +28,7 @@ TASKS = {
     "segm": "mask AP",
     "segm_nms": "mask AP after NMS",
 }
+TRAIN = (sys.executable, "-m", "ms_detr", "train")
 # Keys that each run gets from these arguments.
 OURS = {"train.seed": "--seeds", "train.threads": "--threads", "train.output_dir": "--output"}
 
@@ -73,11 +74,8 @@ class Run:
         Args:
             lock: of the folder; held for as long as the training lives, whatever ends this one.
         """
-        from ms_detr.config import config_folder, find
-
-        script = config_folder().parent / "train_net.py"
-        command = [sys.executable, str(script), "--config-file", str(find(self.config)), "--resume"]
-        command += [*self.overrides, f"train.seed={self.seed}", f"train.threads={threads}"]
+        command = [*TRAIN, self.config, "--resume", *self.overrides]
+        command += [f"train.seed={self.seed}", f"train.threads={threads}"]
         command.append(f"train.output_dir={self.folder}")
         receipt = json.dumps(self.description())
         write_text(self.folder / "started.json", receipt)

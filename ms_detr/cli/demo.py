@@ -1,13 +1,12 @@
 """Generate the demo dataset, train MS-DETR on it, evaluate, draw predictions."""
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
-from ms_detr.errors import ConfigError, MissingFileError
+from ms_detr.errors import ConfigError
 
-from ._runs import Processes
+from ._runs import TRAIN, Processes
 
 CONFIG = "demo/ms_detr.py"
 
@@ -25,17 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """All steps; a demo that was interrupted goes on, one that is finished is shown again."""
-    from ms_detr.config import config_folder, find, load
+    from ms_detr.config import load
     from ms_detr.data.demo import NAME, generate_demo
     from ms_detr.engine import load_model
     from ms_detr.visualization import draw_predictions
 
-    script = config_folder().parent / "train_net.py"
-    if not script.is_file():
-        raise MissingFileError(f"{script} is missing: run the demo from a clone of the repository")
     cfg = load(args.config_file, args.opts)
     output = Path(cfg.train.output_dir)
-    config = str(find(args.config_file))
     annotations = cfg.dataloader.test.dataset.annotations
     if annotations is None or cfg.dataloader.test.dataset.name != f"{NAME}_val":
         raise ConfigError(
@@ -46,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
     if args.data_only:
         return 0
     start = time.perf_counter()
-    command = [sys.executable, str(script), "--config-file", config, "--resume", *args.opts]
+    command = [*TRAIN, args.config_file, "--resume", *args.opts]
     with Processes() as processes:
         status = processes.run(command)
     if status:
         return status
     minutes = (time.perf_counter() - start) / 60
-    model = load_model(cfg, str(output / "model_final.pth"))
+    model = load_model(output / "model_final.pth", cfg)
     files = draw_predictions(model, cfg.dataloader.test, output / "pictures")
     print(f"\ntraining and evaluation: {minutes:.1f} minutes")
     print(f"pictures: {files[0]}")

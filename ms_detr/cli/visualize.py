@@ -78,7 +78,7 @@ def _load(args: argparse.Namespace) -> tuple[Any, Any]:
     from ms_detr.engine import load_model
 
     cfg = load(args.config_file, args.opts)
-    return load_model(cfg, str(args.weights)), cfg.dataloader.test
+    return load_model(args.weights, cfg), cfg.dataloader.test
 
 
 def _predictions(args: argparse.Namespace) -> None:
@@ -106,7 +106,7 @@ def _candidates(args: argparse.Namespace) -> None:
     from ms_detr.visualization import draw_candidates
 
     configs = {name: load(config, args.opts) for name, config, _ in args.runs}
-    models = {name: load_model(configs[name], weights) for name, _, weights in args.runs}
+    models = {name: load_model(weights, configs[name]) for name, _, weights in args.runs}
     loader = next(iter(configs.values())).dataloader.test
     _tell(draw_candidates(models, loader, args.output, count=args.count, top=args.top))
 

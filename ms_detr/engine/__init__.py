@@ -2,12 +2,12 @@
 
 from .checkpoint import Checkpointer
 from .hooks import CheckpointHook, EvaluationHook
-from .launch import argument_parser, choose_device, launch, run_command
+from .launch import choose_device, launch
 from .model import load_model
 from .optimizer import build_optimizer, parameter_groups
-from .predict import predict
+from .prediction import predict
+from .run import Origin, evaluate, train
 from .state import read_checkpoint
-from .train import run
 from .trainer import Trainer
 from .weights import load_weights
 
@@ -15,16 +15,16 @@ __all__ = [
     "CheckpointHook",
     "Checkpointer",
     "EvaluationHook",
+    "Origin",
     "Trainer",
-    "argument_parser",
     "build_optimizer",
     "choose_device",
+    "evaluate",
     "launch",
     "load_model",
     "load_weights",
     "parameter_groups",
     "predict",
     "read_checkpoint",
-    "run",
-    "run_command",
+    "train",
 ]

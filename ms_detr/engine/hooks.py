@@ -14,10 +14,10 @@ from detectron2.utils import comm
 from ..errors import SystemLimitError, short_message
 from ..evaluation import UnwrittenError
 from ..files import reason
+from ..signals import Terminated, termination
 from .agreement import in_main_process, raise_in_all
 from .buffers import average_buffers
 from .checkpoint import Checkpointer, what_is_safe
-from .signals import Terminated, termination
 
 logger = logging.getLogger(__name__)
 

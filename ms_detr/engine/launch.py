@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,67 +12,16 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, short_message
+from ..errors import ConfigError
 from ..processes import end_with_parent
+from ..signals import Terminated, termination
 from .checkpoint import what_is_safe
-from .signals import TERMINATED, Terminated, termination
-from .spawn import USER_ERROR, Group, Killed, spawn
+from .spawn import Group, Killed, spawn
 
 logger = logging.getLogger(__name__)
 
-INTERRUPTED = 130  # exit code, the shells' for Ctrl-C
 TIMEOUT = timedelta(minutes=30)
 DEVICES = ("cpu", "cuda")
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Arguments of a training command, with Detectron2's names."""
-    parser = argparse.ArgumentParser(
-        description="Train or evaluate a detector.",
-        epilog="torchrun starts the processes itself: leave --num-gpus, --num-machines, "
-        "--machine-rank and --dist-url to it.",
-    )
-    add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="a config, e.g. one of configs/")
-    add("--resume", action="store_true", help="continue the run in train.output_dir, if there")
-    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume "
-        "the last checkpoint")  # fmt: skip
-    add("--num-gpus", type=int, help="processes on this machine (on the CPU, too; default: 1)")
-    add("--num-machines", type=int, help="number of machines (default: 1)")
-    add("--machine-rank", type=int, help="the rank of this machine (default: 0)")
-    add("--dist-url", help="where machines meet, e.g. tcp://first-machine:29500")
-    add("--debug", action="store_true", help="show the traceback of every error")
-    add("opts", nargs="*", metavar="key=value", help="overrides: key=value, +key=value, ~key")
-    return parser
-
-
-def run_command(command: Callable[[], Any], debug: bool = False) -> int:
-    """Run a command; what the user can mend becomes one line on stderr.
-
-    Returns:
-        The exit code: 0, 2 after such an error, 130 after Ctrl-C, 143 after SIGTERM. Other errors
-        keep their traceback.
-    """
-    try:
-        command()
-    except KeyboardInterrupt as error:
-        if debug:
-            traceback.print_exc()
-        print(str(error) or "interrupted", file=sys.stderr, flush=True)
-        return INTERRUPTED
-    except Terminated as error:
-        if error.message:
-            print(error.message, file=sys.stderr, flush=True)
-        return TERMINATED
-    except Exception as error:
-        message = short_message(error)
-        if message is None:
-            raise
-        if debug:
-            traceback.print_exc()
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        return USER_ERROR
-    return 0
 
 
 def choose_device(device: str) -> torch.device:

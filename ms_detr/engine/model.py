@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+import os
 
-from ..errors import CheckpointError
-from ..meta_arch import MSDETR
+from omegaconf import DictConfig, OmegaConf
+
+from ..meta_arch import GeneralizedDETR
+from ..usage import Usable, Usage
 from .checks import build
 from .datasets import order_classes
 from .launch import choose_device
+from .rebuild import read_config
 from .state import read_facts
-from .weights import load_weights, local_file
+from .weights import load_whole, local_file
 
 
-def load_model(cfg: DictConfig, weights: str) -> MSDETR:
-    """Build the config's model, load ``weights``, put it on the config's device, in eval mode.
+def load_model(weights: str | os.PathLike[str], cfg: DictConfig | None = None) -> GeneralizedDETR:
+    """Build a trained model, load its weights and make it ready for `predict`.
 
-    The datasets of ``cfg`` are told, in place, to number their classes as the weights do: built
-    from it afterwards, for evaluation or pictures, they fit the model by name.
+    Args:
+        weights: a ``.pth`` file or a URL.
+        cfg: the config that the model was trained with. Left out, the model is rebuilt from what
+            the checkpoint keeps of it, as far as it is made of parts of ms_detr, torch and
+            Detectron2, and put on a GPU if there is one. With it, the model goes to
+            ``cfg.train.device``, and the datasets of ``cfg`` are told, in place, to number their
+            classes as the weights do: built from it afterwards, for evaluation or pictures, they
+            fit the model by name.
+
+    Returns:
+        The model in evaluation mode. It knows its `class_names`, if the weights do, and how its
+        images are prepared.
 
     Raises:
-        CheckpointError: if the weights do not fit the model.
-        MissingFileError: if there is no such file.
+        CheckpointError: the weights don't fit the model, are a backbone's alone, or keep no config
+            that can be used.
+        ConfigError: the config can't be built.
+        MissingFileError: there is no such file.
     """
-    order_classes(cfg, read_facts(local_file(weights)).get("classes", []))
+    path = local_file(os.fspath(weights))
+    classes = read_facts(path).get("classes", [])
+    if cfg is None:
+        cfg = read_config(path)
+    else:
+        order_classes(cfg, classes)
     model = build(cfg, "model")
-    if not load_weights(model, weights):
-        raise CheckpointError(
-            f"{weights} holds a backbone alone: give the checkpoint of a whole model"
-        )
-    return model.to(choose_device(cfg.train.device)).eval()
+    load_whole(model, path)
+    if isinstance(model, Usable):
+        test = cfg.dataloader.test
+        mapper = build(cfg, "dataloader.test.mapper")
+        model.set_usage(Usage(mapper, test.batch_size, tuple(classes)))
+    device = OmegaConf.select(cfg, "train.device", default="auto")
+    return model.to(choose_device(device)).eval()

@@ -17,12 +17,8 @@ SAME = (
 LOADERS = ("train", "test")
 
 
-def check_pairs(cfg: DictConfig, eval_only: bool = False) -> None:
-    """Raise ConfigError, naming both keys, where two keys of a config contradict each other.
-
-    Args:
-        eval_only: nothing is trained, so that it doesn't matter what a training would start from.
-    """
+def check_pairs(cfg: DictConfig) -> None:
+    """Raise ConfigError, naming both keys, where two keys of a config contradict each other."""
     _check_length(cfg)
     for key, other in SAME:
         one, two = _value(cfg, key), _value(cfg, other)
@@ -32,8 +28,6 @@ def check_pairs(cfg: DictConfig, eval_only: bool = False) -> None:
                 f"'${{{key}}}' in ms_detr.recipes.training"
             )
     _check_masks(cfg)
-    if not eval_only:
-        _check_start(cfg)
 
 
 def _check_length(cfg: DictConfig) -> None:
@@ -45,8 +39,8 @@ def _check_length(cfg: DictConfig) -> None:
         )
 
 
-def _check_start(cfg: DictConfig) -> None:
-    """Weights that timm loads would be replaced."""
+def check_start(cfg: DictConfig) -> None:
+    """Raise ConfigError where a training would start from weights that others replace at once."""
     source = _value(cfg, "train.init_checkpoint")
     if source and _value(cfg, "model.backbone.pretrained"):
         raise ConfigError(

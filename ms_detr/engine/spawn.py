@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from ..errors import SentError, SystemLimitError, short_message
 from ..processes import end_with_parent
-from .signals import TERMINATED, Terminated, termination
+from ..signals import TERMINATED, Terminated, termination
 
 USER_ERROR = 2  # exit code, argparse's
 LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process

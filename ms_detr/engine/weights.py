@@ -65,6 +65,18 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     return not part
 
 
+def load_whole(model: nn.Module, source: str) -> None:
+    """Load the weights of a whole model.
+
+    Raises:
+        CheckpointError: as of `load_weights`, or there is but a backbone.
+    """
+    if not load_weights(model, source):
+        raise CheckpointError(
+            f"{source} holds a backbone alone: give the checkpoint of a whole model"
+        )
+
+
 def local_file(source: str) -> str:
     """The file that a source stands for; a URL's is downloaded once. A collective then."""
     return download(source) if source.startswith(("http://", "https://")) else expand(source)

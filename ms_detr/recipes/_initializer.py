@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from .deformable_detr import EXTRA_QUERIES
+from ..computed_keys import EXTRA_QUERIES
 
 
 def initializer_of(model: DictConfig) -> DictConfig:

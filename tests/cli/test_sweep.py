@@ -17,7 +17,7 @@ from PIL import Image
 from ms_detr.cli import main
 from ms_detr.cli._runs import Processes, Run
 from ms_detr.engine import read_checkpoint
-from ms_detr.engine.signals import termination
+from ms_detr.signals import termination
 from ms_detr.visualization.sweep import _places
 from tests.engine.standin import CONFIG, overrides, write_dataset
 

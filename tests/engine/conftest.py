@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ms_detr.config import load
-from ms_detr.engine import argument_parser, run
+from ms_detr.cli import build_parser
+from ms_detr.cli.train import task
 from tests.engine.standin import CONFIG, overrides, write_dataset
 
 
@@ -27,7 +27,6 @@ def train(data: Path, tmp_path: Path) -> Callable[..., Mapping[str, Any]]:
         flags = [a for a in arguments if a.startswith("--")]
         opts = [a for a in arguments if not a.startswith("--")]
         opts = overrides(data, tmp_path / output, *opts)
-        args = argument_parser().parse_args(["--config-file", CONFIG, *flags, *opts])
-        return run(load(args.config_file, args.opts), args)
+        return task(build_parser().parse_args(["train", CONFIG, *opts, *flags]))()
 
     return call

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
-from ms_detr.engine import argument_parser, run
+from ms_detr.engine import train as run
 from ms_detr.engine.checks import build
 from ms_detr.errors import short_message
 from tests.engine.standin import CONFIG, overrides, write_dataset
@@ -80,13 +80,12 @@ def run_on(data, tmp_path):
     def call(images, annotations):
         name = f"test_of_{tmp_path.name}"
         opts = overrides(data, tmp_path / "out", "train.init_checkpoint=missing.pth")
-        args = argument_parser().parse_args(["--config-file", CONFIG, *opts])
         cfg = load(CONFIG, opts)
         cfg.dataloader.test.dataset = dict(cfg.dataloader.train.dataset)
         cfg.dataloader.train.dataset = L(coco_dataset)(
             name=name, images=str(images), annotations=str(annotations)
         )
-        return run(cfg, args)
+        return run(cfg)
 
     return call
 
@@ -112,14 +111,13 @@ def evaluate_on(data, tmp_path):
         path = tmp_path / "val.json"
         path.write_text(json.dumps(content), encoding=encoding)
         opts = overrides(data, tmp_path / folder, "train.max_iter=1")
-        args = argument_parser().parse_args(["--config-file", CONFIG, *opts])
         cfg = load(CONFIG, opts)
         cfg.dataloader.test.dataset = L(coco_dataset)(
             name=f"val_{tmp_path.name}", images=str(data / "images"), annotations=str(path)
         )
         DatasetCatalog.pop(f"val_{tmp_path.name}", None)
         MetadataCatalog.pop(f"val_{tmp_path.name}", None)
-        return run(cfg, args)
+        return run(cfg)
 
     return call
 

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from ms_detr.config import load
 from ms_detr.data import OtherClassesError, coco_dataset
-from ms_detr.engine import load_model, read_checkpoint, run
+from ms_detr.engine import load_model, read_checkpoint
+from ms_detr.engine import train as run
 from ms_detr.engine.checks import build
 from ms_detr.engine.start import _start
 from ms_detr.engine.state import write_checkpoint
@@ -143,7 +144,7 @@ def test_weights_without_names_are_taken_as_they_are(train, swapped, tmp_path):
 def test_loaded_model_and_the_data_of_its_config(data, swapped, train, tmp_path):
     trained = train("out", "train.max_iter=3")
     cfg = load(CONFIG, overrides(data, tmp_path / "loaded", *of(swapped)))
-    model = load_model(cfg, str(tmp_path / "out" / "model_final.pth"))
+    model = load_model(tmp_path / "out" / "model_final.pth", cfg)
     loader, evaluator = build(cfg, "dataloader.test"), build(cfg, "dataloader.evaluator")
     results = evaluate(model, loader, evaluator)
     assert results["bbox"] == pytest.approx(trained["bbox"], nan_ok=True)
@@ -187,17 +188,11 @@ def test_real_model_with_label_embeddings_resumes_by_name(demo_dataset, tmp_path
         ]
         opts = [*small, *data, f"train.output_dir={tmp_path / output}"]
         cfg = load("demo/family/ms_detr_dino.py", opts)
-        args = _Arguments(config_file="demo", opts=opts, resume=output == "moved", eval_only=False)
-        run(cfg, args)
+        run(cfg, resume=output == "moved")
     whole, moved = losses(tmp_path / "whole"), losses(tmp_path / "moved")
     assert moved[:2] == whole[2:4] and "denoising/loss" in moved[0]
     ap = [read_results(tmp_path / x / "evaluation")["bbox"] for x in ("whole", "moved")]
     assert ap[0] == pytest.approx(ap[1], nan_ok=True)
-
-
-class _Arguments:
-    def __init__(self, **values):
-        vars(self).update(values)
 
 
 def fewer(content):
@@ -275,6 +270,6 @@ def test_other_names_in_python_are_an_error(train, data, tmp_path):
     cfg.dataloader.test.dataset = OmegaConf.create(
         OmegaConf.to_container(cfg.dataloader.train.dataset), flags={"allow_objects": True}
     )
-    load_model(cfg, str(tmp_path / "out" / "model_final.pth"))
+    load_model(tmp_path / "out" / "model_final.pth", cfg)
     with pytest.raises(OtherClassesError, match="'disc' only in the dataset, 'bar' only in the"):
         build(cfg, "dataloader.test")

@@ -16,13 +16,13 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ms_detr.cli import run_command
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
-from ms_detr.engine import Trainer, argument_parser, launch, run_command
-from ms_detr.engine import run as run_config
+from ms_detr.engine import Trainer, launch, train
 from ms_detr.engine.buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
+from ms_detr.engine.run import distribute
 from ms_detr.engine.spawn import set_local_group
-from ms_detr.engine.train import distribute
 from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.evaluation.results import PREDICTIONS
@@ -119,8 +119,7 @@ def in_process(folder, data):
         "dataloader.train.total_batch_size=4",
         "train.max_iter=6",
     )
-    args = argument_parser().parse_args(["--config-file", CONFIG, *options])
-    found["reported"] = run_config(load(CONFIG, options), args)
+    found["reported"] = train(load(CONFIG, options))
     found["statistics"] = average_of_statistics()
     torch.save(found, folder / f"{rank}.pt")
 

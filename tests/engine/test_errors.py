@@ -15,7 +15,6 @@ from ms_detr.data import DetrMapper, class_names, coco_dataset
 from ms_detr.data.images import ImageError
 from ms_detr.data.segmentation import parse
 from ms_detr.data.workers import WorkerLoader
-from ms_detr.engine import run_command
 from ms_detr.engine.state import read_checkpoint
 from ms_detr.engine.weights import state_of
 from ms_detr.errors import (
@@ -156,24 +155,3 @@ def test_errors_of_a_loader_are_the_same_with_and_without_workers(tmp_path, num_
     assert message.startswith(f"image 3 of dataset 'unnamed': {tmp_path}/a.png can't be read as an")
     error = error_of({})
     assert type(error) is KeyError and short_message(error) is None
-
-
-def test_run_command(capsys):
-    def bad():
-        load("nothing.yaml")
-
-    assert run_command(lambda: None) == 0
-    assert run_command(bad) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err.count("\n") == 1
-    assert shown.err.startswith("error: config nothing.yaml: YAML configs are not loaded")
-    assert run_command(bad, debug=True) == 2
-    assert "Traceback" in capsys.readouterr().err
-
-    def interrupted():
-        raise KeyboardInterrupt
-
-    assert run_command(interrupted) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 / 0)

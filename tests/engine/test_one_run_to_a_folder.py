@@ -77,4 +77,7 @@ def test_an_evaluation_alone_leaves_a_trainings_results(train, tmp_path):
     assert (results.read_bytes(), log.read_bytes()) == before
     assert (tmp_path / "out" / "model_0000009.pth.partial").exists()
     assert (tmp_path / "out" / "eval_only" / "evaluation" / "results.json").is_file()
-    assert "resuming from" in (tmp_path / "out" / "eval_only" / "log.txt").read_text()
+    assert (
+        f"loaded {tmp_path}/out/model_final.pth"
+        in (tmp_path / "out" / "eval_only" / "log.txt").read_text()
+    )

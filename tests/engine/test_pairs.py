@@ -13,8 +13,9 @@ from ms_detr import cli
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import launch
-from ms_detr.engine.pairs import check_pairs
-from ms_detr.engine.train import prepare
+from ms_detr.engine.pairs import check_pairs, check_start
+from ms_detr.engine.run import prepare
+from ms_detr.errors import ConfigError
 
 CONFIG = "ms_detr/ms_detr_r50_300q_12ep.py"
 MASKS = "ms_detr/ms_detr_masks_r50_300q_12ep.py"
@@ -30,7 +31,6 @@ SWIN = "ms_detr/ms_detr_pp_swin_t_300q_12ep.py"
         (MASKS, ["dataloader.masks=false"], "set dataloader.masks=true"),
         (MASKS, ["dataloader.train.dataset.masks=false"], r"train\.mapper\.masks is true and data"),
         (MASKS, ["dataloader.test.dataset.masks=false"], r"test\.mapper\.masks is true and data"),
-        (SWIN, ["model.backbone.pretrained=true"], "takes timm's weights, and train.init_check"),
     ],
 )
 def test_a_contradiction_names_both_keys(config, overrides, message):
@@ -55,7 +55,9 @@ def test_what_agrees_is_fine(config, overrides):
 
 def test_what_a_training_starts_from_does_not_matter_to_an_evaluation():
     cfg = load(SWIN, ["model.backbone.pretrained=true", "train.init_checkpoint=trained.pth"])
-    check_pairs(cfg, eval_only=True)
+    check_pairs(cfg)
+    with pytest.raises(ConfigError, match="takes timm's weights, and train.init_checkpoint="):
+        check_start(cfg)
 
 
 def test_a_config_that_sets_both_lengths():
@@ -70,8 +72,8 @@ def test_evaluated_is_what_was_asked_for(train, tmp_path):
     weights = f"train.init_checkpoint={tmp_path}/out/model_final.pth"
     with pytest.raises(ValueError, match="--resume evaluates the last checkpoint, train.init_ch"):
         train("out", "--eval-only", "--resume", weights)
-    with pytest.raises(ValueError, match="holds no checkpoint to evaluate; without --resume"):
-        train("empty", "--eval-only", "--resume", weights)
+    with pytest.raises(ValueError, match="empty holds no checkpoint to evaluate: name the weights"):
+        train("empty", "--eval-only", "--resume")
     log = tmp_path / "out" / "log.txt"
     assert "not read" not in log.read_text()
     train("out", "--resume", "train.max_iter=1", weights)
@@ -100,7 +102,7 @@ def test_threads_of_the_config_and_of_the_environment(
 ):
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr("ms_detr.engine.train.comm.get_local_size", lambda: 2)
+    monkeypatch.setattr("ms_detr.engine.run.comm.get_local_size", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if variable is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
@@ -112,7 +114,7 @@ def test_threads_of_the_config_and_of_the_environment(
 
 def test_one_device_for_several_processes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("ms_detr.engine.train.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("ms_detr.engine.run.comm.get_world_size", lambda: 2)
     with pytest.raises(ValueError, match=r"cuda:1 names one device, but .* train\.device=cuda$"):
         prepare(OmegaConf.create({"device": "cuda:1", "threads": None, "seed": 0}))
 

@@ -13,7 +13,7 @@ from detectron2.data import DatasetMapper
 from detectron2.structures import Instances
 from PIL import Image
 
-from ms_detr.config import load
+from ms_detr.config import describe, load
 from ms_detr.data import ImageError, ResizeShortestEdge, coco_dataset
 from ms_detr.engine import load_model, predict
 from tests.data.test_images import STORED
@@ -55,7 +55,7 @@ def model(cfg, tmp_path_factory):
             parameter.add_(0.05 * torch.randn_like(parameter))
     weights = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save({"model": built.state_dict()}, weights)
-    return load_model(cfg, str(weights)).double()  # in a batch as alone, to the last digits
+    return load_model(weights, cfg).double()  # in a batch as alone, to the last digits
 
 
 def assert_same(found: Instances, expected: Instances) -> None:
@@ -72,13 +72,13 @@ def test_the_same_as_in_the_evaluation(model, cfg):
     inputs = [x for batch in batches for x in batch]
     with torch.no_grad():
         expected = [output["instances"] for batch in batches for output in model(batch)]
-    found = predict(model, cfg, [x["file_name"] for x in inputs])
+    found = predict(model, [x["file_name"] for x in inputs])
     assert len(found) == len(expected) == 12
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
     assert inputs[0]["image"].shape == (3, 160, 160) and found[0].image_size == (128, 128)
     assert not torch.equal(found[0].scores, found[1].scores)
-    assert_same(predict(model, cfg, Path(inputs[4]["file_name"])), expected[4])
+    assert_same(predict(model, Path(inputs[4]["file_name"])), expected[4])
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +88,21 @@ def pixels(demo_dataset: Path) -> np.ndarray:
     return np.array(Image.open(file).convert("RGB"))[:80]
 
 
-def test_files_images_and_arrays(model, cfg, pixels, tmp_path):
+def test_files_images_and_arrays(model, pixels, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     rgba = Image.fromarray(pixels).convert("RGBA")
     images = [tmp_path / "a.png", str(tmp_path / "a.png"), rgba, Image.open(tmp_path / "a.png")]
-    expected = predict(model, cfg, pixels)
+    expected = predict(model, pixels)
     assert expected.image_size == (80, 128)
     for image in images:
-        assert_same(predict(model, cfg, image), expected)
-    other = predict(model, cfg, pixels[..., ::-1])
+        assert_same(predict(model, image), expected)
+    other = predict(model, pixels[..., ::-1])
     assert not torch.allclose(other.scores, expected.scores)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_every_orientation(model, cfg, pixels, tmp_path, suffix):
-    expected = predict(model, cfg, pixels)
+def test_every_orientation(model, pixels, tmp_path, suffix):
+    expected = predict(model, pixels)
     files = []
     for orientation, turn in STORED.items():
         exif = Image.Exif()
@@ -113,31 +113,31 @@ def test_every_orientation(model, cfg, pixels, tmp_path, suffix):
     decoded = [Image.open(file) for file in files]
     for image in decoded:
         image.load()
-    for found in predict(model, cfg, files + opened + decoded):
+    for found in predict(model, files + opened + decoded):
         assert_same(found, expected)
 
 
-def test_batches_hold_images_of_one_size(model, cfg, pixels):
+def test_batches_hold_images_of_one_size(model, pixels):
     """And the results come in the order of the images, the same as alone."""
     shapes = []
     hook = model.backbone.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
     images = [pixels[: 40 + 30 * (i % 2), i:] if i < 5 else pixels for i in range(9)]
     images[2] = images[0]
     try:
-        found = predict(model, cfg, images)
+        found = predict(model, images)
         assert len(shapes) == 6 and sorted(shape[0] for shape in shapes) == [1, 1, 1, 1, 2, 3]
     finally:
         hook.remove()
     for image, one in zip(images, found, strict=True):
         assert one.image_size == image.shape[:2]
-        assert_same(one, predict(model, cfg, image))
-    assert predict(model, cfg, []) == []
+        assert_same(one, predict(model, image))
+    assert predict(model, []) == []
 
 
-def test_results_are_plain_tensors(model, cfg, pixels):
+def test_results_are_plain_tensors(model, pixels):
     model.train()
     try:
-        found = predict(model, cfg, pixels)
+        found = predict(model, pixels)
         assert model.training
     finally:
         model.eval()
@@ -169,25 +169,25 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("image", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_arrays(model, cfg, pixels, image, message):
+def test_wrong_arrays(model, pixels, image, message):
     wanted = re.escape("give a path, a PIL image, or a uint8 array (H, W, 3) of RGB values from 0")
     with pytest.raises(ImageError, match=rf"images\[1\], an array of .*{message}.*; {wanted}"):
-        predict(model, cfg, [pixels, image])
+        predict(model, [pixels, image])
 
 
 def test_other_wrong_images(model, cfg, tmp_path):
     tensor = torch.zeros(3, 8, 9, dtype=torch.uint8)
     with pytest.raises(TypeError, match=r"a tensor of torch\.uint8 \(3, 8, 9\); .*permute"):
-        predict(model, cfg, tensor)
+        predict(model, tensor)
     for image in (None, {"file_name": "a.png"}, 3):
         with pytest.raises(TypeError, match=f"the image is a {type(image).__name__}; give a path"):
-            predict(model, cfg, image)
+            predict(model, image)
     with pytest.raises(FileNotFoundError, match="there is no image file gone.png"):
-        predict(model, cfg, "gone.png")
+        predict(model, "gone.png")
     with pytest.raises(ImageError, match="is a folder, not an image file"):
-        predict(model, cfg, tmp_path)
+        predict(model, tmp_path)
     with pytest.raises(ImageError, match=r"more than 8 bits per channel \(mode I;16\)"):
-        predict(model, cfg, Image.fromarray(np.zeros((8, 9), np.uint16)))
+        predict(model, Image.fromarray(np.zeros((8, 9), np.uint16)))
     noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
@@ -196,7 +196,7 @@ def test_other_wrong_images(model, cfg, tmp_path):
         Image.open(tmp_path / "a.png") as image,
         pytest.raises(ImageError, match=r"images\[0\] can't be decoded"),
     ):
-        predict(model, cfg, [image])
+        predict(model, [image])
 
 
 def test_the_config_needs_our_mapper(model, cfg):
@@ -205,7 +205,7 @@ def test_the_config_needs_our_mapper(model, cfg):
         is_train=False, augmentations=[], image_format="RGB"
     )
     with pytest.raises(ValueError, match=r"dataloader\.test\.mapper is a DatasetMapper"):
-        predict(model, other, "a.png")
+        predict(model, "a.png", other)
 
 
 KINDS = {
@@ -242,11 +242,11 @@ def test_the_readme(model, pixels, tmp_path, monkeypatch, root):
     blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len(blocks) == 2
     monkeypatch.chdir(tmp_path)
-    small = load("demo/ms_detr.py", KEYS)
-    monkeypatch.setattr("ms_detr.config.load", lambda name: small)
+    config = describe("demo/ms_detr.py", KEYS, load("demo/ms_detr.py", KEYS))
     weights = Path("output/demo/ms_detr/model_final.pth")
     weights.parent.mkdir(parents=True)
-    torch.save({"model": model.state_dict()}, weights)
+    classes = [f"class {number}" for number in range(6)]
+    torch.save({"model": model.state_dict(), "classes": classes, "config": config}, weights)
     Image.fromarray(pixels).save("image.jpg")
     inputs = {
         "images": torch.rand(1, 3, 64, 96),
@@ -260,3 +260,4 @@ def test_the_readme(model, pixels, tmp_path, monkeypatch, root):
     assert isinstance(names["instances"], Instances)
     assert names["instances"].image_size == (80, 128)
     assert names["scores"].shape == (len(names["boxes"]),) and names["boxes"].shape[1] == 4
+    assert set(names["names"]) <= set(classes) and len(names["names"]) == len(names["boxes"])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import train_net
-from ms_detr.engine import argument_parser, read_checkpoint
+from ms_detr.cli import main
+from ms_detr.engine import read_checkpoint
 from tests.engine.standin import CONFIG, overrides
 
 KILL_IN_SAVE = (
@@ -273,16 +273,15 @@ def test_an_evaluation_that_ends_early_leaves_nothing_to_go_on_with(
 ):
     """Only a training's end is followed by what is safe in its folder."""
     given = {}
-    monkeypatch.setattr(train_net, "launch", lambda *args, **options: given.update(options))
-    opts = overrides(data, "here")
-    args = argument_parser().parse_args(["--config-file", CONFIG, *flags, *opts])
-    train_net.start(args)
+    monkeypatch.setattr("ms_detr.engine.launch", lambda task, **options: given.update(options))
+    opts = overrides(data, "here", "train.init_checkpoint=a.pth")
+    assert main(["train", "--config-file", CONFIG, *flags, *opts]) == 0
     assert given["output_dir"] == folder
 
 
 FORK = """
 import multiprocessing, os, signal, time
-from ms_detr.engine.signals import termination
+from ms_detr.signals import termination
 
 termination.watch()
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
@@ -302,7 +301,7 @@ def test_the_sigterm_of_a_forked_child_is_its_own(root):
 
 TAKEN_OVER = """
 import os, signal, time
-from ms_detr.engine.signals import termination
+from ms_detr.signals import termination
 
 termination.watch()
 signal.signal(signal.SIGTERM, lambda *_: print("mine"))

@@ -18,6 +18,7 @@ from ..data import DetrMapper, ImageError, load_image
 from ..data.images import Header, to_array
 from ..errors import ConfigError
 from ..evaluation import evaluating
+from ..usage import Usable, Usage
 from .checks import build
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -26,49 +27,66 @@ WANTED = "give a path, a PIL image, or a uint8 array (H, W, 3) of RGB values fro
 
 
 @overload
-def predict(model: nn.Module, cfg: DictConfig, images: Source) -> Instances: ...
+def predict(model: nn.Module, images: Source, cfg: DictConfig | None = None) -> Instances: ...
 
 
 @overload
-def predict(model: nn.Module, cfg: DictConfig, images: Sequence[Source]) -> list[Instances]: ...
+def predict(
+    model: nn.Module, images: Sequence[Source], cfg: DictConfig | None = None
+) -> list[Instances]: ...
 
 
 def predict(
-    model: nn.Module, cfg: DictConfig, images: Source | Sequence[Source]
+    model: nn.Module, images: Source | Sequence[Source], cfg: DictConfig | None = None
 ) -> Instances | list[Instances]:
-    """The objects in images, found as in the evaluation of the config.
+    """The objects in images, found as in the evaluation of the model's config.
 
     An image is turned upright by its orientation tag, and resized and brought into the model's
-    order of channels by ``cfg.dataloader.test.mapper``. A batch has up to
-    ``cfg.dataloader.test.batch_size`` images, all of one size after that: none is padded for the
-    sake of another.
+    order of channels by the config's ``dataloader.test.mapper``. A batch has up to
+    ``dataloader.test.batch_size`` images, all of one size after that: none is padded for the sake
+    of another.
 
     Args:
-        model: of `load_model`.
-        cfg: the config that the model was built from.
+        model: of `load_model`, which tells the model how its images are prepared.
         images: a path, a PIL image, or a uint8 array (H, W, 3) of RGB values from 0 to 255; or a
             list of these.
+        cfg: the config of a model that was built in another way, or to prepare images otherwise.
 
     Returns:
         Detectron2's Instances on the CPU, without gradients, by descending score: pred_boxes (n, 4)
-        xyxy in pixels of the upright image, scores (n,), pred_classes (n,), and with a mask branch
-        pred_masks (n, H, W) bool. For a list a list.
+        xyxy in pixels of the upright image, scores (n,), pred_classes (n,), whose names are in
+        ``model.class_names``, and with a mask branch pred_masks (n, H, W) bool. For a list a list.
 
     Raises:
+        ConfigError: the model doesn't know how its images are prepared, or not by our mapper.
         MissingFileError: there is no such file.
         ImageError: a file is no image, or an array not of this kind.
-        ConfigError: the config has a mapper of another kind.
         TypeError: an image is something else.
     """
-    mapper = build(cfg, "dataloader.test.mapper")
-    if not isinstance(mapper, DetrMapper):
-        raise ConfigError(
-            f"dataloader.test.mapper is a {type(mapper).__name__}: predict needs a DetrMapper"
-        )
+    usage = _usage(model, cfg)
     if isinstance(images, (list, tuple)):
         named = [(f"images[{index}]", image) for index, image in enumerate(images)]
-        return _predict(model, mapper, named, cfg.dataloader.test.batch_size)
-    return _predict(model, mapper, [("the image", cast(Source, images))], 1)[0]
+        return _predict(model, usage.mapper, named, usage.batch_size)
+    return _predict(model, usage.mapper, [("the image", cast(Source, images))], 1)[0]
+
+
+def _usage(model: nn.Module, cfg: DictConfig | None) -> Usage:
+    """The config's mapper and batch size, else those that the model knows."""
+    if cfg is not None:
+        mapper = build(cfg, "dataloader.test.mapper")
+        usage: Usage | None = Usage(mapper, cfg.dataloader.test.batch_size)
+    else:
+        usage = model.usage if isinstance(model, Usable) else None
+    if usage is None:
+        raise ConfigError(
+            "the model doesn't know how its images are prepared: take it from load_model, or give "
+            "its config, predict(model, images, cfg)"
+        )
+    if not isinstance(usage.mapper, DetrMapper):
+        raise ConfigError(
+            f"dataloader.test.mapper is a {type(usage.mapper).__name__}: predict needs a DetrMapper"
+        )
+    return usage
 
 
 def _predict(

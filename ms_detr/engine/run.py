@@ -1,15 +1,15 @@
-"""A run: train and evaluate what a config describes."""
+"""A run: train, or evaluate, what a config describes."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import importlib
 import inspect
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from ..config import describe, expand_paths
 from ..data import TrainLoader, iterations_per_epoch
 from ..data.workers import named_worker_errors
 from ..errors import ConfigError
-from ..evaluation import evaluate
+from ..evaluation import evaluate as evaluate_model
 from ..files import write_text
+from ..signals import termination
 from .agreement import alone, in_main_process
 from .buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
 from .checkpoint import Checkpointer
@@ -46,78 +47,158 @@ from .limits import check_limits
 from .logs import environment, setup_logging
 from .metrics import Expendable, ExpendableOnce, ProgressPrinter, forget_metrics_from
 from .optimizer import build_optimizer
-from .pairs import check_pairs
-from .signals import termination
-from .start import begin, choose_start
+from .pairs import check_pairs, check_start
+from .start import begin, choose_start, weights_to_evaluate
 from .trainer import Trainer
+from .weights import load_whole
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
+CONFIG = "config.yaml"
 EVAL_ONLY = "eval_only"  # where an evaluation alone leaves what it writes
 
 
-def run(cfg: DictConfig, args: argparse.Namespace) -> Mapping[str, Any]:
-    """Train what a config describes and evaluate it, or only evaluate.
+@dataclass(frozen=True)
+class Origin:
+    """Where a config comes from, for the log and for what a checkpoint keeps of it.
+
+    Attributes:
+        file: the config's file, as it was given; empty for a config that was made in Python.
+        overrides: what was changed on the command line.
+    """
+
+    file: str = ""
+    overrides: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        if not self.file:
+            return "a config made in Python"
+        return " ".join([f"--config-file {self.file}", *self.overrides])
+
+    def names_weights(self) -> bool:
+        """Whether the overrides say what to start from."""
+        given = dict(text.lstrip("+").partition("=")[::2] for text in self.overrides)
+        return given.get("train.init_checkpoint", "") not in ("", "null", '""', "''")
+
+
+HERE = Origin()
+
+
+def train(cfg: DictConfig, resume: bool = False, origin: Origin = HERE) -> Mapping[str, Any]:
+    """Train what a config describes, and evaluate it.
+
+    Checkpoints, the log, curves and results go to ``train.output_dir``; see docs/training.md.
 
     Args:
         cfg: see `ms_detr.config.load`; its ``train`` node is documented in
-            `ms_detr.recipes.run`.
-        args: of `argument_parser`: ``config_file``, ``opts``, ``resume``, ``eval_only``.
+            `ms_detr.recipes.training`.
+        resume: go on from the newest checkpoint in ``train.output_dir``, if there is one.
+        origin: where the config comes from.
 
     Returns:
-        Results of the last evaluation, in the main process.
+        Results of the last evaluation, such as ``{"bbox": {"AP": 40.0, ...}}``, in the main
+        process; elsewhere it is empty.
 
     Raises:
         UserError: about the config, the data or a checkpoint, by its kind.
         NonFiniteError: a loss became NaN or infinite.
     """
-    cfg = copy.deepcopy(cfg)  # it is the caller's
+    cfg = _checked(cfg)
+    check_start(cfg)
+    with alone(cfg.train.output_dir):
+        return _train(cfg, resume, origin)
+
+
+def evaluate(
+    cfg: DictConfig, weights: str | None = None, origin: Origin = HERE
+) -> Mapping[str, Any]:
+    """Evaluate a trained model on the test dataset of a config.
+
+    Log and results go to the folder ``eval_only`` in ``train.output_dir``. What a training has left
+    there stays, and one that is running isn't disturbed.
+
+    Args:
+        cfg: the config that the model was trained with; its datasets may be others.
+        weights: a ``.pth`` file or a URL; None takes the newest checkpoint in
+            ``train.output_dir``.
+        origin: where the config comes from.
+
+    Returns:
+        The results in the main process, as of `train`.
+
+    Raises:
+        UserError: about the config, the data or the weights, which must be those of a whole model,
+            by its kind.
+    """
+    cfg = _checked(cfg)
+    folder = Path(cfg.train.output_dir)
+    cfg.train.output_dir = str(folder / EVAL_ONLY)
+    with alone(cfg.train.output_dir):
+        device = _set_up(cfg, origin)
+        start = weights_to_evaluate(weights, folder)
+        order_classes(cfg, start.classes, ("test",))
+        model = build(cfg, "model").to(device)
+        with naming(start.path):
+            loader = build(cfg, "dataloader.test")
+            check_datasets(cfg, ("test",), start.classes)
+        evaluator = build(cfg, "dataloader.evaluator")
+        load_whole(model, start.path)
+        with named_worker_errors():
+            return evaluate_model(model, loader, evaluator)
+
+
+def _checked(cfg: DictConfig) -> DictConfig:
+    """A copy of the caller's config, fit for a run.
+
+    Raises:
+        ConfigError: keys are missing, wrong, or contradict each other.
+    """
+    cfg = copy.deepcopy(cfg)
     expand_paths(cfg)  # of a config that was changed since it was loaded
     check_config(cfg)
-    check_pairs(cfg, args.eval_only)
+    check_pairs(cfg)
     check_limits(cfg)
-    folder = Path(cfg.train.output_dir)
-    description = describe(args.config_file, args.opts, cfg)
-    if args.eval_only:
-        # What a training has left there stays, and one that is running isn't disturbed.
-        cfg.train.output_dir = str(folder / EVAL_ONLY)
-    with alone(cfg.train.output_dir):
-        return _run(cfg, args, folder, description)
+    return cfg
 
 
-def _run(
-    cfg: DictConfig, args: argparse.Namespace, folder: Path, description: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """The same, with ``train.output_dir`` to itself; checkpoints are in ``folder``."""
-    train = cfg.train
-    setup_logging(train.output_dir)
-    device = prepare(train)
+def _set_up(cfg: DictConfig, origin: Origin) -> torch.device:
+    """Begin the log of a run; the device that it takes."""
+    setup_logging(cfg.train.output_dir)
+    device = prepare(cfg.train)
     logger.info("environment:\n%s", environment())
-    logger.info("config %s %s", args.config_file, " ".join(args.opts))
+    logger.info("config: %s", origin)
+    return device
 
-    start = choose_start(train.init_checkpoint, folder, args)
+
+def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
+    """Train as `train` does, with ``train.output_dir`` to itself."""
+    settings = cfg.train
+    folder = Path(settings.output_dir)
+    description = describe(origin.file, origin.overrides, cfg)
+    device = _set_up(cfg, origin)
+    start = choose_start(settings.init_checkpoint, folder, resume)
+    if start.resumed and origin.names_weights():
+        logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
     # The data take the order of classes that the weights have: nothing in these, nor in what an
     # optimiser knows of them, depends on the files' ids.
-    order_classes(cfg, start.classes, ("test",) if args.eval_only else LOADERS)
+    order_classes(cfg, start.classes)
     model = build(cfg, "model").to(device)
-    if train.get("sync_batchnorm"):
+    if settings.get("sync_batchnorm"):
         model = synchronise_batchnorm(model, device)
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
     with naming(start.path):
-        train_loader = None if args.eval_only else build(cfg, "dataloader.train")
-        if train_loader is None or start.classes:
-            test_loader = build(cfg, "dataloader.test")
-        else:
-            test_loader = build_like_training(cfg)
-        datasets = check_datasets(cfg, ("test",) if args.eval_only else LOADERS, start.classes)
+        train_loader = build(cfg, "dataloader.train")
+        # Weights without names take the training's order of classes.
+        test_loader = build(cfg, "dataloader.test") if start.classes else build_like_training(cfg)
+        datasets = check_datasets(cfg, LOADERS, start.classes)
     checkpointer = Checkpointer(
         folder,
         model,
         optimizer,
-        keep=train.checkpoints_to_keep,
+        keep=settings.checkpoints_to_keep,
         extra={"config": description, **datasets},
     )
     evaluator = build(cfg, "dataloader.evaluator")
@@ -125,22 +206,19 @@ def _run(
     def evaluation() -> Mapping[str, Any]:
         average_buffers(model)
         with named_worker_errors():
-            return evaluate(model, test_loader, evaluator)
+            return evaluate_model(model, test_loader, evaluator)
 
-    first = begin(start, checkpointer, args)
-    if train_loader is None:
-        return evaluation()
+    first = begin(start, checkpointer)
 
     def prepare_folder() -> None:
-        made_by = f"--config-file {args.config_file} {' '.join(args.opts)}"
-        header = f"# for reading only, can't be loaded; made by: {made_by}\n"
-        write_text(folder / "config.yaml", header + description["text"])
+        header = f"# for reading only, can't be loaded; made by: {origin}\n"
+        write_text(folder / CONFIG, header + description["text"])
         forget_metrics_from(folder / METRICS, first)
 
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
     in_main_process(prepare_folder)
-    return fit(train, first, train_loader, multiplier, checkpointer, evaluation)
+    return fit(settings, first, train_loader, multiplier, checkpointer, evaluation)
 
 
 def prepare(train: DictConfig) -> torch.device:

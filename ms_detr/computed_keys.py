@@ -1,0 +1,38 @@
+"""What a config computes from its other keys; importing this makes OmegaConf know it.
+
+A link such as ``${extra_queries:${model.groups}}`` stands in configs and in the text that a
+checkpoint keeps, so that whoever reads one of them imports this module.
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from .structures import Source
+
+# What the groups take of the initialiser's queries follows from the groups.
+EXTRA_QUERIES = "${extra_queries:${model.groups}}"
+# Where the decoder predicts follows from the terms.
+SOURCES = "${sources:${model.criterion.terms},${model.groups}}"
+
+
+def extra_queries(groups: DictConfig | None) -> list[int]:
+    """How many of an initialiser's queries each group takes, by the config of all groups."""
+    nodes = [node for node in (groups or {}).values() if isinstance(node, DictConfig)]
+    return [
+        node["_target_"].count_extra_queries(
+            **{str(k): v for k, v in node.items() if k != "_target_"}
+        )
+        for node in nodes
+    ]
+
+
+def sources(terms: DictConfig, groups: DictConfig | None) -> list[str]:
+    """What the terms supervise, by the configs of all terms and groups; a dropped one has none."""
+    wanted = [Source.of(node["source"]) for node in terms.values() if isinstance(node, DictConfig)]
+    dropped = {name for name, node in (groups or {}).items() if node is None}
+    return sorted(str(source) for source in wanted if source.group not in dropped)
+
+
+OmegaConf.register_new_resolver("extra_queries", extra_queries, replace=True)
+OmegaConf.register_new_resolver("sources", sources, replace=True)

@@ -1,0 +1,128 @@
+"""A config out of a checkpoint, which anybody may have written.
+
+A checkpoint keeps its config as text. From it come numbers, words and names; a name is followed
+only into the packages below, to something that is defined there, so that what can be built is a
+part of a model or an augmentation and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import yaml
+from detectron2.data.transforms import Augmentation
+from fvcore.transforms.transform import Transform
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from .. import computed_keys  # noqa: F401  (what the text's links compute)
+from ..errors import CheckpointError
+from .state import read_checkpoint
+
+# Package -> the kinds of classes that may be taken from it; of our own rooms, functions too.
+ANY = (object,)
+ROOMS: dict[str, tuple[type, ...]] = {
+    "ms_detr.backbones": ANY,
+    "ms_detr.layers": ANY,
+    "ms_detr.meta_arch": ANY,
+    "ms_detr.modeling": ANY,
+    "ms_detr.supervision": ANY,
+    "ms_detr.variants": ANY,
+    "ms_detr.data.augmentation": ANY,
+    "ms_detr.data.mapper": ANY,
+    "torch.nn": (nn.Module,),
+    "detectron2.layers": (nn.Module,),
+    "detectron2.modeling": (nn.Module,),
+    "detectron2.data.transforms": (Augmentation, Transform),
+}
+PARTS = ("model", "dataloader.test.mapper", "dataloader.test.batch_size")
+TARGET = "_target_"
+# The weights come from the checkpoint: no part reads or downloads others.
+UNWANTED = {"pretrained": False, "checkpoint_path": None}
+HOW = "give the config that it was trained with: load_model(weights, cfg)"
+
+
+def read_config(path: str | os.PathLike[str]) -> DictConfig:
+    """The model, its test mapper and batch size as a checkpoint of ours describes them.
+
+    All links are resolved, and every ``_target_`` is a class or function of `ROOMS`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file can't be read, keeps no config, or one that names other things.
+    """
+    content = read_checkpoint(path, mmap=True)
+    kept = content.get("config") if isinstance(content, dict) else None
+    text = kept.get("text") if isinstance(kept, dict) else None
+    if not isinstance(text, str):
+        raise CheckpointError(f"{path} keeps no config, only weights: {HOW}")
+    try:
+        whole = OmegaConf.create(_with_objects(yaml.safe_load(text)), flags={"allow_objects": True})
+        chosen = OmegaConf.create(flags={"allow_objects": True})
+        for key in PARTS:
+            node = OmegaConf.select(whole, key, throw_on_missing=True)
+            if OmegaConf.is_config(node):
+                node = OmegaConf.to_container(node, resolve=True)
+            _expect_resolved(node)
+            OmegaConf.update(chosen, key, node, force_add=True)
+    except Exception as error:  # the text leads its readers to whatever errors
+        raise CheckpointError(
+            f"{path}: its config can't be used ({' '.join(str(error).split())}): {HOW}"
+        ) from error
+    return chosen
+
+
+def _with_objects(node: Any) -> Any:
+    """The same tree with the objects that its names stand for; what is unwanted is left out."""
+    if isinstance(node, dict):
+        changed = {key: _with_objects(value) for key, value in node.items()}
+        return changed | {key: UNWANTED[key] for key in UNWANTED.keys() & changed.keys()}
+    if isinstance(node, list):
+        return [_with_objects(item) for item in node]
+    return _named(node) if isinstance(node, str) else node
+
+
+def _expect_resolved(node: Any) -> None:
+    """Raise ValueError where something would be built that no room holds, or a link is left."""
+    if isinstance(node, dict):
+        if TARGET in node and not callable(node[TARGET]):
+            raise ValueError(f"{TARGET} '{node[TARGET]}' is no part that a checkpoint may name")
+        for value in node.values():
+            _expect_resolved(value)
+    elif isinstance(node, list):
+        for value in node:
+            _expect_resolved(value)
+    elif isinstance(node, str) and "${" in node:
+        raise ValueError(f"'{node}' is a link behind a link")
+
+
+def _named(text: str) -> Callable[..., Any] | str:
+    """The class or function of `ROOMS` that a text names; any other text as it is."""
+    module, _, name = text.rpartition(".")
+    if _room(module) is None or name.startswith("_"):
+        return text
+    try:
+        found: Any = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return text
+    return found if _is_permitted(found) else text
+
+
+def _is_permitted(found: Any) -> bool:
+    """Whether something is defined in a room, and of a kind that may be taken from it."""
+    room = _room(getattr(found, "__module__", None))
+    if room is None:
+        return False
+    if isinstance(found, type):
+        return issubclass(found, ROOMS[room])
+    return ROOMS[room] is ANY and isinstance(found, FunctionType)
+
+
+def _room(module: str | None) -> str | None:
+    """The room that a module belongs to, if any."""
+    names = [name for name in ROOMS if f"{module}.".startswith(f"{name}.")]
+    return names[0] if names else None
