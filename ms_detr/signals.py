@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -12,9 +13,9 @@ from contextlib import contextmanager
 
 TERMINATED = 128 + signal.SIGTERM  # exit code, the shells'
 GRACE = 60.0  # seconds; a training that has not come to the end of a step by then is stuck
-TOGETHER = (
-    3.0  # seconds; a scheduler signals to a launcher, which tells its processes, and to these
-)
+# Seconds; a scheduler signals to a launcher, which tells its processes, and to these.
+TOGETHER = 3.0
+STOP = 0  # no signal's number
 
 
 class Terminated(SystemExit):
@@ -45,22 +46,48 @@ class Termination:
         self._farewell: Callable[[], str] = str
         self._deadline: threading.Timer | None = None
 
-    def watch(self, farewell: Callable[[], str] = str) -> None:
-        """Take over SIGTERM. Only in a main thread, where Python lets one do so.
+    @contextmanager
+    def taken_over(self, farewell: Callable[[], str] = str) -> Iterator[None]:
+        """In the block SIGTERM is this object's; whoever had it before has it again afterwards.
+
+        Python lets only a main thread take signals over; in another one, and in a block within
+        such a block, only the farewell changes.
 
         Args:
             farewell: what is printed when the process ends at once.
         """
-        self._farewell = farewell
-        if self._watching or threading.current_thread() is not threading.main_thread():
-            return
-        self._watching = True
+        outer, self._farewell = self._farewell, farewell
+        try:
+            if self._watching or threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            with self._watched():
+                yield
+        finally:
+            self._farewell = outer
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """In the block a thread reads the numbers of signals out of a pipe."""
+        _keep_from_forked_children()
         read, write = os.pipe()
         os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, _note)
-        _keep_from_forked_children()
-        threading.Thread(target=self._read, args=(read,), daemon=True, name="SIGTERM").start()
+        thread = threading.Thread(target=self._read, args=(read,), daemon=True, name="SIGTERM")
+        handler = signal.signal(signal.SIGTERM, _note)
+        wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._watching = True
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            signal.signal(signal.SIGTERM, handler)
+            self._watching = self.requested = False
+            # Closing the pipe isn't enough: forked children have it, too.
+            os.write(write, bytes([STOP]))
+            thread.join()
+            os.close(write)
+            os.close(read)
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -93,8 +120,10 @@ class Termination:
             self._deadline.cancel()
 
     def _read(self, pipe: int) -> None:
-        while True:
-            for number in os.read(pipe, 64):
+        numbers = b""
+        while STOP not in numbers:
+            numbers = os.read(pipe, 64)
+            for number in numbers:
                 if number == signal.SIGTERM:
                     self._receive()
 
@@ -130,6 +159,7 @@ def _note(*_: object) -> None:
     """Do nothing: the signal's number arrives in the pipe."""
 
 
+@functools.cache  # what is registered once stays
 def _keep_from_forked_children() -> None:
     """A forked child has the same pipe: its own SIGTERM would end its parent."""
     masks: list[set[int | signal.Signals]] = []  # as they were; a fork holds the interpreter
@@ -141,11 +171,32 @@ def _keep_from_forked_children() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
     def leave_to_the_system() -> None:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) is _note:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         restore()
 
     os.register_at_fork(before=block, after_in_parent=restore, after_in_child=leave_to_the_system)
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """In the block SIGTERM raises `Terminated` in the main thread, as Ctrl-C its exception.
+
+    For who waits for started processes, and ends them with itself. Whoever had the signal before
+    hears nothing of it, and has it again afterwards.
+    """
+    handler = signal.signal(signal.SIGTERM, _raise)
+    wakeup = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.set_wakeup_fd(wakeup)
+
+
+def _raise(*_: object) -> None:
+    raise Terminated
 
 
 termination = Termination()  # signals are the process's

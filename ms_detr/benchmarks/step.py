@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import load
 from ..engine import build_optimizer, choose_device
-from ..engine.checks import build
+from ..engine.building import build
 from .limits import measure_peak, timed
 
 BATCHES = 4  # of each loader, taken in turn

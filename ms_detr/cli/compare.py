@@ -13,12 +13,11 @@ from ._arguments import expect_own_names
 from ._runs import (
     Run,
     add_run_arguments,
-    ap_table,
     expect_none,
     expect_own_seeds,
-    measured_tasks,
     train_missing,
 )
+from ._tables import ap_table, measured_tasks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

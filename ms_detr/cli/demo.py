@@ -5,8 +5,10 @@ import time
 from pathlib import Path
 
 from ms_detr.errors import ConfigError
+from ms_detr.run_folder import FINAL, LOG, METRICS
 
-from ._runs import TRAIN, Processes
+from ._processes import processes
+from ._runs import TRAIN
 
 CONFIG = "demo/ms_detr.py"
 
@@ -42,17 +44,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     start = time.perf_counter()
     command = [*TRAIN, args.config_file, "--resume", *args.opts]
-    with Processes() as processes:
-        status = processes.run(command)
+    with processes() as started:
+        status = started.run(command)
     if status:
         return status
     minutes = (time.perf_counter() - start) / 60
-    model = load_model(output / "model_final.pth", cfg)
+    model = load_model(output / FINAL, cfg)
     files = draw_predictions(model, cfg.dataloader.test, output / "pictures")
     print(f"\ntraining and evaluation: {minutes:.1f} minutes")
     print(f"pictures: {files[0]}")
-    print(
-        f"logs:     {output / 'log.txt'}, {output / 'metrics.json'}; tensorboard --logdir {output}"
-    )
+    print(f"logs:     {output / LOG}, {output / METRICS}; tensorboard --logdir {output}")
     print(f"to train it anew, remove {output}")
     return 0

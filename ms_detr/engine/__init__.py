@@ -1,8 +1,9 @@
 """Training: the step, its hooks, checkpoints, several processes; and prediction."""
 
 from .checkpoint import Checkpointer
+from .device import choose_device
 from .hooks import CheckpointHook, EvaluationHook
-from .launch import choose_device, launch
+from .launch import launch
 from .model import load_model
 from .optimizer import build_optimizer, parameter_groups
 from .prediction import predict

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from detectron2.utils import comm
@@ -15,43 +15,54 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, MissingFileError
 from ..files import PARTIAL, write_text
+from ..run_folder import BEST, FINAL, LAST
 from .state import load_strictly, plain_state, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
 
-TAG = "last_checkpoint"  # Detectron2's name: holds the file name of the newest checkpoint
-FINAL = "model_final.pth"
-BEST = "model_best.pth"
 PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+
+
+class Stateful(Protocol):
+    """Something whose state a checkpoint keeps."""
+
+    def state_dict(self) -> Any:
+        """The state: tensors and plain types."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take a state over."""
 
 
 class Checkpointer:
     """Writes and resumes the checkpoints of a run in one folder.
 
-    A checkpoint holds ``model``, ``optimizer``, ``iteration`` (the last one that was run),
-    ``config`` as text, and what else is given. Detectron2's DetectionCheckpointer can read it.
+    A checkpoint holds the state of every part under its name, ``iteration`` (the last one that was
+    run), and what else is given, such as ``config``. Detectron2's DetectionCheckpointer can read
+    it.
 
     Args:
         folder: ``train.output_dir``; shared by all processes.
-        model: the bare model, not a distributed wrapper.
         keep: so many of the newest periodic checkpoints are kept.
         extra: stored as it is: tensors and plain types.
+        parts: what is saved and resumed, by name: ``model``, the bare model and not a distributed
+            wrapper; ``optimizer``; and others that a run has.
+
+    Raises:
+        ConfigError: ``keep`` is too small.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
         *,
         keep: int = 2,
         extra: Mapping[str, Any] | None = None,
+        **parts: Stateful,
     ):
         if keep < 1:
             raise ConfigError(f"train.checkpoints_to_keep must be at least 1, got {keep}")
         self.folder = Path(folder)
-        self.model = model
-        self.optimizer = optimizer
+        self.parts = parts
         self.keep = keep
         self.extra = dict(extra or {})
         self.saved = -1  # the newest iteration that is
@@ -65,9 +76,8 @@ class Checkpointer:
         if not comm.is_main_process():
             return
         name = FINAL if final else f"model_{iteration:07d}.pth"
-        state = {"optimizer": self.optimizer.state_dict(), **self._model_state(iteration)}
-        write_checkpoint(self.folder / name, state)
-        write_text(self.folder / TAG, name)
+        write_checkpoint(self.folder / name, self._state(self.parts, iteration))
+        write_text(self.folder / LAST, name)
         self.saved = iteration
         logger.info("saved %s", self.folder / name)
         # Those of a later iteration are of a run that was gone back behind, not older ones.
@@ -78,7 +88,8 @@ class Checkpointer:
     def save_best(self, iteration: int, ap: float, metric: str = "box_ap") -> None:
         """Write the weights as the best so far by a metric; not meant for resuming."""
         if comm.is_main_process():
-            write_checkpoint(self.folder / BEST, {metric: ap, **self._model_state(iteration)})
+            state = self._state(["model"], iteration)
+            write_checkpoint(self.folder / BEST, {metric: ap, **state})
             logger.info("saved %s: %s %.2f", self.folder / BEST, metric.replace("_ap", " AP"), ap)
 
     def best_ap(self, metric: str = "box_ap") -> float | None:
@@ -113,32 +124,47 @@ class Checkpointer:
         if not path:
             return 0
         state = _read_whole(Path(path))
-        load_strictly(self.model, state["model"], path)
-        self._keep_hyper_parameters(state["optimizer"])
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(
-                f"the optimiser in {path} doesn't fit this config ({error}): resume with the "
-                "config and overrides of the run that wrote it"
-            ) from error
+        for name, part in self.parts.items():
+            if name not in state:  # of a run that had no such part
+                logger.warning("%s holds no '%s', which starts anew", path, name)
+            elif isinstance(part, nn.Module):
+                load_strictly(part, state[name], path)
+            elif isinstance(part, torch.optim.Optimizer):
+                _load_optimizer(part, state[name], path)
+            else:
+                part.load_state_dict(state[name])
         logger.info("resuming from %s", path)
         self.saved = int(state["iteration"])
         return self.saved + 1
 
-    def _keep_hyper_parameters(self, saved: Mapping[str, Any]) -> None:
-        """Put the optimiser's own settings into a saved state: someone may resume to change one.
+    def _state(self, names: Iterable[str], iteration: int) -> dict[str, Any]:
+        """The content of a checkpoint with these parts."""
+        states = {name: self.parts[name].state_dict() for name in names}
+        for name in states:
+            if isinstance(self.parts[name], nn.Module):
+                states[name] = plain_state(states[name])
+        return {**states, "iteration": iteration, **self.extra}
 
-        Before loading, since some of them (``fused``) decide how the state is loaded.
-        """
-        for theirs, ours in zip(saved["param_groups"], self.optimizer.param_groups, strict=False):
-            theirs.update({key: value for key, value in ours.items() if key != "params"})
-            if "initial_lr" in theirs:  # what a scheduler multiplies
-                theirs["initial_lr"] = ours["lr"]
 
-    def _model_state(self, iteration: int) -> dict[str, Any]:
-        model = plain_state(self.model.state_dict())
-        return {"model": model, "iteration": iteration, **self.extra}
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: str) -> None:
+    """Load an optimiser's state, but for its hyper-parameters: someone may resume to change one.
+
+    They are put into the state before it is loaded, since some of them (``fused``) decide how.
+
+    Raises:
+        CheckpointError: the state is another optimiser's; names the file.
+    """
+    for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        theirs.update({key: value for key, value in ours.items() if key != "params"})
+        if "initial_lr" in theirs:  # what a scheduler multiplies
+            theirs["initial_lr"] = ours["lr"]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise CheckpointError(
+            f"the optimiser in {path} doesn't fit this config ({error}): resume with the "
+            "config and overrides of the run that wrote it"
+        ) from error
 
 
 def newest(folder: str | os.PathLike[str]) -> str:
@@ -203,7 +229,7 @@ def what_is_safe(folder: str | os.PathLike[str]) -> str:
 def resumable(folder: str | os.PathLike[str]) -> list[Path]:
     """Checkpoints in a folder that can be resumed, newest first."""
     folder = Path(folder)
-    tag = folder / TAG
+    tag = folder / LAST
     tagged = (
         [folder / tag.read_text(encoding="utf-8", errors="replace").strip()]
         if tag.is_file()

@@ -21,7 +21,8 @@ from ..data import (
     class_names,
     fingerprint_of,
 )
-from .checks import build
+from ..run_folder import BEST
+from .building import build
 from .limits import warn_of_limits
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ LOADERS = ("test", "train")
 CONSEQUENCES = {
     "train": "the order of the data follows from the number of images and the seed, an iteration's "
     "epoch from that number: what follows isn't the run that was interrupted",
-    "test": "AP before and after can't be compared, and model_best.pth is chosen anew",
+    "test": f"AP before and after can't be compared, and {BEST} is chosen anew",
 }
 
 

@@ -48,7 +48,7 @@ class CheckpointHook(HookBase):
             termination.in_order()
         periodic = bool(self._period) and done % self._period == 0
         if last or stopping or periodic:
-            average_buffers(self._checkpointer.model)
+            average_buffers(self.trainer.model)
         if last or stopping:
             in_main_process(self._save_last)
         elif periodic:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -16,34 +17,12 @@ from ..errors import ConfigError
 from ..processes import end_with_parent
 from ..signals import Terminated, termination
 from .checkpoint import what_is_safe
+from .device import choose_device
 from .spawn import Group, Killed, spawn
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=30)
-DEVICES = ("cpu", "cuda")
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of a config's ``train.device``: ``auto`` takes CUDA where there is any."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError):
-        chosen = None
-    if chosen is None or chosen.type not in DEVICES:
-        only = (
-            ""
-            if chosen is None
-            else f"; {' and '.join(DEVICES)} are what ms_detr is made and tested for"
-        )
-        raise ConfigError(f"train.device must be auto, cpu, cuda or cuda:N, got '{device}'{only}")
-    count = torch.cuda.device_count()
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
-        found = f"{count or 'no'} CUDA device{'s' if count > 1 else ''}"
-        raise ConfigError(f"train.device is '{device}', but PyTorch finds {found}")
-    return chosen
 
 
 def launch(
@@ -92,10 +71,12 @@ def launch(
         rank = int(os.environ["RANK"])
         if "TORCHELASTIC_RUN_ID" in os.environ:
             end_with_parent()
-        with told_early_end(output_dir if rank == 0 else None):
-            termination.watch(lambda: ended("terminated", output_dir) if rank == 0 else "")
-            with group.joined(rank, int(os.environ["LOCAL_RANK"])):
-                return main(*args)
+        with (
+            told_early_end(output_dir if rank == 0 else None),
+            termination.taken_over(lambda: ended("terminated", output_dir) if rank == 0 else ""),
+            group.joined(rank, int(os.environ["LOCAL_RANK"])),
+        ):
+            return main(*args)
     num_processes = 1 if num_processes is None else num_processes
     num_machines = 1 if num_machines is None else num_machines
     machine_rank, dist_url = machine_rank or 0, dist_url or "auto"
@@ -106,8 +87,8 @@ def launch(
         )
     world_size = num_processes * num_machines
     if world_size == 1:
-        with told_early_end(output_dir):
-            termination.watch(lambda: ended("terminated", output_dir))
+        farewell = functools.partial(ended, "terminated", output_dir)
+        with told_early_end(output_dir), termination.taken_over(farewell):
             return main(*args)
     if backend == "nccl" and num_processes > torch.cuda.device_count():
         raise ConfigError(

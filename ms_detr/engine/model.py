@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..meta_arch import GeneralizedDETR
 from ..usage import Usable, Usage
-from .checks import build
+from .building import build
 from .datasets import order_classes
-from .launch import choose_device
+from .device import choose_device
 from .rebuild import read_config
 from .state import read_facts
 from .weights import load_whole, local_file

@@ -19,7 +19,7 @@ from ..data.images import Header, to_array
 from ..errors import ConfigError
 from ..evaluation import evaluating
 from ..usage import Usable, Usage
-from .checks import build
+from .building import build
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
 

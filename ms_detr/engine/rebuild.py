@@ -52,7 +52,7 @@ def read_config(path: str | os.PathLike[str]) -> DictConfig:
     All links are resolved, and every ``_target_`` is a class or function of `ROOMS`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        MissingFileError: there is no such file.
         CheckpointError: the file can't be read, keeps no config, or one that names other things.
     """
     content = read_checkpoint(path, mmap=True)

@@ -7,13 +7,11 @@ import importlib
 import inspect
 import logging
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
 from detectron2.utils import comm
@@ -28,11 +26,13 @@ from ..data.workers import named_worker_errors
 from ..errors import ConfigError
 from ..evaluation import evaluate as evaluate_model
 from ..files import write_text
+from ..run_folder import CONFIG, EVAL_ONLY, METRICS
 from ..signals import termination
 from .agreement import alone, in_main_process
 from .buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
+from .building import build, building
 from .checkpoint import Checkpointer
-from .checks import build, building, check_config
+from .checks import check_config
 from .datasets import (
     LOADERS,
     build_like_training,
@@ -41,8 +41,8 @@ from .datasets import (
     order_classes,
     tell_changes,
 )
+from .device import prepare
 from .hooks import CheckpointHook, EvaluationHook
-from .launch import choose_device
 from .limits import check_limits
 from .logs import environment, setup_logging
 from .metrics import Expendable, ExpendableOnce, ProgressPrinter, forget_metrics_from
@@ -53,10 +53,6 @@ from .trainer import Trainer
 from .weights import load_whole
 
 logger = logging.getLogger(__name__)
-
-METRICS = "metrics.json"
-CONFIG = "config.yaml"
-EVAL_ONLY = "eval_only"  # where an evaluation alone leaves what it writes
 
 
 @dataclass(frozen=True)
@@ -196,8 +192,8 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         datasets = check_datasets(cfg, LOADERS, start.classes)
     checkpointer = Checkpointer(
         folder,
-        model,
-        optimizer,
+        model=model,
+        optimizer=optimizer,
         keep=settings.checkpoints_to_keep,
         extra={"config": description, **datasets},
     )
@@ -208,7 +204,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         with named_worker_errors():
             return evaluate_model(model, test_loader, evaluator)
 
-    first = begin(start, checkpointer)
+    first = begin(start, model, checkpointer)
 
     def prepare_folder() -> None:
         header = f"# for reading only, can't be loaded; made by: {origin}\n"
@@ -218,49 +214,37 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
     in_main_process(prepare_folder)
-    return fit(settings, first, train_loader, multiplier, checkpointer, evaluation)
-
-
-def prepare(train: DictConfig) -> torch.device:
-    """Device, threads and seeds. All processes build the same model from the same seed."""
-    device = choose_device(train.device)
-    if device.type == "cuda" and comm.get_world_size() > 1:
-        if device.index is not None:
-            raise ConfigError(
-                f"train.device={train.device} names one device, but every one of several processes "
-                "takes its own: train.device=cuda"
-            )
-        device = torch.device("cuda", torch.cuda.current_device())
-    _set_threads(train.threads, device)
-    random.seed(train.seed)
-    np.random.seed(train.seed)
-    torch.manual_seed(train.seed)
-    return device
-
-
-def _set_threads(threads: int | None, device: torch.device) -> None:
-    """CPU threads of this process: the config's, else OMP_NUM_THREADS, else its part of all."""
-    variable = os.environ.get("OMP_NUM_THREADS")
-    if threads is not None and variable not in (None, str(threads)):
-        logger.info("train.threads=%d is used, not OMP_NUM_THREADS=%s", threads, variable)
-    if threads is None and variable is None and device.type == "cpu":
-        threads = max(1, torch.get_num_threads() // comm.get_local_size())
-    if threads is not None:
-        torch.set_num_threads(threads)
+    trainer = Trainer(
+        distribute(model),
+        train_loader,
+        optimizer,
+        seed=settings.seed,
+        clip_grad_norm=settings.clip_grad_norm,
+        log_period=settings.log_period,
+        last_checkpoint=checkpointer.last,
+        asked_to_stop=lambda: termination.requested,
+    )
+    return fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
 
 
 def fit(
-    train: DictConfig,
+    settings: DictConfig,
     start: int,
     loader: TrainLoader,
+    trainer: Trainer,
     multiplier: Any,
     checkpointer: Checkpointer,
     evaluation: Callable[[], Mapping[str, Any]],
 ) -> Mapping[str, Any]:
-    """Train from an iteration to the end; results of the last evaluation."""
+    """Train from an iteration to the end; results of the last evaluation.
+
+    Args:
+        settings: the config's ``train`` node.
+        multiplier: of the learning rate, over the course of the run.
+    """
     loader.start_iteration = start
     epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
-    max_iter = run_length(train, epoch)
+    max_iter = run_length(settings, epoch)
     logger.info(
         "%d images, %d iterations an epoch; training from iteration %d to %d",
         loader.dataset_size, epoch, start, max_iter,
@@ -271,25 +255,15 @@ def fit(
             "raise train.max_iter or train.epochs to train on", start,
         )  # fmt: skip
         start = max_iter
-    trainer = Trainer(
-        distribute(checkpointer.model),
-        loader,
-        checkpointer.optimizer,
-        seed=train.seed,
-        clip_grad_norm=train.clip_grad_norm,
-        log_period=train.log_period,
-        last_checkpoint=checkpointer.last,
-        asked_to_stop=lambda: termination.requested,
-    )
-    evaluation_hook = EvaluationHook(evaluation, round(train.eval_epochs * epoch), checkpointer)
+    evaluation_hook = EvaluationHook(evaluation, round(settings.eval_epochs * epoch), checkpointer)
     trainer.register_hooks(
         [
             IterationTimer(),
-            LRScheduler(checkpointer.optimizer, multiplier),
+            LRScheduler(trainer.optimizer, multiplier),
             # Saved first: an evaluation that is interrupted costs no training.
-            CheckpointHook(checkpointer, round(train.checkpoint_epochs * epoch)),
+            CheckpointHook(checkpointer, round(settings.checkpoint_epochs * epoch)),
             evaluation_hook,
-            PeriodicWriter(writers(train.output_dir, start, max_iter), train.log_period)
+            PeriodicWriter(writers(settings.output_dir, start, max_iter), settings.log_period)
             if comm.is_main_process()
             else None,
         ]

@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from ..errors import SentError, SystemLimitError, short_message
 from ..processes import end_with_parent
-from ..signals import TERMINATED, Terminated, termination
+from ..signals import TERMINATED, Terminated, raised, termination
 
 USER_ERROR = 2  # exit code, argparse's
 LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
@@ -85,30 +85,25 @@ def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[A
     # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence,
     # and SIGTERM until they can obey it. Here it waits until all of them are known.
     context = None
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    try:
+    with raised():
         try:
-            context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        while not context.join():
-            pass
-    except ProcessException as error:
-        # No "from": an error that was sent has its cause.
-        raise _reason(error, context.processes if context else (), errors)  # noqa: B904
-    except Terminated:
-        _end(context.processes if context else (), signal.SIGTERM)
-        raise
-    except KeyboardInterrupt:
-        _end(context.processes if context else (), signal.SIGKILL)  # what they write is whole
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _raise_terminated(*_: object) -> None:
-    raise Terminated
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+            try:
+                context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+            while not context.join():
+                pass
+        except ProcessException as error:
+            # No "from": an error that was sent has its cause.
+            raise _reason(error, context.processes if context else (), errors)  # noqa: B904
+        except Terminated:
+            _end(context.processes if context else (), signal.SIGTERM)
+            raise
+        except KeyboardInterrupt:
+            # What they write is whole.
+            _end(context.processes if context else (), signal.SIGKILL)
+            raise
 
 
 def _end(processes: Iterable[Any], number: int) -> None:
@@ -160,20 +155,20 @@ def _process(
 ) -> None:
     """The body of a started process."""
     end_with_parent(launcher)
-    termination.watch()  # the launcher tells what there is to tell
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    # A spawned process spawns its loaders' workers, too, unless told otherwise: they would take
-    # seconds to start, and a copy of the dataset each.
-    mp.set_start_method(start_method, force=True)
-    try:
-        with group.joined(first_rank + local_rank, local_rank):
-            main(*args)
-    except Exception as error:
-        if short_message(error) is None:
-            raise  # mp.spawn brings the traceback to the parent
-        errors.put(SentError.of(error))
-        sys.exit(USER_ERROR)
+    with termination.taken_over():  # the launcher tells what there is to tell
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        # A spawned process spawns its loaders' workers, too, unless told otherwise: they would
+        # take seconds to start, and a copy of the dataset each.
+        mp.set_start_method(start_method, force=True)
+        try:
+            with group.joined(first_rank + local_rank, local_rank):
+                main(*args)
+        except Exception as error:
+            if short_message(error) is None:
+                raise  # mp.spawn brings the traceback to the parent
+            errors.put(SentError.of(error))
+            sys.exit(USER_ERROR)
 
 
 def set_local_group(local_size: int) -> None:

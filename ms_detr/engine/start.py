@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..errors import ConfigError, MissingFileError
 from .agreement import in_main_process
 from .checkpoint import Checkpointer, expect_unused, newest, remove_leftovers
@@ -73,7 +75,7 @@ def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
     return _start(path)
 
 
-def begin(start: Start, checkpointer: Checkpointer) -> int:
+def begin(start: Start, model: nn.Module, checkpointer: Checkpointer) -> int:
     """Load what a training starts from; the iteration to start with.
 
     Raises:
@@ -81,7 +83,7 @@ def begin(start: Start, checkpointer: Checkpointer) -> int:
     """
     if start.resumed:
         return checkpointer.resume(start.path)
-    load_weights(checkpointer.model, start.path)
+    load_weights(model, start.path)
     return 0
 
 

@@ -11,10 +11,8 @@ from typing import Any, TextIO
 
 from ..errors import SystemLimitError
 from ..files import atomic_path, reason, write_text
+from ..run_folder import PREDICTIONS, RESULTS
 from .detections import ImageDetections
-
-PREDICTIONS = "coco_instances_results.json"  # Detectron2's name
-RESULTS = "results.json"
 
 
 class UnwrittenError(SystemLimitError):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ..errors import DataError, MissingFileError
 from ..files import atomic_path
+from ..run_folder import CONFIG, METRICS
 from .fonts import fit_fonts
 
 KINDS = {"classification": ("class",), "box": ("bbox", "giou")}
@@ -28,7 +29,7 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
         MissingFileError: the folder holds no run.
         DataError: the run logged no losses of the term.
     """
-    metrics, config = folder / "metrics.json", folder / "config.yaml"
+    metrics, config = folder / METRICS, folder / CONFIG
     for path in (metrics, config):
         if not path.is_file():
             raise MissingFileError(f"{path} is missing: give the train.output_dir of a run")

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from ms_detr.cli import main
-from ms_detr.cli._runs import Processes, Run
+from ms_detr.cli._processes import processes
+from ms_detr.cli._runs import Run
 from ms_detr.engine import read_checkpoint
 from ms_detr.signals import termination
 from ms_detr.visualization.sweep import _places
@@ -187,11 +188,11 @@ time.sleep(60)
 
 
 def test_what_is_ended_early_may_save_first(tmp_path):
-    termination.watch()  # as a training in this process has left it
     file = tmp_path / "state"
-    with pytest.raises(SystemExit), Processes() as processes:
+    # A training in this process has SIGTERM.
+    with termination.taken_over(), pytest.raises(SystemExit), processes() as started:
         command = [sys.executable, "-c", SAVES_LATE, str(file)]
-        threading.Thread(target=processes.run, args=(command,)).start()
+        threading.Thread(target=started.run, args=(command,)).start()
         while not file.is_file() or not file.read_text():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)

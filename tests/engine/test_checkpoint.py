@@ -18,7 +18,7 @@ def make(folder, seed=0, **options):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    return Checkpointer(folder, model, optimizer, **options)
+    return Checkpointer(folder, model=model, optimizer=optimizer, **options)
 
 
 def names(folder):
@@ -31,10 +31,10 @@ def test_save_and_resume(tmp_path):
     saved.save(4)
     assert saved.last() == str(tmp_path / "model_0000004.pth")
     fresh = make(tmp_path, seed=1)
-    assert not torch.equal(fresh.model.weight, saved.model.weight)
+    assert not torch.equal(fresh.parts["model"].weight, saved.parts["model"].weight)
     assert fresh.resume() == 5
-    assert torch.equal(fresh.model.weight, saved.model.weight)
-    a, b = saved.optimizer.state_dict(), fresh.optimizer.state_dict()
+    assert torch.equal(fresh.parts["model"].weight, saved.parts["model"].weight)
+    a, b = saved.parts["optimizer"].state_dict(), fresh.parts["optimizer"].state_dict()
     assert a["param_groups"] == b["param_groups"]
     assert torch.equal(a["state"][0]["exp_avg"], b["state"][0]["exp_avg"])
     content = read_checkpoint(tmp_path / "model_0000004.pth")
@@ -48,7 +48,7 @@ def test_detectron2_reads_it(tmp_path):
     saved.save(4)
     model = nn.Linear(2, 3)
     rest = DetectionCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
-    assert torch.equal(model.weight, saved.model.weight) and rest["iteration"] == 4
+    assert torch.equal(model.weight, saved.parts["model"].weight) and rest["iteration"] == 4
 
 
 def test_the_newest_are_kept(tmp_path):
@@ -84,16 +84,16 @@ def test_what_was_just_saved_is_kept(tmp_path):
 
 def test_hyper_parameters_are_the_configs(tmp_path):
     saved = make(tmp_path)
-    torch.optim.lr_scheduler.ConstantLR(saved.optimizer)
-    saved.optimizer.step()
+    torch.optim.lr_scheduler.ConstantLR(saved.parts["optimizer"])
+    saved.parts["optimizer"].step()
     saved.save(4)
     changed = make(tmp_path, seed=1)
-    changed.optimizer.param_groups[0].update(lr=0.01, weight_decay=0.5, betas=(0.8, 0.9))
+    changed.parts["optimizer"].param_groups[0].update(lr=0.01, weight_decay=0.5, betas=(0.8, 0.9))
     changed.resume()
-    (group,) = changed.optimizer.param_groups
+    (group,) = changed.parts["optimizer"].param_groups
     assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (0.01, 0.01, 0.5)
     assert group["betas"] == (0.8, 0.9)
-    a, b = saved.optimizer.state_dict(), changed.optimizer.state_dict()
+    a, b = saved.parts["optimizer"].state_dict(), changed.parts["optimizer"].state_dict()
     assert torch.equal(a["state"][0]["exp_avg"], b["state"][0]["exp_avg"])
 
 
@@ -179,8 +179,8 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
 def test_optimizer_of_another_config(tmp_path):
     make(tmp_path).save(4)
     other = make(tmp_path)
-    groups = [{"params": [p]} for p in other.model.parameters()]
-    other.optimizer = torch.optim.AdamW(groups, lr=0.1)
+    groups = [{"params": [p]} for p in other.parts["model"].parameters()]
+    other.parts["optimizer"] = torch.optim.AdamW(groups, lr=0.1)
     with pytest.raises(ValueError, match="config and overrides of the run"):
         other.resume()
 
@@ -291,3 +291,31 @@ def test_best_of_masks(tmp_path):
 def test_evaluation_without_period_is_at_the_end(tmp_path):
     checkpointer, hook, _ = hook_run(tmp_path, [{"bbox": {"AP": float("nan")}}], period=0)
     assert hook.results and checkpointer.best_ap() is None
+
+
+class Counter:
+    """Something else whose state a run keeps."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_further_parts_are_saved_and_resumed(tmp_path, caplog):
+    make(tmp_path, ema=Counter(7)).save(4)
+    assert read_checkpoint(tmp_path / "model_0000004.pth")["ema"] == {"count": 7}
+    resumed = make(tmp_path, ema=Counter(0))
+    assert resumed.resume() == 5 and resumed.parts["ema"].count == 7
+    assert make(tmp_path).resume() == 5  # whoever knows no such part
+    resumed.save_best(4, 1.0)
+    assert "ema" not in read_checkpoint(tmp_path / "model_best.pth")
+    # A checkpoint of a run that had none.
+    make(tmp_path / "old").save(4)
+    young = make(tmp_path / "old", ema=Counter(3))
+    assert young.resume() == 5 and young.parts["ema"].count == 3
+    assert "model_0000004.pth holds no 'ema', which starts anew" in caplog.text

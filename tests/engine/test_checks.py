@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import train as run
-from ms_detr.engine.checks import build
+from ms_detr.engine.building import build
 from ms_detr.errors import short_message
 from tests.engine.standin import CONFIG, overrides, write_dataset
 

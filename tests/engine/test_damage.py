@@ -68,7 +68,7 @@ def test_damaged_weights_are_no_weights(tmp_path):
 def test_resuming_passes_over_a_damaged_checkpoint(tmp_path, caplog):
     model = torch.nn.Linear(2, 3)
     optimizer = torch.optim.AdamW(model.parameters())
-    saved = Checkpointer(tmp_path, model, optimizer)
+    saved = Checkpointer(tmp_path, model=model, optimizer=optimizer)
     saved.save(4)
     good = model.weight.detach().clone()
     with torch.no_grad():

@@ -266,7 +266,9 @@ def test_results_that_cannot_be_written_count_all_the_same(tmp_path, caplog):
         evaluate()
     assert error.value.results == results
     model = nn.Linear(2, 2)
-    checkpointer = Checkpointer(tmp_path, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    checkpointer = Checkpointer(
+        tmp_path, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)
+    )
     hook = EvaluationHook(evaluate, 1, checkpointer)
     with EventStorage(0) as storage:
         hook.trainer = _Trainer(storage)
@@ -282,7 +284,9 @@ def test_results_that_cannot_be_written_count_all_the_same(tmp_path, caplog):
 
 def test_best_weights_without_room_end_no_training(tmp_path, caplog):
     model = nn.Linear(99, 99)
-    checkpointer = Checkpointer(tmp_path, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    checkpointer = Checkpointer(
+        tmp_path, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)
+    )
     hook = EvaluationHook(lambda: {"bbox": {"AP": 3.0}}, 1, checkpointer)
     with EventStorage(0) as storage, small_files(4000):
         hook.trainer = _Trainer(storage)

@@ -13,8 +13,8 @@ from ms_detr import cli
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import launch
+from ms_detr.engine.device import prepare
 from ms_detr.engine.pairs import check_pairs, check_start
-from ms_detr.engine.run import prepare
 from ms_detr.errors import ConfigError
 
 CONFIG = "ms_detr/ms_detr_r50_300q_12ep.py"
@@ -102,7 +102,7 @@ def test_threads_of_the_config_and_of_the_environment(
 ):
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr("ms_detr.engine.run.comm.get_local_size", lambda: 2)
+    monkeypatch.setattr("ms_detr.engine.device.comm.get_local_size", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if variable is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
@@ -114,7 +114,7 @@ def test_threads_of_the_config_and_of_the_environment(
 
 def test_one_device_for_several_processes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("ms_detr.engine.run.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("ms_detr.engine.device.comm.get_world_size", lambda: 2)
     with pytest.raises(ValueError, match=r"cuda:1 names one device, but .* train\.device=cuda$"):
         prepare(OmegaConf.create({"device": "cuda:1", "threads": None, "seed": 0}))
 

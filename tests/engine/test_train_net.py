@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from ms_detr.cli import main
-from ms_detr.engine import read_checkpoint
+from ms_detr.engine import launch, read_checkpoint
+from ms_detr.signals import Terminated, raised
 from tests.engine.standin import CONFIG, overrides
 
 KILL_IN_SAVE = (
@@ -283,7 +285,8 @@ FORK = """
 import multiprocessing, os, signal, time
 from ms_detr.signals import termination
 
-termination.watch()
+watched = termination.taken_over()
+watched.__enter__()
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
 child.start()
 os.kill(child.pid, signal.SIGTERM)
@@ -303,7 +306,8 @@ TAKEN_OVER = """
 import os, signal, time
 from ms_detr.signals import termination
 
-termination.watch()
+watched = termination.taken_over()
+watched.__enter__()
 signal.signal(signal.SIGTERM, lambda *_: print("mine"))
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(1)
@@ -317,3 +321,18 @@ def test_whoever_takes_sigterm_over_has_it(root):
         [sys.executable, "-c", TAKEN_OVER], cwd=root, capture_output=True, text=True
     )
     assert result.stdout == "mine\nalive False\n", result
+
+
+def test_a_run_gives_sigterm_back(root):
+    """In this process too: what it did before, and the pipe of whoever waits for signals."""
+    handler, wakeup = signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
+    found = launch(lambda: signal.getsignal(signal.SIGTERM), device="cpu")
+    assert found is not handler
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.set_wakeup_fd(wakeup) == wakeup
+    assert not [thread for thread in threading.enumerate() if thread.name == "SIGTERM"]
+    with pytest.raises(Terminated), raised():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is handler

@@ -1,0 +1,51 @@
+"""What runs have led to, as tables."""
+
+import statistics
+from collections.abc import Sequence
+
+from ._runs import Run
+
+TASKS = {
+    "bbox": "AP",
+    "bbox_nms": "AP after NMS",
+    "segm": "mask AP",
+    "segm_nms": "mask AP after NMS",
+}
+
+
+def measured_tasks(runs: Sequence[Run]) -> list[str]:
+    """Tasks for a table: those of boxes, and what else some run was evaluated on."""
+    return [
+        task
+        for task in TASKS
+        if task.startswith("bbox") or any(run.ap(task) is not None for run in runs)
+    ]
+
+
+def ap_table(
+    keys: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[Run]]], tasks: Sequence[str]
+) -> str:
+    """A row for runs that differ in their seed: cells for ``keys``, their APs, an iteration's time.
+
+    AP is the mean over the seeds with the single values; the time is the mean of medians.
+    """
+    from tabulate import tabulate
+
+    titles = [cell for task in tasks for cell in (TASKS[task], "by seed")]
+    headers = (*keys, *titles, "s an iteration")
+    cells = [[*words, *_ap_cells(runs, tasks), _step_cell(runs)] for words, runs in rows]
+    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _step_cell(runs: Sequence[Run]) -> str:
+    times = [seconds for run in runs if (seconds := run.step_seconds()) is not None]
+    return f"{statistics.mean(times):.3f}" if times else "none"
+
+
+def _ap_cells(runs: Sequence[Run], tasks: Sequence[str]) -> list[str]:
+    cells = []
+    for task in tasks:
+        values = [value for run in runs if (value := run.ap(task)) is not None]
+        cells.append(f"{statistics.mean(values):.1f}" if values else "none")
+        cells.append(" / ".join(f"{value:.1f}" for value in values))
+    return cells

@@ -1,0 +1,56 @@
+"""Parts of a config, built; and errors that name the part which can't be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from ..errors import ConfigError, short_message
+
+
+def build(cfg: DictConfig, key: str) -> Any:
+    """Instantiate a part of a config.
+
+    Raises:
+        ConfigError: the part can't be built; names its key.
+    """
+    with building(key):
+        node = OmegaConf.select(cfg, key)
+        if node is None:
+            raise ConfigError(f"{key} is null, and nothing can take its place")
+        _check_links(node)
+        return instantiate(node)
+
+
+def _check_links(node: Any) -> None:
+    """Raise ConfigError if a key in the node is linked to one that was dropped."""
+    try:
+        OmegaConf.to_container(node, resolve=True)
+    except InterpolationResolutionError as error:
+        reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
+        raise ConfigError(
+            f"{error.full_key} is a link that leads nowhere ({reason}): change it as well"
+        ) from error
+
+
+@contextmanager
+def building(key: str) -> Iterator[None]:
+    """Turn an error out of the block, which builds ``key`` of a config, into one that names it.
+
+    Classes are called with whatever a config holds, and complain about it in ways of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if short_message(error) is not None:
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{key} can't be built from this config: {type(error).__name__}: {reason} "
+            "(--debug shows where)"
+        ) from error

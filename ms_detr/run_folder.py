@@ -1,0 +1,19 @@
+"""The names of files in a run's folder, ``train.output_dir``."""
+
+# Checkpoints, beside the periodic ones: model_{iteration:07d}.pth.
+LAST = "last_checkpoint"  # Detectron2's name: holds the file name of the newest checkpoint
+FINAL = "model_final.pth"
+BEST = "model_best.pth"
+
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+LOG = "log.txt"
+EVALUATION = "evaluation"  # the folder of the next two
+RESULTS = "results.json"
+PREDICTIONS = "coco_instances_results.json"  # Detectron2's name
+EVAL_ONLY = "eval_only"  # where an evaluation alone leaves what it writes
+
+# Of runs that verbs start.
+STARTED = "started.json"
+FINISHED = "finished.json"
+OUTPUT = "output.txt"
