@@ -93,7 +93,7 @@ def ground_truth(
 
     An object's area decides among which sizes it counts, and whether it counts at all. The file's
     is taken if it can be right; else it is the mask's, without masks that of the box's part within
-    the image, and one warning says how many were computed.
+    the image. One warning says how many were computed, unless the file leaves all of them out.
 
     Args:
         records: of `ms_detr.data.coco_dataset`, with EVALUATION_KEYS as they are in the file;
@@ -161,7 +161,12 @@ def _area(mask: dict | None, box: Sequence[float], height: float, width: float) 
 def _report(
     computed: list[tuple[Any, Any]], ignored: int, count: int, json_file: str, masks: bool
 ) -> None:
-    if computed:
+    source = "mask" if masks else "box"
+    if computed and len(computed) == count and all(area is None for _, area in computed):
+        logger.info(
+            "%s: no annotation has an 'area': it is the %s's, for AP by size", json_file, source
+        )
+    elif computed:
         number, area = computed[0]
         logger.warning(
             "%s: the 'area' of %d of %d annotations is missing, no number, not above 0, or nothing "
@@ -170,7 +175,7 @@ def _report(
             json_file,
             len(computed),
             count,
-            "mask" if masks else "box",
+            source,
             number,
             reprlib.repr(area),
         )

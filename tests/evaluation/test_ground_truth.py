@@ -60,6 +60,16 @@ def test_an_area_that_cannot_be_right_is_computed(tmp_path, caplog, area):
     assert "the 'area' of 1 of 2 annotations" in said[0] and "annotation 1 with area" in said[0]
 
 
+def test_a_file_without_areas_needs_no_warning(tmp_path, caplog):
+    """Boxes tell the sizes of its objects; nothing is to be mended."""
+    caplog.set_level(logging.INFO)
+    name = register(tmp_path, [(0, 0, SMALL, {}), (1, 0, MEDIUM, {})])
+    found = results(name, [(0, 0, 0.9, SMALL), (1, 0, 0.8, MEDIUM)])["bbox"]
+    assert [found["APs"], found["APm"]] == pytest.approx([100.0] * 2)
+    assert not warnings(caplog)
+    assert "annotations.json: no annotation has an 'area': it is the box's" in caplog.text
+
+
 @pytest.mark.parametrize("area", [1.5, 400, 1800, 3600.0, 61 * 61])
 def test_an_area_that_can_be_right_is_the_file_s(tmp_path, caplog, area):
     """The mask's is smaller than the box; of a box of whole pixels it may be one wider."""
@@ -234,7 +244,8 @@ def test_metrics_by_class_reach_the_logs_apart(tmp_path):
 
 def test_ground_truth_is_read_once(tmp_path, caplog):
     """The evaluator takes what the loader has read; the file may be gone."""
-    write(tmp_path, ["ant"], [{"id": 1, "image_id": 0, "category_id": 0, "bbox": list(SMALL)}])
+    annotation = {"id": 1, "image_id": 0, "category_id": 0, "bbox": list(SMALL), "area": -1}
+    write(tmp_path, ["ant"], [annotation])
     name = str(tmp_path)
     records = coco_dataset(name, tmp_path, tmp_path / "annotations.json", evaluated=True)
     assert set(records[0]["annotations"][0]) == {"iscrowd", "bbox", "category_id", "bbox_mode"}
