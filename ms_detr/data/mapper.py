@@ -205,7 +205,8 @@ def _masks(
         except DataError as problem:
             raise DataError(
                 f"{whose}: an object of class {item['category_id']} with bbox {item['bbox']} "
-                f"{problem} (of a COCO file, dataloader.masks=true keeps the segmentations)"
+                f"{problem} (coco_dataset keeps those of a COCO file with masks=True, which "
+                "dataloader.masks=true sets in a config)"
             ) from problem
         masks.append(transformed(segmentation, transforms, before, area))
     return masks

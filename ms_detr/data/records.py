@@ -164,8 +164,8 @@ def segmentations_of(
     if problems:
         raise DataError(
             f"{json_file}: {len(problems)} of {len(annotations)} annotations can't be used with "
-            f"masks: {listed(problems, 3, '; ')}. Mend or remove them, or set "
-            "dataloader.masks=false."
+            f"masks: {listed(problems, 3, '; ')}. Mend or remove them, or "
+            "train without masks: with a config that has none, and dataloader.masks=false."
         )
     if remnants:
         logger.warning(

@@ -15,6 +15,9 @@ SAME = (
     ("optimizer.lr", "optimizer.params.base_lr"),
 )
 LOADERS = ("train", "test")
+# Of a pair, one that does what the other one doesn't.
+WITHOUT_MASKS = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
+WITH_MASKS = "configs/ms_detr/ms_detr_masks_r50_300q_12ep.py"
 
 
 def check_pairs(cfg: DictConfig) -> None:
@@ -25,7 +28,7 @@ def check_pairs(cfg: DictConfig) -> None:
         if None not in (one, two) and one != two:
             raise ConfigError(
                 f"{key} is {one!r}, and {other} {two!r}: set the first one alone; the other is "
-                f"'${{{key}}}' in ms_detr.recipes.training"
+                f"'${{{key}}}' in ms_detr.recipes"
             )
     _check_masks(cfg)
 
@@ -55,12 +58,14 @@ def _check_masks(cfg: DictConfig) -> None:
     predicted = _value(cfg, "model.masks") is not None
     if predicted and _value(cfg, "dataloader.train.mapper.masks") is False:
         raise ConfigError(
-            "model.masks predicts masks, but none are loaded: set dataloader.masks=true"
+            "model.masks predicts masks, but none are loaded: set dataloader.masks=true, or "
+            f"choose a config without masks, such as {WITHOUT_MASKS}"
         )
     if not predicted and _value(cfg, "dataloader.evaluator.masks"):
         raise ConfigError(
-            "dataloader.masks is true, but the model predicts no masks: choose a config with "
-            "model.masks, such as ms_detr/ms_detr_masks_r50_300q_12ep.py"
+            "dataloader.masks is true, but the model predicts no masks: set "
+            f"dataloader.masks=false, choose a config with masks, such as {WITH_MASKS}, or let "
+            "yours call ms_detr.recipes.with_masks(model)"
         )
     for loader in LOADERS:
         wanted, loaded = (f"dataloader.{loader}.{part}.masks" for part in ("mapper", "dataset"))

@@ -293,7 +293,7 @@ def test_boxes_end_where_the_image_ends_also_beside_padding(folder):
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        (None, r"has no segmentation \(of a COCO file, dataloader\.masks=true keeps"),
+        (None, r"has no segmentation \(coco_dataset keeps those of a COCO file with masks="),
         ([[1, 2, 3]], "not an even count"),
         (np.zeros((30, 20), bool), r"bitmap of bool \(30, 20\)"),
     ],

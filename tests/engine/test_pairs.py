@@ -13,9 +13,11 @@ from ms_detr import cli
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import launch
+from ms_detr.engine.building import build
 from ms_detr.engine.device import prepare
-from ms_detr.engine.pairs import check_pairs, check_start
+from ms_detr.engine.pairs import WITH_MASKS, WITHOUT_MASKS, check_pairs, check_start
 from ms_detr.errors import ConfigError
+from ms_detr.recipes import dot_product, with_masks
 
 CONFIG = "ms_detr/ms_detr_r50_300q_12ep.py"
 MASKS = "ms_detr/ms_detr_masks_r50_300q_12ep.py"
@@ -27,7 +29,7 @@ SWIN = "ms_detr/ms_detr_pp_swin_t_300q_12ep.py"
     [
         (CONFIG, ["dataloader.evaluator.dataset_name=x"], "evaluator.dataset_name 'x': set the fi"),
         (CONFIG, ["optimizer.params.base_lr=1.0"], r"optimizer\.lr is 0\.0002, and .*base_lr 1\.0"),
-        (CONFIG, ["dataloader.masks=true"], "the model predicts no masks: choose a config"),
+        (CONFIG, ["dataloader.masks=true"], "the model predicts no masks: set dataloader.masks=fa"),
         (MASKS, ["dataloader.masks=false"], "set dataloader.masks=true"),
         (MASKS, ["dataloader.train.dataset.masks=false"], r"train\.mapper\.masks is true and data"),
         (MASKS, ["dataloader.test.dataset.masks=false"], r"test\.mapper\.masks is true and data"),
@@ -36,6 +38,22 @@ SWIN = "ms_detr/ms_detr_pp_swin_t_300q_12ep.py"
 def test_a_contradiction_names_both_keys(config, overrides, message):
     with pytest.raises(ValueError, match=message):
         check_pairs(load(config, overrides))
+
+
+@pytest.mark.parametrize("name", [WITH_MASKS, WITHOUT_MASKS])
+def test_the_configs_that_are_advised(name):
+    """Whoever follows the one error's advice doesn't meet the other one."""
+    check_pairs(load(name))
+    assert (load(name).model.get("masks") is not None) == (name == WITH_MASKS)
+
+
+def test_masks_are_added_as_advised():
+    cfg = load("demo/ms_detr.py", ["dataloader.masks=true"])
+    with pytest.raises(ConfigError, match=r"let yours call ms_detr\.recipes\.with_masks\(model\)$"):
+        check_pairs(cfg)
+    with_masks(cfg.model, dot_product(res2=48))
+    check_pairs(cfg)
+    assert build(cfg, "model").masks is not None
 
 
 @pytest.mark.parametrize(
