@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 def _restored(kind: type[UserError], args: tuple[Any, ...]) -> UserError:
-    """An error as it was, whatever arguments its kind is made with; without its attributes yet."""
+    """Return an error as it was, whatever its kind is made with; its attributes come later."""
     error = kind.__new__(kind, *args)
     error.args = error.args or args  # an OSError whose kind has its own __init__ takes none
     return error
@@ -68,17 +68,17 @@ class SentError:
 
     @classmethod
     def of(cls, error: Exception) -> SentError:
-        """To be called where the error was caught."""
+        """Pack an error where it was caught."""
         return cls(error, "".join(traceback.format_exception(error)))
 
     def received(self) -> Exception:
-        """The error, to be raised here. What it was raised by there is shown as its cause."""
+        """Return the error, to be raised here; its cause shows the traceback that it had there."""
         self.error.__cause__ = RemoteTraceback(f"\n{self.traceback}")
         return self.error
 
 
 def short_message(error: BaseException) -> str | None:
-    """The message of an error that its user can mend; None for any other, a bug.
+    """Return the message of an error that its user can mend, or None for any other: a bug.
 
     What the operating system says about a file or folder that it names is such a message, too.
     """
@@ -90,13 +90,13 @@ def short_message(error: BaseException) -> str | None:
 
 
 def listed(names: Iterable[object], most: int = 10, separator: str = ", ") -> str:
-    """Names for a message: the first ones, and how many more there are."""
+    """Name the first of many for a message, and say how many more there are."""
     texts = [*map(str, names)]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return separator.join(texts[:most]) + more
 
 
 def shortened(value: object, length: int = 120) -> str:
-    """A value for a message, cut where it is longer."""
+    """Return a value as text for a message, cut if it is longer."""
     text = str(value)
     return text if len(text) <= length else text[:length] + "..."

@@ -59,7 +59,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """An error of the operating system in words, its file and number left out."""
+    """Return an error of the operating system in words, without its file and number."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 

@@ -64,12 +64,12 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[int]:
 
 
 def handed_down(descriptor: int) -> dict[str, str]:
-    """The environment of a process that takes a lock over; it needs the descriptor, too."""
+    """Return the environment of a process that takes a lock over, with the descriptor."""
     return {**os.environ, INHERITED: str(descriptor)}
 
 
 def _lock(descriptor: int, path: Path) -> int:
-    """The descriptor of the lock: this one, or one that a parent has locked already."""
+    """Return the descriptor that has the lock: this one, or one that a parent has locked."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -98,7 +98,7 @@ def _without_lock(descriptor: int, path: Path, why: str) -> int:
 
 
 def _inherited(descriptor: int) -> int | None:
-    """The parent's descriptor of the same file, if that holds the lock."""
+    """Return the parent's descriptor of the same file, if that has the lock."""
     import fcntl
 
     try:
@@ -113,7 +113,7 @@ def _inherited(descriptor: int) -> int | None:
 
 
 def _sign(descriptor: int) -> None:
-    """Leave word who has the lock; without it where the disk is full."""
+    """Write into the lock who has it, unless the disk is full."""
     text = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%d %b %H:%M')}"
     try:
         os.ftruncate(descriptor, 0)

@@ -8,7 +8,7 @@ from .errors import ConfigError
 
 
 def expand(path: str | os.PathLike[str]) -> str:
-    """A path whose ``~`` or ``~name`` at the start has become that home folder, as in a shell.
+    """Replace a ``~`` or ``~name`` at the start of a path by that home folder, as shells do.
 
     Raises:
         ConfigError: nobody of that name is known here.

@@ -20,7 +20,7 @@ DETR_SHORT_EDGES = tuple(range(480, 801, 32))
 
 
 class _KeepsAPixel(Augmentation):
-    """Of a resizing of Detectron2's, which rounds the short side of a narrow image to no pixel."""
+    """Mixin for Detectron2's resizings, which round the short side of a narrow image to zero."""
 
     def get_transform(self, image: np.ndarray) -> Transform:
         resize = super().get_transform(image)
@@ -31,11 +31,11 @@ class _KeepsAPixel(Augmentation):
 
 
 class ResizeShortestEdge(_KeepsAPixel, T.ResizeShortestEdge):
-    """Detectron2's, but no side gets shorter than a pixel (3000 x 1 at a ``max_size`` of 1333)."""
+    """Detectron2's augmentation, but no side gets shorter than a pixel (3000 x 1 to 1333 x 1)."""
 
 
 class ResizeScale(_KeepsAPixel, T.ResizeScale):
-    """Detectron2's, but no side gets shorter than a pixel (3000 x 10 at a tenth of 1024)."""
+    """Detectron2's augmentation, but no side gets shorter than a pixel (3000 x 10 to 102 x 1)."""
 
 
 class RandomChoice(Augmentation):
@@ -65,7 +65,7 @@ def detr_augmentations(
     crop_range: tuple[int, int] = (384, 600),
     flip: float = 0.5,
 ) -> list[Augmentation]:
-    """Flip, then either resize, or resize, crop and resize again (DETR, arXiv 2005.12872, A.4).
+    """Flip, then resize, or resize, crop and resize again, as DETR (arXiv 2005.12872, A.4).
 
     Args:
         short_edges: lengths in pixels from which the shorter side is drawn.
@@ -93,7 +93,7 @@ def detr_augmentations(
 def lsj_augmentations(
     size: int = 1024, min_scale: float = 0.1, max_scale: float = 2.0, flip: float = 0.5
 ) -> list[Augmentation]:
-    """Flip, then large-scale jitter: resize by much or little, crop or pad to a square.
+    """Make large-scale jitter: flip, resize by much or little, then crop or pad to a square.
 
     After Ghiasi et al., arXiv 2012.07177. The image is scaled to fit a square of ``size`` times the
     scale. What is longer than ``size`` is cropped at a random place; what is shorter is padded at
@@ -118,7 +118,7 @@ def lsj_augmentations(
 
 
 def _lengths(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    """A tuple of plain integers; a config hands over its own kind of list."""
+    """Check lengths and make them plain integers, which those of a config's list need not be."""
     lengths = tuple(int(value) for value in values)
     if not lengths or min(lengths) < 1:
         raise ConfigError(f"{name} must be positive lengths in pixels, got {list(values)}.")

@@ -19,7 +19,7 @@ BAD = (MissingFileError, ImageError)
 def map_or_replace(
     mapper: Callable[[dict], dict], records: Sequence[dict], index: int, limit: int
 ) -> dict:
-    """Map a record; if its image is bad, the next one of the dataset that is not.
+    """Map a record or, if its image is bad, the next one of the dataset whose image is not.
 
     Which one that is depends on the index and the files alone.
 
@@ -48,7 +48,7 @@ def map_or_replace(
 
 
 class BadImages:
-    """The bad images of a run, as this process comes to know them.
+    """Counts the bad images of a run, as this process comes to know them.
 
     Args:
         limit: how many different ones are passed over.

@@ -13,7 +13,7 @@ Size = tuple[int, int]  # height, width
 
 
 def group_by_size(sizes: Sequence[Size], batch_size: int) -> list[list[int]]:
-    """Batches of images of like size; every image is in one.
+    """Group images into batches of like size; every image is in exactly one.
 
     All batches are full but one. Images of one size keep their order, and so do batches, by their
     first images: alone, or if all are of one size, the images stay in the order they came in.

@@ -28,7 +28,7 @@ Corners = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x1, y1, x2, y
 
 @dataclass(frozen=True)
 class Reading:
-    """What else than x, y, width, height of COCO's format the four numbers of a box may be.
+    """What the four numbers of a box may mean other than COCO's x, y, width, height.
 
     Args:
         corners: x1, y1, x2, y2 of four numbers as written.
@@ -84,7 +84,7 @@ READINGS = (
 
 
 def box_findings(boxes: np.ndarray, sizes: np.ndarray, image_of: np.ndarray) -> list[Finding]:
-    """What is implausible about boxes.
+    """Find boxes that can't be right as COCO's x, y, width, height.
 
     Args:
         boxes: (n, 4) x, y, width, height as the file has them.
@@ -107,7 +107,7 @@ def box_findings(boxes: np.ndarray, sizes: np.ndarray, image_of: np.ndarray) -> 
 
 
 def _fractions(boxes: np.ndarray) -> np.ndarray:
-    """Whether numbers are from 0 to 1, and not all whole ones: a pixel in the corner is."""
+    """Tell which boxes have numbers from 0 to 1 that aren't all whole, as those of a pixel are."""
     inside = (boxes.min(1) >= 0) & (boxes.max(1) <= 1.01)
     inside[inside] = (boxes[inside] % 1 != 0).any(1)
     return inside
@@ -116,7 +116,7 @@ def _fractions(boxes: np.ndarray) -> np.ndarray:
 def _misplaced(
     boxes: np.ndarray, sizes: np.ndarray, image_of: np.ndarray, sound: np.ndarray
 ) -> list[Finding]:
-    """Findings about where boxes lie, of those that are sound (n,) in themselves."""
+    """Find boxes that lie where they can't belong, among those that are sound in themselves."""
     x1, y1, x2, y2 = _as_written(*boxes.T)
     leaves = sound & ~_inside((x1, y1, x2, y2), sizes)
     convention = _other_convention(boxes, sizes, image_of, sound, leaves)
@@ -164,7 +164,7 @@ def _misplaced(
 
 
 def _inside(corners: Corners, sizes: np.ndarray) -> np.ndarray:
-    """Whether boxes have a size and lie in their images, but for slack."""
+    """Tell which boxes have a size and lie in their images, give or take some slack."""
     x1, y1, x2, y2 = corners
     inside = np.ones(len(sizes), dtype=bool)
     for start, end, size in ((x1, x2, sizes[:, 0]), (y1, y2, sizes[:, 1])):
@@ -180,7 +180,7 @@ def _other_convention(
     sound: np.ndarray,
     leaves: np.ndarray,
 ) -> Finding | None:
-    """The reading that explains best which boxes leave their images, if one does.
+    """Find the reading that explains best why boxes leave their images, if one does.
 
     Args:
         sound: (n,) boxes to be looked at.

@@ -20,7 +20,7 @@ _BUILTIN_HINT = (
 def locate(
     name: str, images: str | os.PathLike | None, annotations: str | os.PathLike | None
 ) -> tuple[str, str]:
-    """The image folder and the annotation file of a dataset, which both exist.
+    """Return the image folder and the annotation file of a dataset, which both exist.
 
     Args:
         name, images, annotations: as of `ms_detr.data.coco_dataset`.
@@ -57,7 +57,7 @@ def locate(
 
 
 def _known_paths(name: str) -> tuple[str, str]:
-    """Image folder and annotation file of a name that is in the catalogs."""
+    """Return the image folder and the annotation file of a name that is in the catalogs."""
     metadata = MetadataCatalog.get(name) if name in DatasetCatalog else None
     if metadata is None or metadata.get("evaluator_type") != "coco":
         known = [

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def distinct_names(categories: Sequence[Mapping[str, Any]], json_file: str) -> dict[int, str]:
-    """Names of categories by ascending id, all different.
+    """Return the names of categories by ascending id, no two of them alike.
 
     Results, logs and checkpoints know classes by their names, and of two of one name the second
     would take the first one's place. So a name that is empty, or another's but for blanks, gets

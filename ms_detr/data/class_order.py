@@ -21,7 +21,7 @@ class OtherClassesError(DataError):
 def in_order_of(
     classes: Mapping[int, str], wanted: Sequence[str], name: str
 ) -> tuple[dict[int, str], bool]:
-    """A dataset's classes in the order in which weights know them.
+    """Put a dataset's classes into the order in which weights know them.
 
     Args:
         classes: names by category id.
@@ -55,7 +55,7 @@ def in_order_of(
 
 
 def completed(classes: Mapping[int, str], wanted: Sequence[str], json_file: str) -> dict[int, str]:
-    """A file's classes with those of ``wanted`` that it lacks, under ids of no category of it.
+    """Add the classes of ``wanted`` that a file lacks, under ids of no category of it.
 
     A file of other classes, or with a name twice, is left as it is.
     """

@@ -10,7 +10,7 @@ from ..errors import ConfigError, DataError, listed
 
 
 def class_names(name: str) -> list[str]:
-    """The class names of a dataset: of Detectron2, or loaded with `coco_dataset` before."""
+    """Return the class names of a dataset of Detectron2, or one that `coco_dataset` has loaded."""
     names = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
     if names is None:
         raise DataError(f"The classes of dataset '{name}' are unknown: load the dataset first.")

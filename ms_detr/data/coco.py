@@ -105,7 +105,7 @@ def coco_dataset(
 
 
 def read_truth(name: str, masks: bool = False) -> GroundTruth:
-    """The objects of a dataset from the annotation file that Detectron2 knows of that name.
+    """Read the objects of a dataset from the annotation file that Detectron2 knows of it.
 
     Raises:
         DataError: there is no such file, or something is wrong with it.

@@ -29,7 +29,7 @@ _MOST_PIXELS = 2**31  # of pycocotools' run lengths
 
 
 def read_coco(json_file: str | os.PathLike, masks: bool) -> dict[str, list]:
-    """The content of a COCO-format file. UTF-8, with a byte order mark or not, UTF-16, or UTF-32.
+    """Read a COCO-format file in UTF-8, UTF-16 or UTF-32, and check the form of its entries.
 
     Args:
         masks: keep the segmentations, polygons as arrays of float32. Without, they are forgotten as
@@ -71,7 +71,7 @@ def open_json(path: str | os.PathLike) -> TextIO:
 
 
 def boxes_of(annotations: list[dict], json_file: str | os.PathLike) -> np.ndarray:
-    """The boxes (x, y, width, height) of annotations as float64 (n, 4).
+    """Return the boxes (x, y, width, height) of annotations as a float64 array (n, 4).
 
     Raises:
         DataError: a box is not four numbers.
@@ -128,7 +128,7 @@ def _parse(json_file: str | os.PathLike, masks: bool) -> Any:
 
 
 def _repeated(pairs: list[tuple[str, Any]]) -> list[str]:
-    """Which keys that matter come twice in an entry: JSON's readers take the last."""
+    """Tell which keys that matter come twice in an entry, of which readers take the last."""
     counts = Counter(key for key, _ in pairs)
     whose = f"the entry of id {reprlib.repr(dict(pairs)['id'])}" if "id" in counts else "the file"
     twice = [key for key, count in counts.items() if count > 1 and key in _READ_KEYS]
@@ -188,7 +188,7 @@ def _check_images(images: list[dict], json_file: str | os.PathLike) -> None:
 
 
 def _check_text(text: str, whose: str) -> None:
-    """JSON can write half a character, or a line's end, which would spoil messages and paths."""
+    """Raise DataError for half a character or a line's end, which spoil messages and paths."""
     if _CONTROL.search(text) or not (text.isascii() or _encodes(text)):
         raise DataError(f"{whose} = {ascii(text)[:80]}, which is no line of text.")
 

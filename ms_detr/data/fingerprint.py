@@ -19,12 +19,12 @@ def remember(name: str, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def fingerprint_of(name: str) -> dict[str, Any] | None:
-    """The fingerprint of a dataset by name; None if it was not loaded."""
+    """Return the fingerprint of a dataset by name, or None if it was not loaded."""
     return _known.get(name)
 
 
 def fingerprint(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers of images and annotations, and digests of what they are.
+    """Return the numbers of images and annotations, and digests of what they are.
 
     Args:
         records: Detectron2's dataset dicts, of classes in the order of the model's. The numbers of
@@ -59,7 +59,7 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs between two fingerprints."""
+    """Say in words how two fingerprints differ."""
     found = [
         f"{now[kind]} {kind} instead of {before[kind]}"
         for kind in ("images", "annotations")

@@ -22,7 +22,7 @@ LARGEST_AREA = 1e5**2  # square pixels: COCO's metric passes over what is larger
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """The objects of a dataset, N of them.
+    """The N objects of a dataset.
 
     Attributes:
         sizes: (height, width) in pixels by image id.
@@ -47,7 +47,7 @@ class GroundTruth:
     masks: Sequence[bytes] | None
 
     def objects_of_a_class(self) -> np.ndarray:
-        """How many objects each image has of each class that it shows, crowds left out."""
+        """Count the objects of each class in each image that shows any, crowds left out."""
         pairs = np.stack([self.images, self.classes])[:, ~self.crowds]
         return np.unique(pairs, axis=1, return_counts=True)[1]
 
@@ -70,13 +70,13 @@ def keep(name: str, records: Sequence[Mapping[str, Any]], truth: GroundTruth | N
 
 
 def kept_truth(name: str, masks: bool = False) -> GroundTruth | None:
-    """The objects of a dataset, if they (and their masks) were kept when it was loaded."""
+    """Return the objects of a dataset if they (and their masks) were kept when it was loaded."""
     truth = _kept[name].truth if name in _kept else None
     return None if truth is None or (masks and truth.masks is None) else truth
 
 
 def objects_per_image(name: str) -> np.ndarray:
-    """How many objects, crowds left out, each image of a dataset has.
+    """Return how many objects each image of a dataset has, crowds left out.
 
     Empty unless it was loaded with `ms_detr.data.coco_dataset`.
     """
@@ -89,7 +89,7 @@ def ground_truth(
     json_file: str,
     masks: bool,
 ) -> GroundTruth:
-    """The objects of dataset dicts.
+    """Collect the objects of dataset dicts.
 
     An object's area decides among which sizes it counts, and whether it counts at all. The file's
     is taken if it can be right; else it is the mask's, without masks that of the box's part within
@@ -135,7 +135,7 @@ def ground_truth(
 
 
 def _plausible(area: Any, box: Sequence[float], mask: dict | None) -> bool:
-    """Whether a file's area can be right: a number, above 0, and what box and mask allow.
+    """Tell whether a file's area can be right: a number above 0 that box and mask allow.
 
     Not more than the box holds, which may be rounded and may count its last pixel or not: a pixel
     more is allowed each way. Not below a pixel in a box of a hundred, as fractions of an image are.
@@ -151,7 +151,7 @@ def _plausible(area: Any, box: Sequence[float], mask: dict | None) -> bool:
 
 
 def _area(mask: dict | None, box: Sequence[float], height: float, width: float) -> float:
-    """The mask's area, or that of the box within its image if there is no mask or it is empty."""
+    """Return the mask's area or, without a mask or pixel, that of the box within its image."""
     if mask is not None and (area := coco_mask.area(mask)):
         return float(area)
     x, y, w, h = box

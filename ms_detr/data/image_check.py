@@ -43,7 +43,7 @@ def check_files(
 
 
 def check_images(records: Sequence[Mapping], json_file: str) -> None:
-    """Read the headers of all image files, in one process of each machine.
+    """Check all image files by their headers, in one process of each machine.
 
     Args:
         records: dataset dicts with file_name, width, height and image_id.
@@ -61,7 +61,7 @@ def check_images(records: Sequence[Mapping], json_file: str) -> None:
 
 
 def _problem(records: Sequence[Mapping], json_file: str) -> MissingFileError | ImageError | None:
-    """The error about all files; None if all can be used."""
+    """Return the error about all files, or None if all can be used."""
     found = read_headers([record["file_name"] for record in records], json_file)
     problems, missing = [], 0
     for record in records:
@@ -89,7 +89,7 @@ def _problem(records: Sequence[Mapping], json_file: str) -> MissingFileError | I
 
 
 def _convention(turned: Sequence[tuple[Mapping, Header]]) -> str:
-    """Which size the annotation file gives for images that are stored sideways."""
+    """Say which size the annotation file gives for images that are stored sideways."""
     sideways = [(r, h) for r, h in turned if h.size != (h.width, h.height)]
     stored = sum(h.is_stored(r["width"], r["height"]) for r, h in sideways)
     if not stored:
@@ -102,7 +102,7 @@ def _convention(turned: Sequence[tuple[Mapping, Header]]) -> str:
 
 
 def list_all(problems: Sequence[str], json_file: str) -> str:
-    """Write a list of all for an error that names `NAMED`; says where, nothing if that is all.
+    """Write the whole list for an error that names `NAMED`, and say where, if there are more.
 
     It is beside the annotation file, or, where that folder can't be written to, in the log.
     """
@@ -117,7 +117,7 @@ def list_all(problems: Sequence[str], json_file: str) -> str:
 
 
 def _forget(json_file: str) -> None:
-    """Remove the list of an earlier start: nothing on it is true any more."""
+    """Remove the list of an earlier start, of which nothing is true any more."""
     try:
         Path(json_file + BAD).unlink(missing_ok=True)
     except OSError as error:

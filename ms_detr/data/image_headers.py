@@ -32,7 +32,7 @@ Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
 
 @dataclass(frozen=True)
 class Found:
-    """What a file is: its header, or why it can't be used; as of its stamp."""
+    """What a file was found to be: its header, or why it can't be used; and its stamp."""
 
     stamp: Stamp | None = None
     header: Header | None = None
@@ -41,7 +41,7 @@ class Found:
 
 
 def read_headers(files: Sequence[str], json_file: str) -> dict[str, Found]:
-    """What each image file is; those that are known from an earlier start are not opened.
+    """Find out what each image file is, without opening those known from an earlier start.
 
     Args:
         json_file: the annotation file. What was found is kept beside it, if that folder can be
@@ -67,7 +67,7 @@ def read_headers(files: Sequence[str], json_file: str) -> dict[str, Found]:
 def examine(
     files: Sequence[str], known: Mapping[str, Found] | None = None, threads: int = THREADS
 ) -> dict[str, Found]:
-    """Look at each file; those that haven't changed since they were known are not opened.
+    """Look at each file, but open only those that have changed since they were known.
 
     Args:
         known: of an earlier look, by file.
@@ -104,7 +104,7 @@ def _look(file: str, known: Found | None) -> Found:
 
 
 def _may_be_cut_short(image: Image.Image) -> bool:
-    """Whether the mark is missing with which files of the format end, as a rule."""
+    """Tell whether the mark is missing with which files of this format should end."""
     file = getattr(image, "fp", None)
     if file is None:
         return False
@@ -120,7 +120,7 @@ def _may_be_cut_short(image: Image.Image) -> bool:
 
 
 def _read_known(json_file: str) -> dict[str, Found]:
-    """What `_keep` has written, by file; empty if there is nothing, or it can't be read."""
+    """Return what `_keep` has written, by file; nothing if that is missing or can't be read."""
     try:
         content = json.loads(Path(json_file + KNOWN).read_text(encoding="utf-8"))
         if content["version"] != VERSION:

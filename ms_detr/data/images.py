@@ -70,11 +70,11 @@ class Header:
         return self.width, self.height
 
     def is_stored(self, width: float, height: float) -> bool:
-        """Whether this is the size as stored, and not the upright image's."""
+        """Tell whether this is the size as stored, and not that of the upright image."""
         return (width, height) == (self.width, self.height) != self.size
 
     def problem(self, width: float | None = None, height: float | None = None) -> str | None:
-        """Why the image can't be used, or doesn't fit an annotation file that gives this size."""
+        """Say why the image can't be used, or doesn't fit the size in an annotation file."""
         if self.mode.startswith(("I", "F")):
             return (
                 f"has more than 8 bits per channel (mode {self.mode}), which reading would cut to "
@@ -126,7 +126,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def read_header(image: Image.Image) -> Header:
-    """The header of an image that was opened from a file and not decoded yet."""
+    """Return the header of an image that was opened from a file and not decoded yet."""
     width, height = image.size
     if image.format == "TIFF":  # some versions of Pillow give the upright image's size
         tags = image.tag_v2  # type: ignore[attr-defined]
@@ -137,7 +137,7 @@ def read_header(image: Image.Image) -> Header:
 def load_image(
     path: str | os.PathLike[str], image_format: str = "RGB"
 ) -> tuple[np.ndarray, Header]:
-    """The upright image of a file, (H, W, C) uint8, and its header.
+    """Return the upright image of a file, (H, W, C) uint8, and its header.
 
     Args:
         image_format: "RGB", "BGR" or "L" (grey). Files of any mode are converted; an alpha channel
@@ -157,7 +157,7 @@ def load_image(
 
 
 def to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
-    """An image of Pillow as (H, W, C) uint8, turned upright and converted as by `load_image`."""
+    """Return an image of Pillow as (H, W, C) uint8, upright and converted as by `load_image`."""
     # Pillow turns a TIFF while decoding, whatever its tags tell.
     turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
     # Pillow's exif_transpose rewrites all tags, and fails if one of them is damaged.
@@ -184,7 +184,7 @@ def _tags(image: Image.Image) -> Image.Exif:
 
 
 def chunks_to_end(file: BinaryIO) -> list[bytes]:
-    """Names of a PNG's chunks from its pixels on, as far as the file goes; its position is kept."""
+    """Return the names of a PNG's chunks from its pixels on; the file's position is kept."""
     position = file.tell()
     file.seek(len(PNG_SIGNATURE))
     names: list[bytes] = []

@@ -39,7 +39,7 @@ class TrainLoader(WorkerLoader):
         self.bad_images = bad_images
 
     def __iter__(self) -> Any:
-        """The batches; starts the workers."""
+        """Start the workers and return an iterator of batches."""
         return map(self.bad_images.count, super().__iter__())
 
     @property
@@ -72,7 +72,7 @@ def build_train_loader(
     start_iteration: int = 0,
     max_bad_images: int = 0,
 ) -> TrainLoader:
-    """An endless stream of training batches, the part of this process.
+    """Build an endless stream of training batches, of which this process gets its part.
 
     Which images a batch holds and how they are augmented depends on (seed, iteration) only: not on
     the number of workers or processes, and not on where a run was resumed.
@@ -119,7 +119,7 @@ def build_train_loader(
 def build_test_loader(
     dataset: list[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 4
 ) -> DataLoader:
-    """One pass over the dataset; every process gets its part of the batches, no image twice.
+    """Build one pass over the dataset; every process gets its part of the batches.
 
     Batches are of images of like size, see :func:`ms_detr.data.group_by_size`, and the same for any
     number of processes. A batch of one, and images of one size, leave the dataset in its order.
@@ -145,7 +145,7 @@ def build_test_loader(
 
 
 def _sizes(dataset: list[dict], mapper: Mapper, batch_size: int) -> list[Size]:
-    """Of all mapped images, without reading them; all alike where nothing tells or asks."""
+    """Return the sizes of all mapped images without reading them, or equal ones if unknown."""
     known = all("height" in record and "width" in record for record in dataset)
     if batch_size == 1 or not known:
         return [(1, 1)] * len(dataset)
@@ -155,7 +155,7 @@ def _sizes(dataset: list[dict], mapper: Mapper, batch_size: int) -> list[Size]:
 
 
 def _has_objects(record: dict) -> bool:
-    """Whether an image has an object to learn; records of one's own may hide theirs."""
+    """Tell whether an image has an object to learn; without annotations it is taken to."""
     return "annotations" not in record or any(not a.get("iscrowd") for a in record["annotations"])
 
 
@@ -167,7 +167,7 @@ def _without_objects(dataset: list[dict]) -> str:
 
 
 def _own_generator() -> torch.Generator:
-    """For a DataLoader, which would draw a number from torch's global generator at every start.
+    """Make a generator for a DataLoader, which would draw from torch's global one at every start.
 
     So an evaluation more or less doesn't change the training that follows it.
     """

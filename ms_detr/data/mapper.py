@@ -100,7 +100,7 @@ class DetrMapper:
         return mapped
 
     def size(self, record: dict) -> Size:
-        """Height and width that the image of a record will have, without reading the file.
+        """Return the height and width that a record's image will have, without reading the file.
 
         Where sizes are drawn at random it is a draw, not the one that the image will get.
         """
@@ -122,7 +122,7 @@ class DetrMapper:
         return _model_input(self._augment(image, name)[0], image.shape[:2])
 
     def _read(self, record: dict) -> np.ndarray:
-        """The image (H, W, C) of a record."""
+        """Read the image (H, W, C) of a record."""
         path = record["file_name"]
         try:
             image, header = load_image(path, self.image_format)
@@ -133,7 +133,7 @@ class DetrMapper:
         return image
 
     def _augment(self, image: np.ndarray, whose: str) -> tuple[np.ndarray, TransformList]:
-        """The augmented image, and what was done to it."""
+        """Return the augmented image, and what was done to it."""
         augmented = AugInput(image)
         try:
             transforms = self.augmentations(augmented)
@@ -147,7 +147,7 @@ class DetrMapper:
 
 
 class _SizeInput:
-    """An AugInput of whose image there is but the shape: resizing it takes no time."""
+    """Stands in for an AugInput of an image of which there is but the shape: resizing is quick."""
 
     def __init__(self, height: int, width: int):
         self.image = _stub(height, width)
@@ -160,12 +160,12 @@ class _SizeInput:
 
 
 def _stub(height: int, width: int) -> np.ndarray:
-    """A black image that takes one byte."""
+    """Make a black image that takes one byte."""
     return np.broadcast_to(np.uint8(0), (int(height), int(width), 3))
 
 
 def _model_input(image: np.ndarray, before: Size) -> dict:
-    """An augmented image for the model, and the size of the one that it predicts for."""
+    """Make a model's input of an augmented image, with the size of the one that it predicts for."""
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return {"height": before[0], "width": before[1], "image": pixels}
 
@@ -177,7 +177,7 @@ def _name(record: dict) -> str:
 def _targets(
     annotations: Sequence[dict], transforms: TransformList, before: Size, after: Size
 ) -> Instances:
-    """Boxes and classes in the augmented image, clipped to it."""
+    """Return boxes and classes in the augmented image, clipped to it."""
     boxes = np.array([item["bbox"] for item in annotations], dtype=np.float64).reshape(-1, 4)
     modes = np.array([item["bbox_mode"] for item in annotations])
     for mode in set(modes):
@@ -196,7 +196,7 @@ def _targets(
 def _masks(
     annotations: Iterable[dict], transforms: TransformList, before: Size, whose: str
 ) -> list[np.ndarray]:
-    """Masks (H, W) in the augmented image, empty where nothing is left."""
+    """Return masks (H, W) in the augmented image, empty for objects of which nothing is left."""
     area = moved(np.ones(before, dtype=np.uint8), transforms)
     masks = []
     for item in annotations:

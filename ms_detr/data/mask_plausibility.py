@@ -18,7 +18,7 @@ CHUNK = 4096
 def mask_findings(
     segmentations: Sequence[Segmentation], boxes: np.ndarray, sizes: np.ndarray
 ) -> list[Finding]:
-    """What is implausible about segmentations, as `ms_detr.data.segmentation.parse` returns them.
+    """Find segmentations that can't be right, as `ms_detr.data.segmentation.parse` returns them.
 
     Args:
         boxes: (n, 4) x, y, width, height.
@@ -51,7 +51,7 @@ def mask_findings(
 
 
 def extents(segmentations: Sequence[Segmentation]) -> np.ndarray:
-    """The corners (n, 4) x1, y1, x2, y2 of the boxes around segmentations; zeros around nothing."""
+    """Return the corners (n, 4) x1, y1, x2, y2 of boxes around segmentations; zeros if empty."""
     found = np.zeros((len(segmentations), 4))
     polygons = [i for i, segmentation in enumerate(segmentations) if isinstance(segmentation, list)]
     runs = [i for i, segmentation in enumerate(segmentations) if isinstance(segmentation, dict)]
@@ -69,12 +69,12 @@ def extents(segmentations: Sequence[Segmentation]) -> np.ndarray:
 
 
 def _cut(corners: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """What is left of boxes (n, 4) between corners (n, 2); of nothing, x2 <= x1 or y2 <= y1."""
+    """Cut boxes (n, 4) to corners (n, 2); where nothing is left, x2 <= x1 or y2 <= y1."""
     return np.concatenate((np.maximum(corners[:, :2], lower), np.minimum(corners[:, 2:], upper)), 1)
 
 
 def _overlap(corners: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Whether enough of what masks extend over lies in their boxes, give or take some pixels."""
+    """Tell which masks' extents lie in their boxes well enough, give or take some pixels."""
     wide = np.concatenate((corners[:, :2] - 0.5, corners[:, 2:] + 0.5), 1)  # flat ones, too
     upper_left, lower_right = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     common = _cut(wide, upper_left - SLACK_PIXELS, lower_right + SLACK_PIXELS)
@@ -85,7 +85,7 @@ def _overlap(corners: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def _cause(
     segmentations: Sequence[Segmentation], rows: np.ndarray, boxes: np.ndarray, sizes: np.ndarray
 ) -> str:
-    """What explains most of the masks that lie outside their boxes, to be said after that."""
+    """Say what explains most of the masks that lie outside their boxes, to be added to that."""
     if not rows.size:
         return ""
     rows = rows[:: -(-rows.size // SAMPLE)]
@@ -103,7 +103,7 @@ def _cause(
 
 
 def _row_wise(segmentations: Sequence[Segmentation], sizes: np.ndarray) -> np.ndarray:
-    """The extents (n, 4) of run lengths counted along rows; far off the image for polygons."""
+    """Return the extents (n, 4) of run lengths counted along rows; far off for polygons."""
     found = np.full((len(segmentations), 4), -1e9)
     for i, segmentation in enumerate(segmentations):
         if isinstance(segmentation, dict):

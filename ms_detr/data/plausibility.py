@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Finding:
-    """Annotations of one fault.
+    """Annotations that share a fault.
 
     Args:
         rows: their indices.
@@ -41,7 +41,7 @@ def report(
     json_file: str,
     trusted: bool,
 ) -> None:
-    """Warn of findings, in one line.
+    """Warn of findings in one line.
 
     Args:
         total: number of boxes, or of masks.

@@ -31,7 +31,7 @@ def make_records(
     trusted: bool,
     evaluated: bool,
 ) -> list[dict]:
-    """The dataset dicts of `ms_detr.data.coco_dataset`, by ascending image id.
+    """Make the dataset dicts of `ms_detr.data.coco_dataset`, by ascending image id.
 
     Args:
         data: of `ms_detr.data.coco_json.read_coco`.
@@ -96,7 +96,7 @@ def make_records(
 
 
 def is_crowd(annotation: Mapping, json_file: str) -> bool:
-    """Whether an annotation marks a crowd. Files tell it in many ways, or not at all."""
+    """Tell whether an annotation marks a crowd, which files write in many ways, or not at all."""
     value = annotation.get("iscrowd")
     if value in (None, 0, "0", ""):
         return False
@@ -109,7 +109,7 @@ def is_crowd(annotation: Mapping, json_file: str) -> bool:
 
 
 def _are_degenerate(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Which boxes (n, 4) x, y, width, height are not finite, or have no size inside their images.
+    """Tell which boxes (n, 4) are not finite, or have no size inside their images.
 
     Args:
         sizes: (n, 2) width and height of the image of each.
@@ -121,7 +121,7 @@ def _are_degenerate(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _images_of(annotations: list[dict], images: list[dict], json_file: str) -> np.ndarray:
-    """The index of every annotation's image."""
+    """Return the index of every annotation's image."""
     index_of = {image["id"]: i for i, image in enumerate(images)}
     try:
         indices = [index_of[annotation["image_id"]] for annotation in annotations]
@@ -150,7 +150,7 @@ def _check_categories(
 def segmentations_of(
     annotations: Sequence[Mapping], sizes: np.ndarray, json_file: str
 ) -> list[Segmentation]:
-    """The segmentations of annotations; one error tells of all that are wrong."""
+    """Check the segmentations of annotations; one error tells of all that are wrong."""
     found, problems, remnants = [], [], []
     for annotation, (width, height) in zip(annotations, sizes.astype(int).tolist(), strict=True):
         value = annotation.get("segmentation")
@@ -179,7 +179,7 @@ def segmentations_of(
 
 
 def _report_dropped(dropped: list[dict], total: int, json_file: str, trusted: bool) -> None:
-    """Warn of annotations without a use, or raise, if most have none."""
+    """Warn of annotations that can't be used, or raise DataError if most can't."""
     if not dropped:
         return
     first = dropped[0]

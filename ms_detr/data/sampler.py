@@ -11,7 +11,7 @@ Key = tuple[int, int, int]
 
 
 def iterations_per_epoch(dataset_size: int, total_batch_size: int) -> int:
-    """Full batches in one epoch; the images that are left over wait for the next epoch.
+    """Return the full batches of an epoch; images that are left over wait for the next one.
 
     Raises:
         ConfigError: the dataset doesn't fill one batch.

@@ -25,7 +25,7 @@ FARTHEST = 1e5  # pixels: a vertex further out is a mistake, and its edge would 
 
 
 def compact(entry: dict) -> dict:
-    """Make the polygons of an annotation arrays of float32, a fifth of the lists' memory.
+    """Make the polygons of an annotation arrays of float32, which take a fifth of the memory.
 
     To be called as soon as the annotation is parsed. What is wrong stays as it is, to be reported.
     """
@@ -43,7 +43,7 @@ def _compact(polygon: Any) -> Any:
 
 
 def parse(value: Any, height: int, width: int) -> Segmentation:
-    """A segmentation of an image in one of the three forms, checked; RLE is compressed.
+    """Check a segmentation of an image, which has one of the three forms; RLE gets compressed.
 
     Vertices may lie off the image. Polygons of one or two points, which cover nothing, are left
     out as long as there are others.
@@ -69,7 +69,7 @@ def parse(value: Any, height: int, width: int) -> Segmentation:
 
 
 def to_runs(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
-    """What `parse` returned as compressed RLE."""
+    """Return a segmentation that `parse` has returned as compressed RLE."""
     if isinstance(segmentation, dict):
         return segmentation
     if isinstance(segmentation, list):
@@ -79,14 +79,14 @@ def to_runs(segmentation: Segmentation, height: int, width: int) -> dict[str, An
 
 
 def to_bitmap(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
-    """What `parse` returned as uint8 (H, W) of zeros and ones."""
+    """Return a segmentation that `parse` has returned as uint8 (H, W) of zeros and ones."""
     if isinstance(segmentation, np.ndarray):
         return segmentation.astype(np.uint8)
     return coco_mask.decode(to_runs(segmentation, height, width))
 
 
 def moved(bitmap: np.ndarray, transforms: Transform) -> np.ndarray:
-    """Pixels, uint8 of zeros and ones, after an augmentation, by nearest neighbour; bool."""
+    """Move pixels (uint8 of zeros and ones) with an augmentation, by nearest neighbour, to bool."""
     # Some versions pad with 255, a label to be ignored.
     return transforms.apply_segmentation(bitmap) == 1
 
@@ -94,7 +94,7 @@ def moved(bitmap: np.ndarray, transforms: Transform) -> np.ndarray:
 def transformed(
     segmentation: Segmentation, transforms: Transform, size: tuple[int, int], area: np.ndarray
 ) -> np.ndarray:
-    """The pixels of an object after an augmentation, bool (H, W).
+    """Return the pixels of an object after an augmentation, bool (H, W).
 
     Polygons move as coordinates and are drawn once, at the end; pixels move by nearest neighbour.
 
@@ -117,13 +117,13 @@ def transformed(
 
 
 def _exact(polygon: np.ndarray) -> np.ndarray:
-    """A copy in float64; of float32 the thousandths of a pixel, which is what the file said."""
+    """Return a copy in float64, of float32 rounded to the thousandths of a pixel of the file."""
     exact = polygon.astype(np.float64)
     return exact.round(3) if polygon.dtype == np.float32 else exact
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """A flat array of what is a flat sequence of numbers."""
+    """Return a flat sequence of numbers as an array, or None if it isn't one."""
     try:
         array = np.asarray(value)
     except ValueError:  # lists of several lengths
@@ -178,7 +178,7 @@ def _parse_runs(value: Mapping, height: int, width: int) -> dict[str, Any]:
 
 
 def decompress(counts: bytes) -> np.ndarray | None:
-    """The run lengths of a compressed RLE, None if it is none.
+    """Return the run lengths of a compressed RLE, or None if it is none.
 
     A character holds five bits of a number, the lowest first, and in a sixth whether more follow;
     the last bit is the sign. From the fourth on a number is added to the run two before it.

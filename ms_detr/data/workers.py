@@ -40,7 +40,7 @@ FEWER = "lower num_workers of dataloader.train and dataloader.test (0: no worker
 
 
 class WorkerLoader(DataLoader):
-    """A DataLoader of lists of samples, whose workers can always deliver or are named.
+    """A DataLoader of lists of samples whose workers can deliver without shared memory, too.
 
     Args:
         dataset: map-style.
@@ -58,7 +58,7 @@ class WorkerLoader(DataLoader):
         )
 
     def __iter__(self) -> Any:
-        """The batches; starts the workers.
+        """Start the workers and return an iterator of batches.
 
         Raises:
             SystemLimitError: the system lacks what they need.
@@ -76,7 +76,7 @@ class WorkerLoader(DataLoader):
 
 
 class _Batches:
-    """Unpacks what the workers send."""
+    """Iterates over the batches that the workers send, unpacked."""
 
     def __init__(self, parcels: Iterator[Parcel]):
         self._parcels = parcels
@@ -93,7 +93,7 @@ class _Batches:
 
 
 class _Reporting(Dataset):
-    """A dataset whose errors that a user can mend are samples: torch makes texts of errors."""
+    """A dataset that returns errors a user can mend as samples: torch would make text of them."""
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
@@ -112,7 +112,7 @@ class _Reporting(Dataset):
 
 @dataclass(frozen=True)
 class Parcel:
-    """A batch on its way.
+    """A batch on its way out of a worker.
 
     Attributes:
         content: the pickled samples without their arrays.
@@ -128,7 +128,7 @@ class Parcel:
     trouble: str | None
 
     def unpack(self) -> list[Any]:
-        """The samples. Their tensors share one piece of memory, which they may write to.
+        """Return the samples, whose tensors share one piece of memory that they may write to.
 
         Raises:
             Exception: what kept one of the samples from being made.
@@ -147,7 +147,7 @@ class Parcel:
 
 
 def pack(samples: Sequence[Any]) -> Parcel:
-    """Make a parcel of samples, in a worker."""
+    """Pack samples into a parcel, in a worker."""
     stream = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(list(samples))
@@ -165,7 +165,7 @@ def pack(samples: Sequence[Any]) -> Parcel:
 
 
 def _shared(arrays: Sequence[memoryview], ends: Sequence[int]) -> bytes:
-    """A handle of shared memory that holds the arrays."""
+    """Put arrays into shared memory and return a handle of it."""
     # As torch's own collation: whole at once, so that a full /dev/shm is seen here.
     storage = torch.UntypedStorage._new_shared(ends[-1])
     tensor = torch.empty(0, dtype=torch.uint8).set_(storage)
@@ -179,7 +179,7 @@ def _fill(memory: memoryview, arrays: Sequence[memoryview], ends: Sequence[int])
 
 
 def _memory(tensor: Tensor) -> memoryview:
-    """The memory of a tensor of bytes."""
+    """Return the memory of a tensor of bytes."""
     return memoryview(tensor.numpy())  # type: ignore[arg-type]
 
 
@@ -207,7 +207,7 @@ def _tensor(content: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) -> 
 
 
 def _start(_: int) -> None:
-    """What a worker does first: it lives as long as its parent, and no shorter for a SIGTERM.
+    """Let a worker live as long as its parent, and no shorter for a SIGTERM.
 
     Schedulers send that to all processes of a run, and the training still has a step to finish.
     """
@@ -218,7 +218,7 @@ def _start(_: int) -> None:
 
 @cache
 def _end_workers_first(_: int) -> None:
-    """Where Python ends: it would send SIGTERM to what workers are left, and wait for them."""
+    """Kill the workers when Python ends, which would send them SIGTERM and wait."""
     Finalize(None, _kill_workers, exitpriority=100)
 
 
@@ -280,7 +280,7 @@ def _tell_of_pipes(scarce: str) -> None:
 
 
 def _limits() -> str:
-    """Shared memory and open files: what there is."""
+    """Say how much shared memory and how many open files there are."""
     known = []
     if hasattr(os, "statvfs") and os.path.isdir(SHARED_MEMORY):
         found = os.statvfs(SHARED_MEMORY)

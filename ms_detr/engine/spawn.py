@@ -39,7 +39,7 @@ class Killed(SystemLimitError):
 
 @dataclass(frozen=True)
 class Group:
-    """A process group.
+    """A group of processes that train or evaluate together.
 
     Attributes:
         url: where its processes meet.
@@ -54,7 +54,7 @@ class Group:
 
     @contextmanager
     def joined(self, rank: int, local_rank: int) -> Iterator[None]:
-        """Be a member. All processes must join together."""
+        """Be a member while the block lasts; all processes must join together."""
         if self.backend == "nccl":
             torch.cuda.set_device(local_rank)
         distributed.init_process_group(
@@ -121,7 +121,7 @@ def _end(processes: Iterable[Any], number: int) -> None:
 
 
 def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
-    """Why processes have ended."""
+    """Return the error that says why processes have ended."""
     if getattr(error, "signal_name", None) == "SIGINT":
         return KeyboardInterrupt()
     if getattr(error, "exit_code", None) in (TERMINATED, -signal.SIGTERM):

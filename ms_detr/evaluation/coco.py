@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class CocoEvaluator(DatasetEvaluator):
-    """Box AP, and mask AP, of detections on a COCO-format dataset, in percent.
+    """Evaluates boxes, and masks, on a COCO-format dataset: COCO's AP in percent.
 
     Args:
         dataset_name: known to Detectron2, see `ms_detr.data.coco_dataset`.
@@ -185,7 +185,7 @@ class CocoEvaluator(DatasetEvaluator):
 
 
 def _evaluated(instances: Instances, masks: bool) -> Instances:
-    """What is evaluated of an image's detections: masks cost time, wanted or not."""
+    """Return what is evaluated of an image's detections: masks cost time, wanted or not."""
     names = ["pred_boxes", "scores", "pred_classes"]
     if masks:
         if not instances.has("pred_masks"):

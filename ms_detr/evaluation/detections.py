@@ -20,7 +20,7 @@ from ..structures import at_least_single
 
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
-    """The detections of one image, n of them.
+    """The n detections of one image.
 
     Attributes:
         image_id: as the dataset has it.
@@ -44,7 +44,7 @@ class ImageDetections:
     def of(
         cls, image_id: Any, instances: Instances, nms_threshold: float | None, masks: bool
     ) -> ImageDetections:
-        """From a model's output on the CPU; after it class-wise NMS of the boxes, if wanted."""
+        """Take a model's output on the CPU, with class-wise NMS of its boxes if wanted."""
         boxes, scores = instances.pred_boxes.tensor, instances.scores
         survives = runs = None
         if nms_threshold is not None:
@@ -65,7 +65,7 @@ class ImageDetections:
         )
 
     def in_coco_format(self, category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """COCO's results, ready for JSON."""
+        """Yield COCO's results, ready for JSON."""
         values = self.boxes.tolist(), self.scores.tolist(), self.classes.tolist()
         for number, (box, score, k) in enumerate(zip(*values, strict=True)):
             result = {
@@ -97,7 +97,7 @@ class Detections:
 
     @classmethod
     def join(cls, images: Sequence[ImageDetections], nms: bool, masks: bool) -> Detections:
-        """All images' detections, which may be none."""
+        """Join the detections of all images, which may be none."""
 
         def joined(
             name: str, shape: tuple[int, ...] = (0,), dtype: type = np.float32

@@ -32,7 +32,7 @@ def evaluate(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards the model is as it was."""
+    """Put a model into evaluation mode without gradients while the block lasts."""
     training = model.training
     model.eval()
     try:

@@ -52,7 +52,7 @@ def write_results(
 
 
 def read_results(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """What an evaluator wrote into its ``output_dir``; NaN where nothing could be measured."""
+    """Return what an evaluator wrote into its ``output_dir``; NaN for what has no value."""
     content = json.loads(Path(folder, RESULTS).read_text(encoding="utf-8"))
     return {
         task: {name: math.nan if value is None else value for name, value in values.items()}

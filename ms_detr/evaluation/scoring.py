@@ -31,7 +31,7 @@ def score(
     kind: str = "bbox",
     max_detections: int = MAX_DETECTIONS,
 ) -> list[dict[str, float]]:
-    """COCO's metrics in percent; NaN where there is nothing that could be found.
+    """Return COCO's metrics in percent, NaN where there is nothing that could be found.
 
     Args:
         kind: what is compared: "bbox", the boxes, or "segm", the masks.
@@ -61,7 +61,7 @@ def score(
 
 
 def _rows(classes: np.ndarray, count: int) -> list[np.ndarray]:
-    """The places of each class, in their order."""
+    """Return the places of each class, in their order."""
     order = np.argsort(classes, kind="stable")
     return np.split(order, np.searchsorted(classes[order], range(1, count)))
 
@@ -110,7 +110,7 @@ def _runs(
 
 
 def _entries(category: int, columns: dict[str, list], images: np.ndarray) -> list[dict[str, Any]]:
-    """What the library wants: a dict a row. Numbered from 1, since 0 is its "no match"."""
+    """Make the dicts that the library wants. They are numbered from 1: its 0 means "no match"."""
     columns["image_id"] = np.searchsorted(images, columns["image_id"]).tolist()
     rows = enumerate(zip(*columns.values(), strict=True), 1)
     fixed = {"category_id": category}
@@ -120,7 +120,7 @@ def _entries(category: int, columns: dict[str, list], images: np.ndarray) -> lis
 def _evaluate(
     known: COCO, found: list[dict[str, Any]], kind: str, limits: Sequence[int]
 ) -> COCOeval_faster:
-    """The library's evaluation of one class's detections."""
+    """Let the library evaluate one class's detections."""
     detected = COCO(known.dataset | {"annotations": found})
     evaluation = COCOeval_faster(known, detected, kind, print_function=_ignore)
     evaluation.params.maxDets = list(limits)
@@ -147,7 +147,7 @@ class _Metrics:
         self._recall.append(evaluation.eval["recall"])
 
     def in_percent(self, class_names: Sequence[str]) -> dict[str, float]:
-        """All metrics by name."""
+        """Return all metrics by name."""
         precision, recall = np.concatenate(self._precision, 2), np.concatenate(self._recall, 1)
         most = self._limits[-1]
         result = {"AP": _mean(precision[..., 0])}
@@ -165,6 +165,6 @@ class _Metrics:
 
 
 def _mean(values: np.ndarray) -> float:
-    """In percent; COCO writes -1 where there is no object."""
+    """Average in percent the values that aren't -1, which COCO writes where there is no object."""
     values = values[values > -1]
     return float(np.mean(values)) * 100 if values.size else math.nan

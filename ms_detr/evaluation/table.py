@@ -14,7 +14,7 @@ CLASS_PREFIX = "AP-"
 
 
 def format_results(results: Mapping[str, Mapping[str, float]]) -> str:
-    """Tables of the metrics of every task, and of its APs by class.
+    """Make tables of the metrics of every task, and of its APs by class.
 
     Args:
         results: by task, as `CocoEvaluator.evaluate` returns them.
@@ -40,7 +40,7 @@ def format_results(results: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A class name that leaves the table whole: on one line, of moderate length, without bars."""
+    """Make a class name fit a table: one line, of moderate length, without bars."""
     name = " ".join(name.split()).replace("|", "\\|")
     half = LONGEST // 2
     return name if len(name) <= LONGEST else f"{name[: half - 2]}...{name[1 - half :]}"
