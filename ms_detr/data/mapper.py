@@ -17,7 +17,7 @@ from fvcore.transforms.transform import Transform, TransformList
 from ..errors import ConfigError, DataError, MissingFileError
 from .batches import Size
 from .images import IMAGE_FORMATS, ImageError, load_image
-from .segmentation import moved, parse, transformed
+from .segmentation import move_pixels, parse, transformed
 
 
 class DetrMapper:
@@ -197,7 +197,7 @@ def _masks(
     annotations: Iterable[dict], transforms: TransformList, before: Size, whose: str
 ) -> list[np.ndarray]:
     """Return masks (H, W) in the augmented image, empty for objects of which nothing is left."""
-    area = moved(np.ones(before, dtype=np.uint8), transforms)
+    area = move_pixels(np.ones(before, dtype=np.uint8), transforms)
     masks = []
     for item in annotations:
         try:

@@ -85,7 +85,7 @@ def to_bitmap(segmentation: Segmentation, height: int, width: int) -> np.ndarray
     return coco_mask.decode(to_runs(segmentation, height, width))
 
 
-def moved(bitmap: np.ndarray, transforms: Transform) -> np.ndarray:
+def move_pixels(bitmap: np.ndarray, transforms: Transform) -> np.ndarray:
     """Move pixels (uint8 of zeros and ones) with an augmentation, by nearest neighbour, to bool."""
     # Some versions pad with 255, a label to be ignored.
     return transforms.apply_segmentation(bitmap) == 1
@@ -113,7 +113,7 @@ def transformed(
         pixels = np.zeros(area.shape, dtype=bool)
         pixels[window] = coco_mask.decode(runs)[window] & area[window]
         return pixels
-    return moved(to_bitmap(segmentation, *size), transforms)
+    return move_pixels(to_bitmap(segmentation, *size), transforms)
 
 
 def _exact(polygon: np.ndarray) -> np.ndarray:

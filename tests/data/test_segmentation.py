@@ -23,7 +23,7 @@ from ms_detr.data.demo_shapes import run_lengths
 from ms_detr.data.records import segmentations_of
 from ms_detr.data.segmentation import (
     compact,
-    moved,
+    move_pixels,
     parse,
     to_bitmap,
     to_runs,
@@ -195,7 +195,7 @@ def test_polygon_covers_the_centres_in_it(polygon):
 
 def warp(form, transform, size=SIZE) -> np.ndarray:
     """As the mapper does it."""
-    area = moved(np.ones(size, np.uint8), transform)
+    area = move_pixels(np.ones(size, np.uint8), transform)
     return transformed(parse(form, *size), transform, size, area)
 
 

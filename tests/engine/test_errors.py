@@ -3,6 +3,7 @@
 import importlib
 import pickle
 import pkgutil
+import traceback
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,7 @@ def test_errors_of_a_loader_are_the_same_with_and_without_workers(tmp_path, num_
 
     error = error_of({"file_name": "gone.png", "image_id": 3})
     assert type(error) is MissingFileError
+    assert ", in open_image" in "".join(traceback.format_exception(error))
     assert short_message(error) == "image 3 of dataset 'unnamed': there is no image file gone.png"
     (tmp_path / "a.png").write_text("no image")
     error = error_of({"file_name": tmp_path / "a.png", "image_id": 3})
