@@ -20,10 +20,7 @@ _BUILTIN_HINT = (
 def locate(
     name: str, images: str | os.PathLike | None, annotations: str | os.PathLike | None
 ) -> tuple[str, str]:
-    """Return the image folder and the annotation file of a dataset, which both exist.
-
-    Args:
-        name, images, annotations: as of `ms_detr.data.coco_dataset`.
+    """Return the image folder and the annotation file that `coco_dataset` is to read.
 
     Raises:
         ConfigError: the name is missing or unknown, or of the files only one is given.
@@ -45,14 +42,14 @@ def locate(
     else:
         image_root, json_file = os.path.expanduser(images), os.path.expanduser(annotations)
         hint = ""
-    if not os.path.isfile(json_file):
-        raise MissingFileError(
-            f"Dataset '{name}': there is no annotation file {os.path.abspath(json_file)}.{hint}"
-        )
-    if not os.path.isdir(image_root):
-        raise MissingFileError(
-            f"Dataset '{name}': there is no image folder {os.path.abspath(image_root)}.{hint}"
-        )
+    for path, kind, is_there in (
+        (json_file, "annotation file", os.path.isfile),
+        (image_root, "image folder", os.path.isdir),
+    ):
+        if not is_there(path):
+            raise MissingFileError(
+                f"Dataset '{name}': there is no {kind} {os.path.abspath(path)}.{hint}"
+            )
     return image_root, json_file
 
 
@@ -83,7 +80,6 @@ def register(
     """Make a name known to Detectron2, or change the order of the classes that it stands for.
 
     Args:
-        classes: names in their order.
         class_of: the number of a class by category id.
         load: makes the dataset dicts again.
 

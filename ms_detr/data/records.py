@@ -57,9 +57,10 @@ def make_records(
     ]
     annotations = data["annotations"]
     boxes = boxes_of(annotations, json_file)
-    image_of = _images_of(annotations, images, json_file)
+    number_of = {image["id"]: number for number, image in enumerate(images)}
+    image_of = np.array(_numbers_of(annotations, "image", number_of, json_file), np.int64)
+    classes = _numbers_of(annotations, "category", class_of, json_file)
     sizes = np.array([(image["width"], image["height"]) for image in images], np.float64)[image_of]
-    _check_categories(annotations, class_of, json_file)
     degenerate = _are_degenerate(boxes, sizes)
     # Floats, for Detectron2's transforms cut the boxes of whole numbers to whole numbers.
     floats, kept, items = boxes.tolist(), np.flatnonzero(~degenerate), []
@@ -68,7 +69,7 @@ def make_records(
         item: dict[str, Any] = {
             "iscrowd": int(is_crowd(annotation, json_file)),
             "bbox": floats[row],
-            "category_id": class_of[annotation["category_id"]],
+            "category_id": classes[row],
             "bbox_mode": BoxMode.XYWH_ABS,
         }
         if evaluated:
@@ -120,31 +121,17 @@ def _are_degenerate(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return ~np.isfinite(boxes).all(1) | outside.any(1)
 
 
-def _images_of(annotations: list[dict], images: list[dict], json_file: str) -> np.ndarray:
-    """Return the index of every annotation's image."""
-    index_of = {image["id"]: i for i, image in enumerate(images)}
-    try:
-        indices = [index_of[annotation["image_id"]] for annotation in annotations]
-    except KeyError:
-        lost = next(a for a in annotations if a["image_id"] not in index_of)
-        raise DataError(
-            f"{json_file}: annotation {lost['id']} belongs to image {lost['image_id']}, which is "
-            "not in 'images'."
-        ) from None
-    return np.array(indices, dtype=np.int64)
-
-
-def _check_categories(
-    annotations: Sequence[Mapping], class_of: Mapping[int, int], json_file: str
-) -> None:
-    """Raise DataError if an annotation is of a category that the file doesn't list."""
+def _numbers_of(
+    annotations: Sequence[Mapping], kind: str, number_of: Mapping[int, int], json_file: str
+) -> list[int]:
+    """Return the numbers of what annotations name by id, which is of a kind such as "image"."""
     for annotation in annotations:
-        if annotation["category_id"] not in class_of:
+        if (number := annotation[f"{kind}_id"]) not in number_of:
             raise DataError(
-                f"{json_file}: annotation {annotation['id']} has category_id "
-                f"{annotation['category_id']}, which is not in 'categories' "
-                f"(ids {shortened(sorted(class_of))})."
+                f"{json_file}: annotation {annotation['id']} has {kind}_id {number}, which no "
+                f"{kind} of the file has (ids {shortened(sorted(number_of))})."
             )
+    return [number_of[annotation[f"{kind}_id"]] for annotation in annotations]
 
 
 def segmentations_of(

@@ -17,7 +17,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 from ms_detr.data import build_test_loader, build_train_loader, workers
 from ms_detr.data.workers import named_worker_errors, pack
-from ms_detr.errors import SystemLimitError, short_message
+from ms_detr.errors import MissingFileError, SystemLimitError, short_message
 
 RECORDS = [{"number": number, "annotations": [{}]} for number in range(8)]
 
@@ -118,6 +118,13 @@ def killing(record):
     if record["number"] == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return make(record)
+
+
+def test_an_error_that_says_what_is_wrong_stays():
+    """Whatever words the name of a file has in common with PyTorch's errors."""
+    error = MissingFileError("there is no image file ancdata.png")
+    with pytest.raises(MissingFileError, match=f"^{error}$"), named_worker_errors():
+        raise error
 
 
 @pytest.mark.parametrize("kind", ["train", "test"])
