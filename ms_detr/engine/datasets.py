@@ -37,7 +37,7 @@ CONSEQUENCES = {
 
 def order_classes(
     cfg: DictConfig, classes: Sequence[str], loaders: Sequence[str] = LOADERS
-) -> None:
+) -> list[str]:
     """Let the datasets of a config, in place, number their classes as weights do.
 
     Their functions need an argument ``classes`` for that, as `ms_detr.data.coco_dataset` has it,
@@ -46,17 +46,22 @@ def order_classes(
     Args:
         classes: names in the order of the weights; empty where it is unknown.
         loaders: whose datasets.
+
+    Returns:
+        Keys of the datasets whose functions can't be told: they keep an order of their own.
     """
-    if not classes:
-        return
-    for loader in loaders:
+    untold: list[str] = []
+    for loader in loaders if classes else ():
         node = OmegaConf.select(cfg, f"dataloader.{loader}.dataset")
         if isinstance(node, DictConfig) and "_target_" in node:
             target = node["_target_"]
             function = locate(target) if isinstance(target, str) else target
             keys = {"classes": list(classes), "partial": loader == "test"}
-            for key in keys.keys() & inspect.signature(function).parameters.keys():
+            known = inspect.signature(function).parameters.keys()
+            for key in keys.keys() & known:
                 OmegaConf.update(node, key, keys[key], force_add=True)
+            untold += [f"dataloader.{loader}.dataset"] if "classes" not in known else []
+    return untold
 
 
 def build_like_training(cfg: DictConfig) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..errors import listed
 from ..meta_arch import GeneralizedDETR
 from ..usage import Usable, Usage
 from .building import build
@@ -14,6 +16,8 @@ from .device import choose_device
 from .rebuild import read_config
 from .state import read_facts
 from .weights import load_whole, local_file
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(weights: str | os.PathLike[str], cfg: DictConfig | None = None) -> GeneralizedDETR:
@@ -42,8 +46,11 @@ def load_model(weights: str | os.PathLike[str], cfg: DictConfig | None = None) -
     classes = read_facts(path).get("classes", [])
     if cfg is None:
         cfg = read_config(path)
-    else:
-        order_classes(cfg, classes)
+    elif untold := order_classes(cfg, classes):
+        logger.warning(
+            "the function of %s has no argument 'classes': make sure that its classes are in the "
+            "order of %s, which is %s", " and ".join(untold), path, listed(classes),
+        )  # fmt: skip
     model = build(cfg, "model")
     load_whole(model, path)
     if isinstance(model, Usable):

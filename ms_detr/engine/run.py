@@ -132,9 +132,9 @@ def evaluate(
     cfg.train.output_dir = str(folder / EVAL_ONLY)
     with alone(cfg.train.output_dir):
         device = _set_up(cfg, origin)
+        model = build(cfg, "model").to(device)
         start = weights_to_evaluate(weights, folder)
         order_classes(cfg, start.classes, ("test",))
-        model = build(cfg, "model").to(device)
         with naming(start.path):
             loader = build(cfg, "dataloader.test")
             check_datasets(cfg, ("test",), start.classes)
@@ -173,13 +173,14 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     folder = Path(settings.output_dir)
     description = describe(origin.file, origin.overrides, cfg)
     device = _set_up(cfg, origin)
+    # Before weights are downloaded, which is for nothing if the model can't be built.
+    model = build(cfg, "model").to(device)
     start = choose_start(settings.init_checkpoint, folder, resume)
     if start.resumed and origin.names_weights():
         logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
     # The data take the order of classes that the weights have: nothing in these, nor in what an
     # optimiser knows of them, depends on the files' ids.
     order_classes(cfg, start.classes)
-    model = build(cfg, "model").to(device)
     if settings.get("sync_batchnorm"):
         model = synchronise_batchnorm(model, device)
     with building("optimizer"):

@@ -1,6 +1,7 @@
 """Weights and a dataset whose categories are numbered otherwise, or are others."""
 
 import json
+import logging
 import re
 import shutil
 
@@ -117,7 +118,7 @@ def test_other_names_are_an_error(train, data, tmp_path, how):
         train(folder, *flags, *weights, *of(other))
 
 
-def test_other_function_of_the_dataset(train, data, swapped, tmp_path):
+def test_other_function_of_the_dataset(train, data, swapped, tmp_path, caplog, monkeypatch):
     """One that takes no order of classes: fine where it has the right one."""
     train("out", "train.max_iter=1")
     weights = f'train.init_checkpoint="{tmp_path}/out/model_final.pth"'
@@ -126,6 +127,15 @@ def test_other_function_of_the_dataset(train, data, swapped, tmp_path):
     assert train("same", own, *keys[1:])["bbox"]
     with pytest.raises(ValueError, match=r"order 'bar', 'square', the weights .*'square', 'bar'"):
         train("moved", own, *keys[1:], *of(swapped))
+    monkeypatch.setattr(logging.getLogger("ms_detr"), "propagate", True)
+    cfg = load(CONFIG, overrides(data, tmp_path / "loaded"))
+    load_model(tmp_path / "out" / "model_final.pth", cfg)
+    assert "no argument 'classes'" not in caplog.text
+    cfg.dataloader.test.dataset._target_ = without_classes
+    load_model(tmp_path / "out" / "model_final.pth", cfg)
+    (told,) = [message for message in caplog.messages if "no argument 'classes'" in message]
+    assert told.startswith("the function of dataloader.test.dataset and dataloader.train.dataset")
+    assert told.endswith("model_final.pth, which is square, bar")
 
 
 def without_classes(name, images, annotations):

@@ -3,6 +3,7 @@
 import importlib
 import pickle
 import pkgutil
+import sys
 import traceback
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ms_detr.data import DetrMapper, class_names, coco_dataset
 from ms_detr.data.images import ImageError
 from ms_detr.data.segmentation import parse
 from ms_detr.data.workers import WorkerLoader
+from ms_detr.engine import weights
 from ms_detr.engine.state import read_checkpoint
 from ms_detr.engine.weights import state_of
 from ms_detr.errors import (
@@ -31,6 +33,11 @@ from ms_detr.errors import (
 )
 from ms_detr.evaluation import CocoEvaluator, UnwrittenError
 from ms_detr.recipes._guard import UndoneError
+
+SWIN_T = (
+    "https://github.com/SwinTransformer/storage/releases/download/v1.0.0/"
+    "swin_tiny_patch4_window7_224.pth"
+)
 
 
 def caught(call):
@@ -84,6 +91,20 @@ def test_kinds_say_what_is_wrong(kind, call):
 )
 def test_other_errors_keep_their_traceback(call):
     assert short_message(caught(call)) is None
+
+
+@pytest.mark.parametrize("call", [ms_detr.train, lambda cfg: ms_detr.evaluate(cfg, SWIN_T)])
+def test_a_missing_package_is_told_before_weights_are_downloaded(tmp_path, monkeypatch, call):
+    def download(url):
+        raise AssertionError(url)
+
+    monkeypatch.setattr(weights, "download", download)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    overrides = [f"train.output_dir={tmp_path}", "train.device=cpu"]
+    cfg = load("ms_detr/ms_detr_pp_swin_t_300q_12ep.py", overrides)
+    assert cfg.train.init_checkpoint == SWIN_T
+    with pytest.raises(MissingPackageError, match="needs timm"):
+        call(cfg)
 
 
 def kinds_of(kind):
