@@ -19,7 +19,7 @@ from fvcore.transforms.transform import Transform
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .. import computed_keys  # noqa: F401  (what the text's links compute)
+from .. import computed_keys
 from ..errors import CheckpointError
 from .state import read_checkpoint
 
@@ -61,7 +61,8 @@ def read_config(path: str | os.PathLike[str]) -> DictConfig:
     if not isinstance(text, str):
         raise CheckpointError(f"{path} keeps no config, only weights: {HOW}")
     try:
-        whole = OmegaConf.create(_with_objects(yaml.safe_load(text)), flags={"allow_objects": True})
+        tree = _with_objects(_renewed(yaml.safe_load(text)))
+        whole = OmegaConf.create(tree, flags={"allow_objects": True})
         chosen = OmegaConf.create(flags={"allow_objects": True})
         for key in PARTS:
             node = OmegaConf.select(whole, key, throw_on_missing=True)
@@ -74,6 +75,17 @@ def read_config(path: str | os.PathLike[str]) -> DictConfig:
             f"{path}: its config can't be used ({' '.join(str(error).split())}): {HOW}"
         ) from error
     return chosen
+
+
+def _renewed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as it would be written today, in place: what earlier versions wrote otherwise."""
+    model = config["model"]
+    if "decoder" in model:
+        model["decoder"].setdefault("sources", computed_keys.SOURCES)
+    hybrid = (model.get("groups") or {}).get("hybrid") or {}
+    if "rows" in hybrid:
+        hybrid["num_queries"] = hybrid.pop("rows")
+    return config
 
 
 def _with_objects(node: Any) -> Any:

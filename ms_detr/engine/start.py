@@ -40,7 +40,7 @@ def choose_start(init_checkpoint: str | None, folder: Path, resume: bool) -> Sta
     """What a training starts from; nothing is loaded yet. A collective.
 
     Raises:
-        CheckpointError: a new run in the folder of an old one, whose checkpoints it would replace.
+        ConfigError: a new run in the folder of an old one, whose checkpoints it would replace.
         MissingFileError: the weights aren't there.
         SystemLimitError: they can't be downloaded.
     """

@@ -141,6 +141,22 @@ def test_no_other_weights_are_fetched(tmp_path):
     assert read_config(tmp_path / "a.pth").model.backbone.pretrained is False
 
 
+def test_configs_as_they_were_written_before(tmp_path):
+    cfg = load("demo/family/ms_detr_hybrid.py", ["model.criterion.terms.o2m=null", *KEYS])
+    expected = instantiate(cfg.model).state_dict()
+
+    def edit(text):
+        del text["model"]["decoder"]["sources"]
+        hybrid = text["model"]["groups"]["hybrid"]
+        hybrid["rows"] = hybrid.pop("num_queries")
+        text["model"]["_target_"] = "ms_detr.meta_arch.MSDETR"
+
+    config = describe("demo/family/ms_detr_hybrid.py", [], cfg)
+    write_checkpoint(tmp_path / "a.pth", {"model": expected, "config": config})
+    found = ms_detr.load_model(changed(tmp_path / "a.pth", tmp_path, edit)).state_dict()
+    assert found.keys() == expected.keys()
+
+
 class Own(nn.Identity):
     """A class of somebody's project."""
 
@@ -183,7 +199,7 @@ def test_a_run_in_python(data, tmp_path):
     alone = ms_detr.evaluate(cfg, str(weights))
     assert alone["bbox"] == pytest.approx(trained["bbox"], nan_ok=True)
     assert ms_detr.evaluate(cfg)["bbox"] == pytest.approx(trained["bbox"], nan_ok=True)
-    with pytest.raises(CheckpointError, match="continue it with --resume"):
+    with pytest.raises(ConfigError, match="continue it with --resume"):
         ms_detr.train(cfg)
     cfg.train.max_iter = 3
     ms_detr.train(cfg, resume=True)
