@@ -49,16 +49,21 @@ class MaskBranch(nn.Module, ABC):
             features: the backbone's maps, (B, channels, H, W).
             padding_mask: (B, H, W) of the images, True in padding.
         """
-        shared = self.prepare(features, memory)
+        # Masks are made where they are compared, which autocast has nothing to do with.
+        dtype = next(self.parameters()).dtype
+        shared = tuple(
+            x.to(dtype) if x.is_floating_point() else x for x in self.prepare(features, memory)
+        )
         masked = dict(predictions)
         for source, plain in predictions.items():
             if plain.states is None:
                 continue
-            masks = self.masks(plain.states, shared)
+            states = plain.states.to(dtype)
+            masks = self.masks(states, shared)
             if self.prior is not None:
                 share = valid_ratio(padding_mask, plain.boxes.dtype).repeat(1, 2)[:, None]
                 last = slice(-masks.num_layers, None)
-                masks = PriorMasks(masks, self.prior, plain.states[last], plain.boxes[last] * share)
+                masks = PriorMasks(masks, self.prior, states[last], plain.boxes[last] * share)
             masked[source] = replace(plain, masks=masks)
         return Predictions(masked)
 

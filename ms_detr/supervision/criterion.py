@@ -57,22 +57,27 @@ class Criterion(nn.Module):
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
         predictions = Predictions(
-            {source: single.at_least_single() for source, single in predictions.items()}
+            {source: made.at_least_single() for source, made in predictions.items()}
         )
         with torch.no_grad():
             objects = count_objects(targets)
         assignments = self.assign(predictions, targets)
-        return {
-            f"{name}/{loss}": value
-            for name, term in self.terms.items()
-            for loss, value in term.compute(
-                predictions[term.source], targets, assignments[name], objects
-            ).items()
-        }
+        with _in_full_precision(targets):
+            return {
+                f"{name}/{loss}": value
+                for name, term in self.terms.items()
+                for loss, value in term.compute(
+                    predictions[term.source], targets, assignments[name], objects
+                ).items()
+            }
 
     @torch.no_grad()
     def assign(self, predictions: Predictions, targets: Targets) -> dict[str, Assignment]:
         """Which queries learn which objects, by term; raises as a call does."""
+        with _in_full_precision(targets):
+            return self._assign(predictions, targets)
+
+    def _assign(self, predictions: Predictions, targets: Targets) -> dict[str, Assignment]:
         sources = {name: predictions[term.source] for name, term in self.terms.items()}
         costs = {
             name: term.assigner.host_costs(sources[name], targets)
@@ -90,6 +95,11 @@ class Criterion(nn.Module):
             for name, term in self.terms.items()
         }
         return {name: found.without(sources[name].ignored) for name, found in combined.items()}
+
+
+def _in_full_precision(targets: Targets) -> torch.autocast:
+    """Matching and losses are not left to autocast: sums and distances of half the digits."""
+    return torch.autocast(targets.boxes.device.type, enabled=False)
 
 
 def count_objects(targets: Targets) -> ObjectCount:

@@ -62,8 +62,33 @@ def test_masks_are_compared_in_single(kind, pure):
     images, mask, targets, half = halve(model, pure)
     with half:
         predictions = model.forward_tensors(images, mask, targets)
+        torch.manual_seed(1)
         losses = model.criterion(predictions, targets)
         some = torch.zeros(2, dtype=torch.int64)
         assert predictions["decoder"].masks.logits(0, some, some).dtype == torch.float32
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
+    if not pure:  # the points are drawn by the same seed
+        torch.manual_seed(1)
+        outside = model.criterion(predictions, targets)
+        assert all(torch.equal(losses[name], outside[name]) for name in losses)
+
+
+@pytest.mark.parametrize("method", ["ms_detr_dino", "ms_detr_detr", "align", "ms_detr_hybrid"])
+def test_autocast_has_no_part_in_matching_and_losses(method):
+    model = make_model(*SMALL_FAMILY, config=f"configs/demo/family/{method}.py")
+    images, mask, targets, half = halve(model, pure=False)
+    with half:
+        predictions = model.forward_tensors(images, mask, targets)
+        torch.manual_seed(1)
+        inside = model.criterion(predictions, targets)
+        torch.manual_seed(1)
+        found = model.criterion.assign(predictions, targets)
+    torch.manual_seed(1)
+    outside = model.criterion(predictions, targets)
+    torch.manual_seed(1)
+    expected = model.criterion.assign(predictions, targets)
+    assert all(torch.equal(inside[name], outside[name]) for name in outside)
+    for name, assignment in expected.items():
+        assert torch.equal(found[name].query, assignment.query)
+        assert torch.equal(found[name].valid, assignment.valid)
