@@ -40,6 +40,7 @@ from .supervision import Criterion
 from .usage import Usable
 
 OUTPUT = Source(DECODER)  # what inference reads
+STEP = "step"  # in a model input
 
 
 @META_ARCH_REGISTRY.register()
@@ -123,8 +124,9 @@ class GeneralizedDETR(Usable, nn.Module):
         Args:
             batched_inputs: dicts with ``image``, uint8 (3, H, W) in the config's ``image_format``,
                 see `ms_detr.data.DetrMapper`; in training ``instances`` with
-                ``gt_boxes``, ``gt_classes`` and, with a mask branch, ``gt_masks`` (BitMasks); else
-                optionally the output ``height``, ``width``.
+                ``gt_boxes``, ``gt_classes`` and, with a mask branch, ``gt_masks`` (BitMasks), and
+                optionally the ``step`` that they are a part of, see `Step`; else optionally the
+                output ``height``, ``width``.
 
         Returns:
             In training ``{name: loss}``, else ``[{"instances": Instances}, ...]`` with
@@ -234,7 +236,8 @@ class GeneralizedDETR(Usable, nn.Module):
             if self.masks is not None:
                 image["masks"] = _padded_masks(x, padded_size)
             images.append(image)
-        return Targets.from_list(images).to(self.device)
+        step = batched_inputs[0].get(STEP) if batched_inputs else None
+        return replace(Targets.from_list(images), step=step).to(self.device)
 
 
 @META_ARCH_REGISTRY.register()

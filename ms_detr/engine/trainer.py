@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from ..data.workers import named_worker_errors
 from ..errors import NonFiniteError, listed
 from .finite import MAX_NAMED, bad_names, largest, report
 from .metrics import TOTAL, RunningMean, term_sums
+from .parts import Batch, in_parts
+from .precision import Precision
 
 
 class Trainer(TrainerBase):
@@ -30,6 +33,9 @@ class Trainer(TrainerBase):
         model: returns ``{name: scalar loss}`` in training; wrapped for distribution if need be.
         loader: yields batches without end, starting with the first iteration to be run.
         clip_grad_norm: largest total norm of the gradient; None clips nothing.
+        accumulate: parts of a process's batch that go through the model one after the other. What
+            is counted and learnt is the same, see `ms_detr.structures.Step`.
+        precision: of the computation; None: that of the weights.
         log_period: losses are read from the device every so many iterations.
         last_checkpoint: tells the last good checkpoint for the message of a failed run.
         asked_to_stop: whether this process should stop training.
@@ -47,6 +53,8 @@ class Trainer(TrainerBase):
         *,
         seed: int = 0,
         clip_grad_norm: float | None = None,
+        accumulate: int = 1,
+        precision: Precision | None = None,
         log_period: int = 20,
         last_checkpoint: Callable[[], str] = str,
         asked_to_stop: Callable[[], bool] = bool,
@@ -57,11 +65,13 @@ class Trainer(TrainerBase):
         self.optimizer = optimizer
         self.seed = seed
         self.clip_grad_norm = clip_grad_norm
+        self.accumulate = accumulate
         self.log_period = log_period
         self.last_checkpoint = last_checkpoint
         self.asked_to_stop = asked_to_stop
         self.stopping = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.precision = precision or Precision(self._parameters[0].device)
         self._means = RunningMean()
         self._batches: Iterator[list[dict[str, Any]]] = iter(())
 
@@ -93,15 +103,31 @@ class Trainer(TrainerBase):
         data_time = time.perf_counter() - start
         torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
 
-        losses = self._forward(batch)
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        parts = in_parts(batch, self.accumulate)
+        losses = self._learn(parts[-1], parts[:-1])
+        self.precision.unscale(self.optimizer)
         norm = self._clip(batch)
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
 
-        self._means.add({**losses, TOTAL: total, "grad_norm": norm})
+        self._means.add({**losses, "grad_norm": norm})
         self._log(data_time)
+
+    def _learn(self, last: Batch, before: Sequence[Batch]) -> dict[str, Tensor]:
+        """Losses of all parts of a batch together, whose gradients are left with the parameters.
+
+        The processes exchange gradients once, with those of the last part.
+        """
+        sums: dict[str, Tensor] = {}
+        alone = getattr(self.model, "no_sync", nullcontext)
+        for part in (*before, last):
+            with nullcontext() if part is last else alone():
+                losses = self._forward(part)
+                losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
+                self.precision.backward(losses[TOTAL])
+            for name, loss in losses.items():
+                sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
+        return sums
 
     def _forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The losses, finite in all processes.
@@ -113,13 +139,14 @@ class Trainer(TrainerBase):
         losses: dict[str, Tensor] = {}
         trouble = ""
         try:
-            losses = self.model(batch)
+            with self.precision.autocast():
+                losses = self.model(batch)
             bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
         except NonFiniteError as error:
             trouble = str(error)
             bad = torch.ones((), dtype=torch.bool, device=self._parameters[0].device)
         verdict = largest(2 * bad.to(torch.int32) + self.asked_to_stop())
-        self.stopping = verdict == 1
+        self.stopping = self.stopping or verdict == 1
         if verdict > 1:
             trouble = trouble or ", ".join(bad_names(losses))
             raise NonFiniteError(
@@ -131,7 +158,7 @@ class Trainer(TrainerBase):
         """Clip the gradient; its norm before that, checked. Averaged, it is the same everywhere."""
         limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        if not math.isfinite(norm.item()):
+        if not self.precision.may_overflow() and not math.isfinite(norm.item()):
             gradients = {
                 name.removeprefix("module."): parameter.grad
                 for name, parameter in self.model.named_parameters()
@@ -152,6 +179,8 @@ class Trainer(TrainerBase):
             means = self._means.read()
             if comm.is_main_process():
                 values = {**means, **term_sums(means)}
+                if self.precision.may_overflow():
+                    values["amp_skipped"] = self.precision.skipped
                 self.storage.put_scalars(**values, smoothing_hint=False)
 
 

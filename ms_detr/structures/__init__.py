@@ -23,7 +23,7 @@ from .geometry import FeaturePyramid, Memory, TokenGrid, valid_ratio
 from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
 from .queries import GroupQueries, PositionFunction, Queries
-from .targets import Targets
+from .targets import Step, Targets
 
 __all__ = [
     "DECODER",
@@ -38,6 +38,7 @@ __all__ = [
     "Queries",
     "QueryMasks",
     "Source",
+    "Step",
     "Targets",
     "TokenGrid",
     "at_least_single",

@@ -12,6 +12,28 @@ from ..errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Step:
+    """The whole batch of a training step, of which images that are seen at a time may be a part.
+
+    Losses are divided by what is counted here, so that parts add up to the whole, whichever
+    processes have them.
+
+    Attributes:
+        objects: of all processes.
+        own: objects of this process.
+        most: objects of the image, in any process, that has most of them.
+        images: of this process.
+        processes: how many there are.
+    """
+
+    objects: int
+    own: int
+    most: int
+    images: int
+    processes: int = 1
+
+
+@dataclass(frozen=True)
 class Targets:
     """The objects of a batch, padded; never written to.
 
@@ -22,6 +44,7 @@ class Targets:
         counts: objects of every image, known on the host.
         masks: (N, H, W) bool over the padded images, or None; the objects of all images one after
             the other, without padding among them.
+        step: the batch that these images are a part of; None: they are all that this process has.
     """
 
     labels: Tensor
@@ -29,6 +52,22 @@ class Targets:
     valid: Tensor
     counts: tuple[int, ...]
     masks: Tensor | None = None
+    step: Step | None = None
+
+    @property
+    def most(self) -> int:
+        """Objects of the fullest image of the step."""
+        return max(self.counts) if self.step is None else self.step.most
+
+    @property
+    def own(self) -> int:
+        """Objects of this process in the step."""
+        return sum(self.counts) if self.step is None else self.step.own
+
+    @property
+    def share(self) -> float:
+        """How many of this process's images of the step these are."""
+        return 1.0 if self.step is None else len(self.counts) / self.step.images
 
     @classmethod
     def from_list(cls, images: Sequence[Mapping[str, Tensor]]) -> Targets:

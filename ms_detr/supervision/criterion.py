@@ -103,9 +103,12 @@ def _in_full_precision(targets: Targets) -> torch.autocast:
 
 
 def count_objects(targets: Targets) -> ObjectCount:
-    """The objects of all processes."""
-    total = torch.tensor(float(sum(targets.counts)))
+    """The objects of all processes in the step. A collective where the targets don't tell."""
+    step = targets.step
+    total = torch.tensor(float(sum(targets.counts) if step is None else step.objects))
     total = total.to(targets.boxes.device, targets.boxes.dtype, non_blocking=True)
+    if step is not None:
+        return ObjectCount(total, step.processes)
     if not (distributed.is_available() and distributed.is_initialized()):
         return ObjectCount(total)
     distributed.all_reduce(total)

@@ -35,6 +35,7 @@ class Matches:
         assignment: which queries were assigned.
         owners: (L, B, Q) int64, the object that gives each query its class; ``G`` for none.
         ignored: (B, Q) bool or None; queries that no loss counts.
+        share: of this process's images in the step; scales what is a mean over the images.
     """
 
     logits: Tensor
@@ -44,6 +45,7 @@ class Matches:
     assignment: Assignment
     owners: Tensor
     ignored: Tensor | None = None
+    share: float = 1.0
 
     @property
     def valid(self) -> Tensor:
@@ -66,6 +68,7 @@ def match(predictions: PredictionSet, targets: Targets, assignment: Assignment) 
         assignment=assignment,
         owners=owners,
         ignored=predictions.ignored,
+        share=targets.share,
     )
 
 

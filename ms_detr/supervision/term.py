@@ -48,7 +48,7 @@ class LocalObjects:
     """Objects of this process alone."""
 
     def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
-        return ObjectCount(torch.full_like(objects.total, sum(targets.counts)))
+        return ObjectCount(torch.full_like(objects.total, targets.own))
 
 
 class SupervisionTerm:

@@ -19,8 +19,8 @@ class DenoisingGroup(QueryGroup):
     """Noised copies of all objects, each copy a block that sees the primary queries.
 
     Noise is drawn by the CPU's generator, whose state a checkpoint keeps: a resumed run draws the
-    same, on every device. All images have the queries of the fullest; those that stand for no
-    object have no content and lie in the middle.
+    same, on every device. All images have the queries of the fullest of the step; those that stand
+    for no object have no content and lie in the middle.
 
     Args:
         label_dim: channels of the content that encode the label.
@@ -65,7 +65,7 @@ class DenoisingGroup(QueryGroup):
 
     @abstractmethod
     def num_copies(self, objects: int) -> int:
-        """How many copies, if the fullest image has so many objects."""
+        """How many copies, if the fullest image of the step has so many objects."""
 
     @abstractmethod
     def move(self, boxes: Tensor) -> Tensor:
@@ -81,20 +81,25 @@ class DenoisingGroup(QueryGroup):
 
     def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
         batch, objects = targets.labels.shape
-        copies, parts = self.num_copies(objects), 1 + self.negatives
-        shape = (batch, copies, parts, objects)
-        empty = ~targets.valid[:, None, None].expand(shape)
-        labels = self.flip(targets.labels[:, None, None].expand(shape))
+        size, copies, parts = targets.most, self.num_copies(targets.most), 1 + self.negatives
+        shape = (batch, copies, parts, size)
+        lacking = size - objects
+        labels, boxes = (
+            F.pad(targets.labels, (0, lacking)),
+            F.pad(targets.boxes, (0, 0, 0, lacking)),
+        )
+        empty = ~F.pad(targets.valid, (0, lacking))[:, None, None].expand(shape)
+        labels = self.flip(labels[:, None, None].expand(shape))
         content = self.content(labels).masked_fill(empty[..., None], 0.0)
-        boxes = self.move(targets.boxes[:, None, None].expand(*shape, 4))
+        boxes = self.move(boxes[:, None, None].expand(*shape, 4))
         boxes = inverse_sigmoid(boxes, self.epsilon).sigmoid()
         boxes = boxes.masked_fill(empty[..., None], 0.5)
         device = labels.device
-        first = torch.arange(copies, device=device) * parts * objects
+        first = torch.arange(copies, device=device) * parts * size
         query = torch.arange(objects, device=device)[:, None] + first
         return GroupQueries(
             primary.at(content.flatten(1, 3), boxes.flatten(1, 3)),
-            blocks=(parts * objects,) * copies,
+            blocks=(parts * size,) * copies,
             sees_primary=True,
             assignment=Assignment(
                 query.expand(1, batch, -1, -1),

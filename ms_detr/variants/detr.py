@@ -68,6 +68,8 @@ class SoftmaxHead(ClassHead):
 class SoftmaxLoss(Loss):
     """Cross entropy over the classes and nothing, a weighted mean over the queries of a layer.
 
+    Of a step in parts it is the mean of their means, as of several processes.
+
     Args:
         background: weight of a query without object; one with an object has 1.
     """
@@ -91,7 +93,7 @@ class SoftmaxLoss(Loss):
         return (cost * self.weights(matches)).sum((1, 2))
 
     def divisor(self, matches: Matches, objects: Tensor) -> Tensor:
-        return self.weights(matches).sum((1, 2)).clamp(min=1e-6)
+        return self.weights(matches).sum((1, 2)).clamp(min=1e-6) / matches.share
 
 
 class ProbabilityCost:

@@ -1,0 +1,67 @@
+"""Mixed precision: which dtype a step computes in, and how its gradients survive that."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Precision:
+    """Autocast, and for float16 a scale that keeps small gradients from vanishing.
+
+    Matching, losses and masks take no part in it, see `ms_detr.supervision.Criterion`.
+
+    Args:
+        device: of the model.
+        dtype: bfloat16 or float16; None computes in the dtype of the weights.
+
+    Attributes:
+        skipped: steps that changed nothing, since the scale was too large for their gradients.
+    """
+
+    def __init__(self, device: torch.device | str, dtype: str | None = None):
+        if dtype is not None and dtype not in DTYPES:
+            raise ConfigError(f"train.amp.dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+        self.device_type = torch.device(device).type
+        if dtype == "float16" and self.device_type == "cpu":
+            raise ConfigError("train.amp.dtype=float16 needs a GPU; on the CPU take bfloat16")
+        self.dtype = None if dtype is None else DTYPES[dtype]
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
+        self.skipped = 0
+
+    def autocast(self) -> torch.autocast:
+        """A context for the forward pass."""
+        return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a scalar loss, scaled."""
+        self.scaler.scale(loss).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the gradients of all parts their own size, once in a step."""
+        self.scaler.unscale_(optimizer)
+
+    def may_overflow(self) -> bool:
+        """Whether gradients that aren't finite are a matter of the scale."""
+        return self.scaler.is_enabled()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Change the weights, unless the gradients overflowed; adapt the scale."""
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        self.skipped += self.scaler.get_scale() < before
+
+    def state_dict(self) -> dict[str, object]:
+        """What a resumed run needs: empty without a scale."""
+        return {"scaler": self.scaler.state_dict(), "skipped": self.skipped}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go on from a state of `state_dict`."""
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])  # type: ignore[arg-type]
+        self.skipped = int(state["skipped"])  # type: ignore[call-overload]

@@ -1,0 +1,125 @@
+"""Gradients of one training step of small detectors, by one process or one of two.
+
+Random draws follow from the object or are the same for all, so that they don't hang on how images
+are put together. Arguments: rank, file to meet in, file to write, as JSON a list of cases
+[method, [objects of each of this process's images], accumulate].
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from ms_detr.engine import Trainer
+from ms_detr.engine.train import distribute
+from ms_detr.supervision import masks
+from ms_detr.variants import contrastive_denoising, denoising
+
+from ..modeling.support import make_input, make_model
+
+COUNTS = [3, 1, 0, 2]  # objects of the whole batch's images
+METHODS = {
+    "ms_detr": "demo/ms_detr",
+    "dino": "demo/family/ms_detr_dino",
+    "group": "demo/family/ms_detr_group",
+    "hybrid": "demo/family/ms_detr_hybrid",
+    "dn": "demo/family/dn",
+    "masks": "demo/ms_detr_masks",
+}
+OVERRIDES = (
+    "model.dropout=0.0",
+    "model.encoder.num_layers=1",
+    "model.decoder.num_layers=2",
+    "model.backbone.norm=FrozenBN",  # statistics of a batch are those of its parts for no method
+)
+
+
+def drawn(boxes):
+    """What looks like noise from -1 to 1 and follows from a box alone."""
+    return (1000 * boxes).sin()
+
+
+def tame_chance(put=setattr):
+    """Replace every draw of a step by one that images bring with them."""
+    put(denoising, "signed_noise", drawn)
+    put(contrastive_denoising, "signed_noise", drawn)
+    put(denoising.DenoisingGroup, "flip", lambda self, labels: labels)
+    put(masks, "torch", FixedDraws())
+    put(masks, "uncertain_points", lambda logits, count, *_: places((len(logits), count, 2)))
+
+
+class FixedDraws:
+    """Torch, but that all images get the same random points."""
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def rand(self, *shape, **_):
+        return places(shape)
+
+
+def places(shape):
+    """Points in the unit square, (..., P, 2)."""
+    numbers = torch.arange(shape[-2] * shape[-1], dtype=torch.float64) * 0.618 % 1
+    return numbers.view(shape[-2:]).expand(*shape)
+
+
+def images(first, counts):
+    """Images of one size, of which each number is drawn once and for all."""
+    return [
+        make_input(
+            64, 64, labels=[(first + index + k) % 3 for k in range(count)], seed=first + index
+        )
+        for index, count in enumerate(counts)
+    ]
+
+
+class InDouble(torch.nn.Module):
+    """A detector whose boxes are of float64, too: Detectron2's are of float32."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector.double()
+
+    def forward(self, batch):
+        detector = self.detector
+        images, padding_mask = detector.preprocess(batch)
+        targets = detector.targets(batch, (images.shape[-2], images.shape[-1]))
+        targets = dataclasses.replace(targets, boxes=targets.boxes.double())
+        predictions = detector.forward_tensors(images, padding_mask, targets)
+        return detector.criterion(predictions, targets)
+
+
+def gradients(method, first, counts, accumulate):
+    """{name: gradient} and {name: loss} of a step."""
+    torch.manual_seed(0)
+    model = InDouble(make_model(*OVERRIDES, config=f"configs/{METHODS[method]}.py"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    batch = images(first, counts)
+    trainer = Trainer(distribute(model), [batch], optimizer, accumulate=accumulate, log_period=1)
+    trainer.train(0, 1)
+    losses = {k: h.latest() for k, h in trainer.storage.histories().items() if "loss" in k}
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, losses
+
+
+def main():
+    rank, meeting, out, cases = sys.argv[1:]
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2
+    )
+    tame_chance()
+    made = []
+    for method, accumulate in json.loads(cases):
+        half = len(COUNTS) // 2
+        first = int(rank) * half
+        made.append(gradients(method, first, COUNTS[first : first + half], accumulate))
+    if rank == "0":
+        torch.save(made, Path(out))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
