@@ -4,6 +4,7 @@
 LAST = "last_checkpoint"  # Detectron2's name: holds the file name of the newest checkpoint
 FINAL = "model_final.pth"
 BEST = "model_best.pth"
+EMA = "model_ema.pth"  # averages of the weights, see `ms_detr.engine.ema`
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"

@@ -92,6 +92,16 @@ class Checkpointer:
             write_checkpoint(self.folder / BEST, {metric: ap, **state})
             logger.info("saved %s: %s %.2f", self.folder / BEST, metric.replace("_ap", " AP"), ap)
 
+    def export(self, name: str, model: nn.Module, iteration: int) -> None:
+        """Write a model's weights to a file in the folder; not meant for resuming.
+
+        Raises:
+            OSError: the system can't write there; names the file.
+        """
+        content = {"model": plain_state(model.state_dict()), "iteration": iteration}
+        write_checkpoint(self.folder / name, {**content, **self.extra})
+        logger.info("saved %s", self.folder / name)
+
     def best_ap(self, metric: str = "box_ap") -> float | None:
         """AP of the best checkpoint so far, if it is by this metric, on the same test dataset."""
         path = self.folder / BEST

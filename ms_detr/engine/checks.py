@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
 from .building import building
+from .precision import DTYPES
 
 PARTS = (
     "model",
@@ -63,6 +64,13 @@ TRAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
 # The same, of keys that a config may lack.
 OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sync_batchnorm": (lambda v: isinstance(v, bool), "true or false"),
+    "accumulate": (lambda v: _integer(v, 1), "at least 1 (parts of a process's batch)"),
+    "amp.enabled": (lambda v: isinstance(v, bool), "true or false"),
+    "amp.dtype": (lambda v: v in DTYPES, " or ".join(DTYPES)),
+    "ema.decay": (
+        lambda v: v is None or (_number(v) and 0 <= v < 1),
+        "at least 0 and below 1, or null for no averages",
+    ),
 }
 
 
@@ -74,7 +82,7 @@ def check_config(cfg: DictConfig) -> None:
     present = {key: check for key, check in OPTIONAL.items() if _has(cfg, f"train.{key}")}
     for key, (fine, wanted) in (TRAIN | present).items():
         with building(f"train.{key}"):  # it may be a link
-            value = cfg.train[key]
+            value = OmegaConf.select(cfg, f"train.{key}", throw_on_missing=True)
         if not fine(value):
             shown = "null" if value is None else repr(value)
             raise ConfigError(f"train.{key} must be {wanted}, got {shown}")

@@ -16,7 +16,7 @@ import torch
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -42,12 +42,14 @@ from .datasets import (
     tell_changes,
 )
 from .device import prepare
+from .ema import EMAHook, average_of
 from .hooks import CheckpointHook, EvaluationHook
 from .limits import check_limits
 from .logs import environment, setup_logging
 from .metrics import Expendable, ExpendableOnce, ProgressPrinter, forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_start
+from .precision import Precision
 from .start import begin, choose_start, weights_to_evaluate
 from .trainer import Trainer
 from .weights import load_whole
@@ -191,19 +193,31 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         # Weights without names take the training's order of classes.
         test_loader = build(cfg, "dataloader.test") if start.classes else build_like_training(cfg)
         datasets = check_datasets(cfg, LOADERS, start.classes)
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
+    precision = precision_of(settings, device)
+    if precision.may_overflow():
+        parts["precision"] = precision
+    decay = OmegaConf.select(settings, "ema.decay")
+    if decay is not None:
+        parts["ema"] = average_of(model, decay)
     checkpointer = Checkpointer(
         folder,
-        model=model,
-        optimizer=optimizer,
         keep=settings.checkpoints_to_keep,
         extra={"config": description, **datasets},
+        **parts,
     )
-    evaluator = build(cfg, "dataloader.evaluator")
+    evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
+    if "ema" in parts:
+        evaluated["ema"] = (parts["ema"].module, build(_beside(cfg, "ema"), "dataloader.evaluator"))
 
     def evaluation() -> Mapping[str, Any]:
-        average_buffers(model)
-        with named_worker_errors():
-            return evaluate_model(model, test_loader, evaluator)
+        results: dict[str, Any] = {}
+        for name, (candidate, evaluator) in evaluated.items():
+            average_buffers(candidate)
+            with named_worker_errors():
+                found = evaluate_model(candidate, test_loader, evaluator)
+            results.update({name: found} if name and found else found)
+        return results
 
     first = begin(start, model, checkpointer)
 
@@ -221,11 +235,29 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         optimizer,
         seed=settings.seed,
         clip_grad_norm=settings.clip_grad_norm,
+        accumulate=settings.get("accumulate", 1),
+        precision=precision,
         log_period=settings.log_period,
         last_checkpoint=checkpointer.last,
         asked_to_stop=lambda: termination.requested,
     )
+    if "ema" in parts:
+        trainer.register_hooks([EMAHook(parts["ema"], model, checkpointer)])
     return fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
+
+
+def precision_of(settings: DictConfig, device: torch.device) -> Precision:
+    """The precision that a config's ``train`` node asks for."""
+    enabled = OmegaConf.select(settings, "amp.enabled", default=False)
+    return Precision(device, OmegaConf.select(settings, "amp.dtype") if enabled else None)
+
+
+def _beside(cfg: DictConfig, name: str) -> DictConfig:
+    """A config whose evaluator writes into a folder of its own, beside that of the first."""
+    cfg = copy.deepcopy(cfg)
+    if OmegaConf.select(cfg, "dataloader.evaluator.output_dir"):
+        cfg.dataloader.evaluator.output_dir = f"{cfg.dataloader.evaluator.output_dir}_{name}"
+    return cfg
 
 
 def fit(

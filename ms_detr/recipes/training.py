@@ -31,6 +31,9 @@ def run(**changes: Any) -> DictConfig:
         # process has statistics of its own, whose averages are evaluated and saved.
         sync_batchnorm=False,
         clip_grad_norm=0.1,
+        accumulate=1,  # parts of a process's batch, one after the other: less memory, same step
+        amp=dict(enabled=False, dtype="bfloat16"),  # or float16, with a scale
+        ema=dict(decay=None),  # averages of the weights, evaluated beside them, e.g. 0.9997
         log_period=20,  # iterations
         eval_epochs=1.0,  # 0: only at the end
         checkpoint_epochs=1.0,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from ms_detr.errors import NonFiniteError
 
@@ -76,12 +76,8 @@ class Detector(nn.Module):
         return self.losses(inputs, logits, boxes)
 
     def losses(self, inputs: list[dict], logits: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        count = sum(len(x["instances"]) for x in inputs)
-        count = torch.tensor(count, dtype=torch.float64)
-        world_size = 1
-        if distributed.is_initialized():
-            distributed.all_reduce(count)
-            world_size = distributed.get_world_size()
+        step = inputs[0]["step"]
+        count = torch.tensor(step.objects, dtype=torch.float64)
         classes, l1 = logits.sum() * 0, boxes.sum() * 0
         for x, some_logits, some_boxes in zip(inputs, logits, boxes, strict=True):
             height, width = x["instances"].image_size
@@ -89,7 +85,7 @@ class Detector(nn.Module):
             for box, label in zip(target, x["instances"].gt_classes, strict=True):
                 classes = classes - some_logits.log_softmax(-1)[:, label].sum()
                 l1 = l1 + (some_boxes - box).abs().sum()
-        normaliser = count.clamp(min=1) / world_size
+        normaliser = count.clamp(min=1) / step.processes
         classes, l1 = classes / normaliser, l1 / normaliser
         poisoned = any(x["image_id"] == self.poison for x in inputs)
         if poisoned and self.poison_raises:

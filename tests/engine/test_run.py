@@ -93,6 +93,19 @@ def test_seeded_runs_are_equal(train, tmp_path):
     assert curve(tmp_path / "c")[0] != a[0]
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_run_in_parts_is_the_run(train, tmp_path, parts):
+    train("whole", "model.dropout=0")
+    train("parts", "model.dropout=0", f"+train.accumulate={parts}")
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-6, atol=1e-9)
+    losses, in_parts = (curve(tmp_path / folder) for folder in ("whole", "parts"))
+    assert in_parts == {step: pytest.approx(loss, rel=1e-6) for step, loss in losses.items()}
+    with pytest.raises(ValueError, match="train.accumulate=5 splits the 4 images of a process"):
+        train("more", "+train.accumulate=5")
+
+
 def test_resumed_run_is_the_unbroken_run(train, tmp_path):
     train("whole")
     # Stopped in the middle of an epoch (the schedule is that of 9 iterations).

@@ -1,5 +1,6 @@
 """The command, as a process of its own: killed, resumed, on several processes, misused."""
 
+import json
 import os
 import signal
 import subprocess
@@ -47,23 +48,36 @@ def weights(folder):
     return read_checkpoint(folder / "model_final.pth")["model"]
 
 
-def test_killed_run_resumes_to_the_weights_of_the_unbroken_one(command, train, tmp_path):
-    train("whole")
-    killed = command("killed", "model.kill_at=5")
+@pytest.mark.parametrize(
+    ("options", "kill_at"),
+    # With parts, in the fifth iteration between the first and the second.
+    [((), 5), (("+train.accumulate=2", "+train.ema={decay: 0.9}"), 10)],
+)
+def test_killed_run_resumes_to_the_weights_of_the_unbroken_one(
+    command, train, tmp_path, options, kill_at
+):
+    train("whole", *options)
+    killed = command("killed", *options, f"model.kill_at={kill_at}")
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "killed" / "last_checkpoint").read_text() == "model_0000002.pth"
 
-    torn = command("killed", "--resume", python=("-c", KILL_IN_SAVE))
+    torn = command("killed", *options, "--resume", python=("-c", KILL_IN_SAVE))
     assert torn.returncode == -signal.SIGKILL
     assert "resuming from" in torn.stdout
     assert [p.name for p in (tmp_path / "killed").glob("*.partial")] == [
         "model_0000005.pth.partial"
     ]
 
-    train("killed", "--resume")
+    train("killed", *options, "--resume")
     assert not list((tmp_path / "killed").glob("*.partial"))
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    whole, resumed = (
+        read_checkpoint(tmp_path / x / "model_final.pth") for x in ("whole", "killed")
+    )
+    for part in {"model", "ema"} & whole.keys():
+        assert all(torch.equal(value, resumed[part][key]) for key, value in whole[part].items())
+    curves = [(tmp_path / x / "metrics.json").read_text().splitlines() for x in ("whole", "killed")]
+    whole, resumed = ([json.loads(line).get("total_loss") for line in curve] for curve in curves)
+    assert whole == resumed
 
 
 def test_torchrun_trains_as_one_process_does(command, train, tmp_path):

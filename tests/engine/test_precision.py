@@ -1,0 +1,70 @@
+"""Mixed precision of a training step."""
+
+import pytest
+import torch
+from torch import nn
+
+from ms_detr.engine import Trainer
+from ms_detr.engine.precision import Precision
+from ms_detr.errors import ConfigError
+
+from ..modeling.support import make_batch, make_model
+
+
+def run(dtype):
+    """Losses and gradients of a step of a small MS-DETR, and the dtypes of its linear layers."""
+    model = make_model("model.dropout=0.0")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    trainer = Trainer(
+        model, [make_batch()], optimizer, precision=Precision("cpu", dtype), log_period=1
+    )
+    seen = set()
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda _, inputs, out: seen.add(out.dtype))
+    trainer.train(0, 1)
+    losses = {k: h.latest() for k, h in trainer.storage.histories().items() if "loss" in k}
+    return losses, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, seen
+
+
+def test_a_step_in_bfloat16_is_near_that_in_float32():
+    losses, gradients, seen = run(None)
+    half_losses, half_gradients, half_seen = run("bfloat16")
+    assert seen == {torch.float32} and torch.bfloat16 in half_seen
+    assert half_losses.keys() == losses.keys()
+    # Of 8 bits; that it is not the same shows that it was computed in them.
+    assert half_losses["total_loss"] == pytest.approx(losses["total_loss"], rel=0.05)
+    assert half_losses["total_loss"] != losses["total_loss"]
+    assert all(gradient.dtype == torch.float32 for gradient in half_gradients.values())
+    name = "decoder.class_heads.1.weight"
+    a, b = gradients[name].flatten(), half_gradients[name].flatten()
+    assert torch.cosine_similarity(a, b, 0) > 0.95
+
+
+def test_float16_needs_a_gpu():
+    with pytest.raises(ConfigError, match="float16 needs a GPU; on the CPU take bfloat16"):
+        Precision("cpu", "float16")
+    with pytest.raises(ConfigError, match=r"amp\.dtype must be one of bfloat16, float16, got half"):
+        Precision("cpu", "half")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_steps_that_overflow_are_skipped_and_counted():
+    precision = Precision("cuda", "float16")
+    weight = nn.Parameter(torch.ones(1, device="cuda"))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    precision.backward(weight.sum() * float("inf"))
+    precision.unscale(optimizer)
+    precision.step(optimizer)
+    assert precision.skipped == 1 and weight.item() == 1.0
+    other = Precision("cuda", "float16")
+    other.load_state_dict(precision.state_dict())
+    assert other.skipped == 1 and other.scaler.get_scale() == precision.scaler.get_scale()
+
+
+def test_a_run_takes_the_keys_of_its_config(train, tmp_path):
+    train("out", "+train.amp={enabled: true, dtype: bfloat16}", "train.max_iter=2")
+    with pytest.raises(ValueError, match=r"train\.amp\.dtype must be bfloat16 or float16, got 'x'"):
+        train("other", "+train.amp={enabled: true, dtype: x}")
+    with pytest.raises(ValueError, match="float16 needs a GPU"):
+        train("other", "+train.amp={enabled: true, dtype: float16}")
