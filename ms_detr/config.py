@@ -170,7 +170,7 @@ def _told(error: Exception, file: Path) -> str:
     # Detectron2's error about a relative import has no name.
     relative = isinstance(error, ImportError) and error.name is None
     if relative and config_folder() not in file.resolve().parents:
-        hint = " A config elsewhere than in configs/ imports ms_detr.recipes: see docs/family.md."
+        hint = " A config elsewhere than in configs/ imports ms_detr.recipes: see docs/configs.md."
     return f"{where}: {type(error).__name__}: {error}{hint}"
 
 

@@ -350,20 +350,6 @@ def test_error_in_a_config_file(tmp_path, text, problem):
     assert builtins.__import__ is original
 
 
-def test_a_config_anywhere_composes_a_method(tmp_path):
-    """As the README says."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    text = readme.partition("```python\n# my_config.py")[2].partition("```")[0]
-    path = tmp_path / "my_config.py"
-    path.write_text(text)
-    made, shipped = config.load(path), config.load("ms_detr/ms_detr_pp_r50_300q_12ep.py")
-    assert made.train.output_dir == "output/my_config"
-    assert set(made) == set(shipped)
-    assert made != shipped
-    made.model.num_classes, shipped.model.num_classes = 0, 0
-    assert made.model == shipped.model
-
-
 class Unprintable:
     def __repr__(self):
         return "an object"

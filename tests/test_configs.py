@@ -295,8 +295,8 @@ def test_ms_detr_is_as_released():
 
 
 def test_two_overrides_match_the_baselines_proposals_as_the_released_ms_detr_does():
-    """The command of docs/family.md: on anchors, class cost 0; nothing else changes."""
-    text = (ROOT / "docs" / "family.md").read_text()
+    """The command of docs/methods.md: on anchors, class cost 0; nothing else changes."""
+    text = (ROOT / "docs" / "methods.md").read_text()
     key = "model.criterion.terms.encoder.assigner."
     overrides = re.findall(rf"{re.escape(key)}\S+=\S+", text)
     assert [override.removeprefix(key).split("=")[0] for override in overrides] == [

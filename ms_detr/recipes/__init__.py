@@ -9,6 +9,7 @@ A config, wherever it lies, puts them together::
     train, optimizer, lr_multiplier = two_rates()
 """
 
+from ._guard import recipe
 from .align import align
 from .backbones import (
     five_scales,
@@ -71,6 +72,7 @@ __all__ = [
     "ms_detr",
     "one_stage",
     "plus_plus",
+    "recipe",
     "resnet101",
     "run",
     "step",
