@@ -234,30 +234,3 @@ def test_the_model_refuses_other_images(model, kind, training):
 def test_the_model_takes_dicts(model, batch):
     with pytest.raises(ValueError, match="the model takes a list of dicts whose 'image' is"):
         model(batch)
-
-
-def test_the_readme(model, pixels, tmp_path, monkeypatch, root):
-    """Its code runs as it stands, one block after the other."""
-    section = (root / "README.md").read_text().split("## In Python\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    assert len(blocks) == 2
-    monkeypatch.chdir(tmp_path)
-    config = describe("demo/ms_detr.py", KEYS, load("demo/ms_detr.py", KEYS))
-    weights = Path("output/demo/ms_detr/model_final.pth")
-    weights.parent.mkdir(parents=True)
-    classes = [f"class {number}" for number in range(6)]
-    torch.save({"model": model.state_dict(), "classes": classes, "config": config}, weights)
-    Image.fromarray(pixels).save("image.jpg")
-    inputs = {
-        "images": torch.rand(1, 3, 64, 96),
-        "padding_mask": torch.zeros(1, 64, 96, dtype=torch.bool),
-        "labels": torch.tensor([1, 2]),
-        "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.2, 0.3, 0.1, 0.1]]),
-    }
-    names: dict = {}
-    exec(blocks[0], names)
-    exec(blocks[1], names | inputs)
-    assert isinstance(names["instances"], Instances)
-    assert names["instances"].image_size == (80, 128)
-    assert names["scores"].shape == (len(names["boxes"]),) and names["boxes"].shape[1] == 4
-    assert set(names["names"]) <= set(classes) and len(names["names"]) == len(names["boxes"])
