@@ -1,0 +1,37 @@
+"""Names of Python that the text speaks of."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import ms_detr.modeling
+import ms_detr.supervision
+from ms_detr import recipes
+
+from .pages import DOCS, PAGES, inline, name_of
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_dotted_names_exist(page: Path):
+    for code in inline(page):
+        if found := re.match(r"ms_detr(?:\.\w+)+(?=\(|$)", code):
+            pkgutil.resolve_name(found[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_classes_exist(page: Path):
+    """Of assigners, losses, query groups and the like, in backticks by themselves."""
+    kinds = "Assigner|TopK|Branch|Initializer|Group|Loss|Head|Cost|Prior|Overlap"
+    known = {*vars(ms_detr.modeling), *vars(ms_detr.supervision), "DynamicTopK"}
+    names = {code for code in inline(page) if re.fullmatch(rf"[A-Z]\w*(?:{kinds})", code)}
+    assert names <= known
+
+
+def test_the_methods_are_recipes():
+    text = (DOCS / "methods.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| [^|]+ \|$", text, re.MULTILINE)
+    names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert len(names) >= 20
+    assert names <= set(recipes.__all__)
