@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from ms_detr.cli import _parse, build_parser, verbs
 from ms_detr.cli._tasks import named_config
 from ms_detr.config import expand, load
-from ms_detr.meta_arch import MSDETR
+from ms_detr.meta_arch import GeneralizedDETR
 
 from .pages import PAGES, ROOT, Block, blocks, commands, inline, name_of
 
@@ -162,4 +162,4 @@ def test_keys_in_the_text(page: Path):
             names = [r"\w+" if name == "X" else name for name in text.split(".")]
             found = [key for key in all_keys() if re.fullmatch(r"\.".join(names), key)]
             # `model.forward_tensors` is Python.
-            assert found or hasattr(MSDETR, names[-1]), text
+            assert found or hasattr(GeneralizedDETR, names[-1]), text

@@ -86,7 +86,7 @@ def assigner(tmp_path):
 
 def test_objects_get_as_many_queries_as_their_best_overlaps_add_up_to(assigner):
     score = torch.tensor([[0.9, 0.8, 0.7, 0.6], [0.2, 0.1, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
-    assert assigner.counts(score[None, None], None).tolist() == [[[2, 1, 3]]]
+    assert assigner.counts(score[None, None], None, None).tolist() == [[[2, 1, 3]]]
     rng = np.random.default_rng(0)
     images = make_images(rng, (3, 0, 2))
     predictions, targets = make_predictions(rng, images, 9), make_targets(images)

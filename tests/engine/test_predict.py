@@ -13,7 +13,7 @@ from detectron2.data import DatasetMapper
 from detectron2.structures import Instances
 from PIL import Image
 
-from ms_detr.config import describe, load
+from ms_detr.config import load
 from ms_detr.data import ImageError, ResizeShortestEdge, coco_dataset
 from ms_detr.engine import load_model, predict
 from tests.data.test_images import STORED
