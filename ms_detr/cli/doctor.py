@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from ms_detr.errors import ConfigError
+
 # Import name and distribution of what setup.py lists; torch has a check of its own.
 PACKAGES = {
     "torchvision": "torchvision",
@@ -237,6 +239,8 @@ def check_operator() -> Finding:
         status = importlib.import_module("ms_detr.ops").status()
     except Exception as error:
         remedy = "python -m pip install --no-build-isolation -e ."
+        if isinstance(error, ConfigError):
+            remedy = "unset MS_DETR_CPU"
         return Finding("operator", f"{type(error).__name__}: {error}", "broken", remedy)
     names = {"cpu": f"the CPU ({status.instruction_set})", "cuda": "CUDA"}
     compiled = " and ".join(names[device] for device in status.devices)

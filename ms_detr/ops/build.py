@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ..errors import ConfigError
+
 FOLDER = Path(__file__).parent
 BUILD_COMMAND = "pip install --no-build-isolation --no-deps -e ."
 # Device and module; the first one holds the schemas, so the other needs it.
@@ -55,7 +57,7 @@ def load_libraries() -> OperatorStatus:
     """Load what was compiled; a library that can't be loaded gives a reason, not an error.
 
     Raises:
-        ValueError: MS_DETR_CPU names no instruction set.
+        ConfigError: MS_DETR_CPU names no instruction set.
     """
     reasons: dict[str, str] = {}
     for device, module in LIBRARIES.items():
@@ -64,7 +66,10 @@ def load_libraries() -> OperatorStatus:
         elif reason := _load(device, module):
             reasons[device] = reason
     devices = tuple(device for device in LIBRARIES if device not in reasons)
-    isa = torch.ops.ms_detr.cpu_instruction_set() if "cpu" in devices else ""
+    try:
+        isa = torch.ops.ms_detr.cpu_instruction_set() if "cpu" in devices else ""
+    except ValueError as error:
+        raise ConfigError(f"{error} (unset it for the best one)") from error
     return OperatorStatus(devices, reasons, isa)
 
 

@@ -115,12 +115,20 @@ def test_every_instruction_set(set, pytestconfig):
 
 
 def test_an_unknown_instruction_set_is_refused():
-    command = [sys.executable, "-c", "from ms_detr.ops import status; print(status())"]
+    problem = "MS_DETR_CPU must be avx512, avx2 or baseline, got sse9"
     environment = os.environ | {"MS_DETR_CPU": "sse9"}
-    result = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+
+    def ms_detr(*arguments):
+        command = [sys.executable, "-m", "ms_detr", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+        )
+
+    assert ms_detr("train", "configs/demo/ms_detr.py").stderr.endswith(
+        f"error: {problem} (unset it for the best one)\n"
     )
-    assert "MS_DETR_CPU must be avx512, avx2 or baseline, got sse9" in result.stdout + result.stderr
+    shown = ms_detr("doctor").stdout
+    assert problem in shown and "operator: unset MS_DETR_CPU\n" in shown
 
 
 def test_location_gradient_on_an_edge_is_one_of_the_two_sides():
