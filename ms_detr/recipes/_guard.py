@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import ConfigError
+from ..errors import ConfigError, listed
 from .deformable_detr import deformable_detr
 
 P = ParamSpec("P")
@@ -58,10 +58,9 @@ class UndoneError(ConfigError):
 
     def __init__(self, name: str, keys: Sequence[str]):
         self.keys = keys
-        shown = ", ".join(f"model.{key}" for key in keys[:3])
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        shown = listed((f"model.{key}" for key in keys), 3)
         super().__init__(
-            f"{name}() would undo what was changed before it: {shown}{more}. Call {name}() first; "
+            f"{name}() would undo what was changed before it: {shown}. Call {name}() first; "
             "where the other change is a method's of its own, choose one of the two"
         )
 
