@@ -64,6 +64,7 @@ TRAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
 # The same, of keys that a config may lack.
 OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sync_batchnorm": (lambda v: isinstance(v, bool), "true or false"),
+    "fine_tune": (lambda v: isinstance(v, bool), "true or false"),
     "accumulate": (lambda v: _integer(v, 1), "at least 1 (parts of a process's batch)"),
     "amp.enabled": (lambda v: isinstance(v, bool), "true or false"),
     "amp.dtype": (lambda v: v in DTYPES, " or ".join(DTYPES)),

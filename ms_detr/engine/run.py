@@ -19,6 +19,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from ..config import describe, expand_paths
 from ..data import TrainLoader, iterations_per_epoch
@@ -182,7 +183,9 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
     # The data take the order of classes that the weights have: nothing in these, nor in what an
     # optimiser knows of them, depends on the files' ids.
-    order_classes(cfg, start.classes)
+    tuned = bool(settings.get("fine_tune")) and bool(start.path) and not start.resumed
+    classes = [] if tuned else start.classes  # of weights that have to fit
+    order_classes(cfg, classes)
     if settings.get("sync_batchnorm"):
         model = synchronise_batchnorm(model, device)
     with building("optimizer"):
@@ -191,8 +194,8 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     with naming(start.path):
         train_loader = build(cfg, "dataloader.train")
         # Weights without names take the training's order of classes.
-        test_loader = build(cfg, "dataloader.test") if start.classes else build_like_training(cfg)
-        datasets = check_datasets(cfg, LOADERS, start.classes)
+        test_loader = build(cfg, "dataloader.test") if classes else build_like_training(cfg)
+        datasets = check_datasets(cfg, LOADERS, classes)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
     precision = precision_of(settings, device)
     if precision.may_overflow():
@@ -206,20 +209,8 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         extra={"config": description, **datasets},
         **parts,
     )
-    evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
-    if "ema" in parts:
-        evaluated["ema"] = (parts["ema"].module, build(_beside(cfg, "ema"), "dataloader.evaluator"))
-
-    def evaluation() -> Mapping[str, Any]:
-        results: dict[str, Any] = {}
-        for name, (candidate, evaluator) in evaluated.items():
-            average_buffers(candidate)
-            with named_worker_errors():
-                found = evaluate_model(candidate, test_loader, evaluator)
-            results.update({name: found} if name and found else found)
-        return results
-
-    first = begin(start, model, checkpointer)
+    evaluation = _evaluation_of(cfg, test_loader, model, parts.get("ema"))
+    first = begin(start, model, checkpointer, datasets["classes"] if tuned else None)
 
     def prepare_folder() -> None:
         header = f"# for reading only, can't be loaded; made by: {origin}\n"
@@ -250,6 +241,26 @@ def precision_of(settings: DictConfig, device: torch.device) -> Precision:
     """The precision that a config's ``train`` node asks for."""
     enabled = OmegaConf.select(settings, "amp.enabled", default=False)
     return Precision(device, OmegaConf.select(settings, "amp.dtype") if enabled else None)
+
+
+def _evaluation_of(
+    cfg: DictConfig, loader: Any, model: nn.Module, average: AveragedModel | None
+) -> Callable[[], Mapping[str, Any]]:
+    """What evaluates a model and, under the name ``ema``, the average of its weights."""
+    evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
+    if average is not None:
+        evaluated["ema"] = (average.module, build(_beside(cfg, "ema"), "dataloader.evaluator"))
+
+    def evaluation() -> Mapping[str, Any]:
+        results: dict[str, Any] = {}
+        for name, (candidate, evaluator) in evaluated.items():
+            average_buffers(candidate)
+            with named_worker_errors():
+                found = evaluate_model(candidate, loader, evaluator)
+            results.update({name: found} if name and found else found)
+        return results
+
+    return evaluation
 
 
 def _beside(cfg: DictConfig, name: str) -> DictConfig:

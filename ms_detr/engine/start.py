@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import ConfigError, MissingFileError
 from .agreement import in_main_process
 from .checkpoint import Checkpointer, expect_unused, newest, remove_leftovers
+from .fine_tune import fine_tune
 from .state import read_facts
 from .weights import load_weights, local_file
 
@@ -75,15 +76,24 @@ def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
     return _start(path)
 
 
-def begin(start: Start, model: nn.Module, checkpointer: Checkpointer) -> int:
+def begin(
+    start: Start, model: nn.Module, checkpointer: Checkpointer, tuned_to: Sequence[str] | None
+) -> int:
     """Load what a training starts from; the iteration to start with.
+
+    Args:
+        tuned_to: names of the classes that weights of others are to be tuned to; None: they have
+            to fit.
 
     Raises:
         CheckpointError: it doesn't fit.
     """
     if start.resumed:
         return checkpointer.resume(start.path)
-    load_weights(model, start.path)
+    if tuned_to is None:
+        load_weights(model, start.path)
+    else:
+        fine_tune(model, start.path, start.classes, tuned_to)
     return 0
 
 

@@ -161,6 +161,9 @@ def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
+FINE_TUNE = "train.fine_tune=true starts a training from what fits"
+
+
 def load_strictly(
     model: nn.Module, state: Mapping[str, Tensor], source: str, required: str = ""
 ) -> None:
@@ -222,9 +225,13 @@ def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     sizes = {(state[name].shape[:1], own[name].shape[:1]) for name in wrong}
     if wrong and all("class" in name for name in wrong) and len(sizes) == 1:
         ((theirs, ours),) = sizes
-        return f". It was trained on {theirs[0]} classes, model.num_classes is {ours[0]}"
+        return (
+            f". It was trained on {theirs[0]} classes, model.num_classes is {ours[0]}; {FINE_TUNE}"
+        )
     if wrong and all("quer" in name for name in wrong):
-        return ". Set model.num_queries and the groups of model.groups as it was trained"
+        return (
+            f". Set model.num_queries and the groups of model.groups as it was trained; {FINE_TUNE}"
+        )
     if wrong and len(wrong) > len(own) / 4:
         return (
             ". It comes from a model of another size (model.embed_dim, feedforward_dim, backbone)"

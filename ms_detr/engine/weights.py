@@ -48,6 +48,15 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     """
     if not source:
         return False
+    state = weights_of(source)
+    part = next(part for part in PARTS if all(name.startswith(part) for name in state))
+    load_strictly(model, state, source, required=part)
+    logger.info("loaded %s%s", source, " (backbone only)" if part else "")
+    return not part
+
+
+def weights_of(source: str) -> dict[str, Tensor]:
+    """The state dict in a file or behind a URL, by our names; raises as `load_weights` does."""
     if source.startswith("detectron2://"):
         raise CheckpointError(f"{source} is in Detectron2's model zoo. {ZOO}")
     path = local_file(source)
@@ -59,10 +68,7 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
                 f"converted.pth --from {layout}, and give that file"
             )
         state = convert_state_dict(state, layout)
-    part = next(part for part in PARTS if all(name.startswith(part) for name in state))
-    load_strictly(model, state, source, required=part)
-    logger.info("loaded %s%s", source, " (backbone only)" if part else "")
-    return not part
+    return state
 
 
 def load_whole(model: nn.Module, source: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.transformer import MLP
+from ..structures import Rows
 
 
 class ClassHead(nn.Linear):
@@ -29,6 +30,10 @@ class ClassHead(nn.Linear):
     def built_with(self) -> dict[str, float]:
         """See `ms_detr.linked_keys.Linked`."""
         return {"embed_dim": self.in_features, "num_classes": self.num_classes}
+
+    def rows(self) -> dict[str, Rows]:
+        """See `ms_detr.structures.HasRows`."""
+        return {"weight": Rows.CLASSES, "bias": Rows.CLASSES}
 
     def reset_parameters(self) -> None:
         super().reset_parameters()

@@ -18,6 +18,7 @@ from ..structures import (
     Predictions,
     PredictionSet,
     Queries,
+    Rows,
     Source,
     TokenGrid,
 )
@@ -90,6 +91,11 @@ class QueryInitializer(nn.Module, ABC):
     def built_with(self) -> dict[str, float]:
         """See `ms_detr.linked_keys.Linked`."""
         return {"num_queries": self.num_queries, "embed_dim": self.embed_dim}
+
+    def rows(self) -> dict[str, Rows]:
+        """See `ms_detr.structures.HasRows`; what has a row a query."""
+        own, count = self.named_parameters(recurse=False), self.count(supervised=True)
+        return {name: Rows.NUMBERED for name, x in own if x.dim() == 2 and len(x) == count}
 
     @abstractmethod
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
@@ -243,6 +249,11 @@ class TwoStageInitializer(ProposalInitializer):
         )
         for linear in (self.token_projection, self.query_projection):
             nn.init.xavier_uniform_(linear.weight)
+
+    def rows(self) -> dict[str, Rows]:
+        """The first row of the class head is the objectness, and no class's alone."""
+        head = {f"class_head.{name}": Rows.NUMBERED for name in ("weight", "bias")}
+        return super().rows() | head
 
     def select(
         self, proposer: Proposer, memory: Memory, count: int, supervised: bool

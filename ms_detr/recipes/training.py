@@ -22,6 +22,7 @@ def run(**changes: Any) -> DictConfig:
     train: dict[Any, Any] = dict(
         output_dir=None,  # output/ and the name of the config's file
         init_checkpoint=RESNET50,  # ImageNet weights of torchvision; a URL, a file, "" for none
+        fine_tune=False,  # take of init_checkpoint what fits: other classes, queries, parts
         epochs=12.0,
         max_iter=None,  # instead of epochs
         seed=42,

@@ -23,6 +23,7 @@ from .geometry import FeaturePyramid, Memory, TokenGrid, valid_ratio
 from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
 from .queries import GroupQueries, PositionFunction, Queries
+from .rows import HasRows, Rows
 from .targets import Step, Targets
 
 __all__ = [
@@ -31,12 +32,14 @@ __all__ = [
     "Assignment",
     "FeaturePyramid",
     "GroupQueries",
+    "HasRows",
     "Memory",
     "PositionFunction",
     "PredictionSet",
     "Predictions",
     "Queries",
     "QueryMasks",
+    "Rows",
     "Source",
     "Step",
     "Targets",

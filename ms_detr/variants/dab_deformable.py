@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..layers.boxes import inverse_sigmoid
 from ..layers.query_position import BoxPosition
 from ..modeling import QueryInitializer
-from ..structures import Memory, Predictions, Queries, at_least_single
+from ..structures import Memory, Predictions, Queries, Rows, at_least_single
 
 
 class Anchors(nn.Module):
@@ -27,6 +27,10 @@ class Anchors(nn.Module):
             self.register_buffer("centers", inverse_sigmoid(torch.rand(num_anchors, 2), 1e-3))
         else:
             self.centers = nn.Parameter(torch.randn(num_anchors, 2))
+
+    def rows(self) -> dict[str, Rows]:
+        """See `ms_detr.structures.HasRows`."""
+        return {"sizes": Rows.NUMBERED, "centers": Rows.NUMBERED}
 
     def forward(self, batch: int, count: int | None = None) -> Tensor:
         """The first ``count`` or all, (B, count, 4)."""

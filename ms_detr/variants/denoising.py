@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.boxes import inverse_sigmoid
 from ..modeling import QueryGroup, QueryInitializer
-from ..structures import Assignment, GroupQueries, Memory, Predictions, Queries, Targets
+from ..structures import Assignment, GroupQueries, Memory, Predictions, Queries, Rows, Targets
 
 
 class DenoisingGroup(QueryGroup):
@@ -62,6 +62,10 @@ class DenoisingGroup(QueryGroup):
     def built_with(self) -> dict[str, float]:
         """See `ms_detr.linked_keys.Linked`."""
         return {"embed_dim": self.embed_dim, "num_classes": self.num_classes}
+
+    def rows(self) -> dict[str, Rows]:
+        """See `ms_detr.structures.HasRows`."""
+        return {"embedding.weight": Rows.CLASSES}
 
     @abstractmethod
     def num_copies(self, objects: int) -> int:
