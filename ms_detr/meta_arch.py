@@ -135,7 +135,7 @@ class GeneralizedDETR(Usable, nn.Module):
             `forward_tensors` do.
 
         Raises:
-            ValueError: an image is of another kind; in training, there are no or wrong targets.
+            ConfigError: an image is of another kind; in training, there are no or wrong targets.
         """
         images, padding_mask = self.preprocess(batched_inputs)
         size = (images.shape[-2], images.shape[-1])
@@ -246,7 +246,7 @@ class MSDETR(GeneralizedDETR):
 
 
 def _check_images(batched_inputs: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ValueError unless all images are what the normalisation is made for."""
+    """Raise ConfigError unless all images are what the normalisation is made for."""
     for x in batched_inputs:
         image = x.get("image") if isinstance(x, Mapping) else None
         found = type(x if image is None else image).__name__

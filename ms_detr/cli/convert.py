@@ -91,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
     names = {"classes": class_names("coco_2017_val")} if classes == "coco91" else {}
     write_checkpoint(args.target, {"model": plain, **names})
     print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source} ({layout})")
-    whole = LAYOUTS[layout].detector
-    print(f"use it: train_net.py {'--eval-only ' * whole}... train.init_checkpoint={args.target}")
+    evaluated = f"ms-detr evaluate CONFIG {args.target}, or "
+    print(
+        f"use it: {evaluated if LAYOUTS[layout].detector else ''}"
+        f"ms-detr train CONFIG train.init_checkpoint={args.target}"
+    )
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import ConfigError, MissingFileError, shortened
+from .demo import NAME as DEMO
 
 _registered: set[str] = set()  # names in Detectron2's catalog that are ours
 
@@ -15,6 +16,7 @@ _BUILTIN_HINT = (
     "names ('datasets' if unset; set it before Python starts). COCO belongs there as "
     "coco/train2017/*.jpg, coco/val2017/*.jpg and coco/annotations/instances_{train,val}2017.json."
 )
+_DEMO_HINT = " It is generated: ms-detr demo --data-only."
 
 
 def locate(
@@ -41,7 +43,7 @@ def locate(
         hint = _BUILTIN_HINT if name.startswith("coco_") else ""
     else:
         image_root, json_file = os.path.expanduser(images), os.path.expanduser(annotations)
-        hint = ""
+        hint = _DEMO_HINT if name.startswith(DEMO) else ""
     for path, kind, is_there in (
         (json_file, "annotation file", os.path.isfile),
         (image_root, "image folder", os.path.isdir),

@@ -42,8 +42,7 @@ def in_order_of(
         raise OtherClassesError(
             f"dataset '{name}' has other classes than the weights: {_quoted(ours - theirs)} only "
             f"in the dataset, {_quoted(theirs - ours)} only in the weights. They are matched by "
-            "name: correct the categories' names in the annotation file, take other weights, or "
-            "train with train.fine_tune=true, which takes over what fits"
+            "name: correct the categories' names in the annotation file, or take other weights"
         )
     twice = [name for name, count in ours.items() if count > 1]
     if twice:

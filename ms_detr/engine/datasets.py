@@ -84,12 +84,17 @@ def build_like_training(cfg: DictConfig) -> Any:
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Name the weights in an error about their classes."""
+def naming(path: str, advice: str = "") -> Iterator[None]:
+    """Name the weights in an error about their classes.
+
+    Args:
+        path: of the weights.
+        advice: what else can be done about it.
+    """
     try:
         yield
     except OtherClassesError as error:
-        raise OtherClassesError(f"{path}: {error}") from error
+        raise OtherClassesError(f"{path}: {error}{advice}") from error
 
 
 def check_datasets(

@@ -52,6 +52,7 @@ from .optimizer import build_optimizer
 from .pairs import check_pairs, check_start
 from .precision import Precision
 from .start import begin, choose_start, weights_to_evaluate
+from .state import FINE_TUNE
 from .trainer import Trainer
 from .weights import load_whole
 
@@ -191,7 +192,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
-    with naming(start.path):
+    with naming(start.path, "" if start.resumed else f"; {FINE_TUNE}"):
         train_loader = build(cfg, "dataloader.train")
         # Weights without names take the training's order of classes.
         test_loader = build(cfg, "dataloader.test") if classes else build_like_training(cfg)

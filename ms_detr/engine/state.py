@@ -20,6 +20,9 @@ CHUNK = 2**20  # bytes read at a time
 RECORD = 500  # bytes of a record in an archive, beside its content
 FOLDER = 0x10  # attribute of a record in an archive
 
+# What to do with weights of other classes or queries.
+FINE_TUNE = "train.fine_tune=true starts a training from what fits"
+
 logger = logging.getLogger(__name__)
 
 
@@ -159,9 +162,6 @@ def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     BatchNorm checkpoint by epsilon, in the caller's tensor too.
     """
     return dict(state)
-
-
-FINE_TUNE = "train.fine_tune=true starts a training from what fits"
 
 
 def load_strictly(

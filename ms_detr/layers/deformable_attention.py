@@ -14,7 +14,7 @@ from ..structures import Memory
 
 
 def check_heads(embed_dim: int, num_heads: int) -> None:
-    """Raise ValueError unless the channels can be split into the heads."""
+    """Raise ConfigError unless the channels can be split into the heads."""
     if num_heads < 1 or embed_dim % num_heads:
         raise ConfigError(f"model.embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
 

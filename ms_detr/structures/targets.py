@@ -77,11 +77,11 @@ class Targets:
             ValueError: for an empty batch, or labels, boxes and masks that do not fit each other.
         """
         if not images:
-            raise ConfigError("targets of at least one image are needed, got an empty list")
+            raise ValueError("targets of at least one image are needed, got an empty list")
         counts = tuple(len(image["labels"]) for image in images)
         for index, (image, count) in enumerate(zip(images, counts, strict=True)):
             if tuple(image["boxes"].shape) != (count, 4):
-                raise ConfigError(
+                raise ValueError(
                     f"targets of image {index}: {count} labels need boxes of shape ({count}, 4), "
                     f"got {tuple(image['boxes'].shape)}"
                 )
@@ -114,7 +114,7 @@ class Targets:
         """Masks (n, H, W) of an image's objects.
 
         Raises:
-            ValueError: if the targets have none.
+            ConfigError: if the targets have none.
         """
         if self.masks is None:
             raise ConfigError(
@@ -131,7 +131,7 @@ def _join_masks(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -
     shapes = [tuple(masks.shape) for masks in given]
     expected = [(count, *given[0].shape[1:]) for count in counts]
     if shapes != expected:
-        raise ConfigError(
+        raise ValueError(
             f"targets: either no image has masks or every one, all of one size (n, H, W) with n "
             f"labels; the images have {list(counts)} labels and masks of {shapes}"
         )

@@ -190,7 +190,7 @@ def _background(x: Tensor, gamma: float, slope: Tensor) -> Tensor:
 
 
 def check_not_negative(**values: float) -> None:
-    """Raise ValueError for a value of a loss, by its name, that is negative."""
+    """Raise ConfigError for a value of a loss, by its name, that is negative."""
     for name, value in values.items():
         if value < 0:
             raise ConfigError(f"a loss's {name} can't be negative, got {value}")

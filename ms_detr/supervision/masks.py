@@ -125,7 +125,7 @@ def masks_of(predictions: PredictionSet) -> QueryMasks:
     """The masks of a source.
 
     Raises:
-        ValueError: if there are none.
+        ConfigError: if there are none.
     """
     if predictions.masks is None:
         raise ConfigError(

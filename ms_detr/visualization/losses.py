@@ -70,7 +70,9 @@ def draw_losses(runs: Mapping[str, Path], file: Path) -> Path:
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, kind in zip(figure.subplots(1, 2), KINDS, strict=True):
         for name, kinds in curves.items():
-            axes.plot(*zip(*kinds[kind], strict=True), label=name)
+            points = kinds[kind]
+            # A line through one point is none.
+            axes.plot(*zip(*points, strict=True), label=name, marker="" if len(points) > 1 else "o")
         axes.set(xlabel="iteration", ylabel="loss, all layers", title=f"one-to-one {kind} loss")
         axes.set_yscale("log")
         axes.grid(alpha=0.3)

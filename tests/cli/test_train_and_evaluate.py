@@ -69,6 +69,7 @@ def test_trained_and_evaluated(options, tmp_path, capsys):
         (["train"], "error: which config? Give one of"),
         (["train", "demo/ms_dter.py"], "the nearest are configs/demo/ms_detr.py"),
         (["evaluate", "demo/ms_detr.py", "gone.pth"], "checkpoint gone.pth not found"),
+        (["train", "demo/ms_detr.py"], "train.json. It is generated: ms-detr demo --data-only.\n"),
     ],
 )
 def test_mistakes(words, problem, capsys, tmp_path, monkeypatch):

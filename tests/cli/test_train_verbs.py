@@ -23,7 +23,7 @@ from ms_detr.cli.compare import Run, table
 from ms_detr.config import load
 from ms_detr.meta_arch import MSDETR
 from ms_detr.ops import status
-from ms_detr.visualization.losses import read_losses
+from ms_detr.visualization.losses import draw_losses, read_losses
 from tests.ops.inputs import needs_compiled
 
 PANEL = 384 + 24  # pixels of an image and its title
@@ -329,6 +329,20 @@ def test_visualize_losses_of_runs(compared, tmp_path, capsys):
         assert picture.width > 1000
     assert main([*words, "--run", "none", str(tmp_path)]) == 2
     assert "metrics.json is missing: give the train.output_dir of a run" in capsys.readouterr().err
+
+
+def test_a_loss_that_was_logged_once_is_a_point(tmp_path):
+    term = {"weight": 1.0, "losses": {"class": {"weight": 1.0}, "bbox": {"weight": 1.0}}}
+    config = {"model": {"criterion": {"terms": {"o2o": term}}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    line = {"iteration": 9, "o2o/loss_class/0": 4.0, "o2o/loss_bbox/0": 10.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(line))
+    picture = Image.open(draw_losses({"run": tmp_path}, tmp_path / "losses.png")).convert("RGB")
+    # In the middle of both charts, where one point lies.
+    for left in (0, picture.width // 2):
+        middle = picture.crop((left + 150, 100, left + picture.width // 2 - 150, 300))
+        pixels = np.asarray(middle).astype(int)
+        assert np.ptp(pixels, axis=2).max() > 99  # coloured, as the grid isn't
 
 
 def test_visualize_wants_a_name_of_its_own_for_every_run(tmp_path, capsys):

@@ -114,8 +114,10 @@ def test_other_names_are_an_error(train, data, tmp_path, how):
     folder = "out" if how == "--resume" else "new"
     message = r"\.pth: dataset '.*': 'disc' only in the dataset, 'bar' only in the weights"
     message = message.replace("': ", "' has other classes than the weights: ", 1)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         train(folder, *flags, *weights, *of(other))
+    advised = "; train.fine_tune=true starts a training from what fits" in str(error.value)
+    assert advised == (how == "start")
 
 
 def test_other_function_of_the_dataset(train, data, swapped, tmp_path, caplog, monkeypatch):

@@ -126,7 +126,7 @@ def test_a_run_on_other_classes(train, data, tmp_path):
     folder = change(data, tmp_path / f"other_{tmp_path.name}", other_classes)
     changes = [weights, "model.num_classes=3", *of(folder)]
     with pytest.raises(
-        ValueError, match=r"'disc', 'ring' only in .*or train with train\.fine_tune"
+        ValueError, match=r"'disc', 'ring' only in .*; train\.fine_tune=true starts"
     ):
         train("second", *changes)
     train("second", "+train.fine_tune=true", "train.checkpoint_epochs=1", *changes)
