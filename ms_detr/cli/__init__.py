@@ -31,7 +31,7 @@ def verbs() -> dict[str, str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs; the chosen one's `run` arrives in `args.run`."""
+    """Return the parser of all verbs. The chosen verb's `run` arrives in `args.run`."""
     parser = argparse.ArgumentParser(prog="ms-detr", description="Tools around MS-DETR.")
     parser.add_argument("--version", action="version", version=f"ms_detr {__version__}")
     parser.set_defaults(run=None, debug=False)

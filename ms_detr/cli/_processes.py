@@ -11,7 +11,7 @@ from ms_detr.signals import raised
 
 
 class Processes:
-    """Started processes, of several threads; see `processes`."""
+    """The processes that are running, which several threads may have started: see `processes`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,7 @@ class Processes:
         self._ended = False
 
     def run(self, command: Sequence[str], **options: Any) -> int:
-        """A command's exit status; that of SIGTERM where all have been ended already."""
+        """Run a command and return its exit status, SIGTERM's where all have been ended already."""
         with self._lock:
             if self._ended:
                 return -signal.SIGTERM

@@ -40,7 +40,7 @@ class Run:
         expect_not(self.overrides, OURS)
 
     def finished(self) -> bool:
-        """Whether this very run is done.
+        """Return whether this very run is done.
 
         Raises:
             ConfigError: another run is in its folder, which it finished or would be resumed from.
@@ -58,11 +58,11 @@ class Run:
         return done.is_file()
 
     def description(self) -> dict[str, object]:
-        """What makes this run, as JSON."""
+        """Return what makes this run, as JSON."""
         return {"config": self.config, "overrides": list(self.overrides), "seed": self.seed}
 
     def train(self, started: Processes, threads: int, lock: int) -> int:
-        """Train in a process of its own, from its last checkpoint on; its exit status.
+        """Train in a process of its own, from the last checkpoint on, and return the exit status.
 
         Args:
             lock: of the folder; held for as long as the training lives, whatever ends this one.
@@ -85,14 +85,14 @@ class Run:
         return status
 
     def ap(self, task: str) -> float | None:
-        """AP in the end; None where it could not be measured, was not, or the run failed."""
+        """Return the AP in the end, None where it wasn't measured or the run has failed."""
         if not self.finished():
             return None
         results = json.loads((self.folder / EVALUATION / RESULTS).read_text())
         return results[task]["AP"] if task in results else None
 
     def step_seconds(self) -> float | None:
-        """Median time of an iteration; None where there are too few to tell, or the run failed."""
+        """Return the median time of an iteration, None where none was timed or the run failed."""
         if not self.finished():
             return None
         lines = (self.folder / METRICS).read_text().splitlines()
@@ -101,7 +101,7 @@ class Run:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
-    """Where, how often and how many at a time."""
+    """Add the arguments that say where, how often and how many at a time is trained."""
     listed = " ".join(map(str, seeds))
     parser.add_argument(
         "--seeds", type=seed, nargs="+", default=list(seeds), help=f"default: {listed}"

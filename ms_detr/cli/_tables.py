@@ -14,7 +14,7 @@ TASKS = {
 
 
 def measured_tasks(runs: Sequence[Run]) -> list[str]:
-    """Tasks for a table: those of boxes, and what else some run was evaluated on."""
+    """Return the tasks for a table: those of boxes, and what else some run was evaluated on."""
     return [
         task
         for task in TASKS
@@ -25,9 +25,10 @@ def measured_tasks(runs: Sequence[Run]) -> list[str]:
 def ap_table(
     keys: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[Run]]], tasks: Sequence[str]
 ) -> str:
-    """A row for runs that differ in their seed: cells for ``keys``, their APs, an iteration's time.
+    """Return a Markdown table with a row for all runs that differ in nothing but their seed.
 
-    AP is the mean over the seeds with the single values; the time is the mean of medians.
+    A row has cells for ``keys``, the mean AP over the seeds with the single values, and the time
+    of an iteration, which is the mean of medians.
     """
     from tabulate import tabulate
 

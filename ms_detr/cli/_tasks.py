@@ -46,7 +46,7 @@ class Evaluation:
 
 
 def add_process_arguments(parser: argparse.ArgumentParser) -> None:
-    """How many processes do the work, with Detectron2's names."""
+    """Add the arguments that say how many processes do the work, by Detectron2's names."""
     parser.epilog = EPILOG
     add = parser.add_argument
     add("--num-gpus", type=int, help="processes on this machine (on the CPU, too; default: 1)")
@@ -56,7 +56,7 @@ def add_process_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def launched(task: Training | Evaluation, args: argparse.Namespace) -> int:
-    """Do a task in as many processes as `add_process_arguments` were given; the exit status."""
+    """Do a task in as many processes as the arguments say, and return the exit status."""
     from omegaconf import OmegaConf
 
     from ms_detr.config import load
@@ -78,7 +78,7 @@ def launched(task: Training | Evaluation, args: argparse.Namespace) -> int:
 
 
 def named_config(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """The config and its overrides, where the config may be given as CONFIG or --config-file.
+    """Return the config and its overrides; the config is given as CONFIG or by --config-file.
 
     Raises:
         ConfigError: it is given in neither way.

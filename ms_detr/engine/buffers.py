@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @torch.no_grad()
 def average_buffers(model: nn.Module) -> None:
-    """Give all processes the same buffers, in place: so is the evaluated model the saved one.
+    """Give all processes the same buffers, in place, so that the evaluated model is the saved one.
 
     Numbers that differ become their mean, whole ones the first process's; what is the same
     everywhere, such as all of a frozen BatchNorm, is left as it is. A collective.
@@ -44,7 +44,7 @@ def average_buffers(model: nn.Module) -> None:
 
 
 def synchronise_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
-    """A model whose BatchNorms take their statistics over the images of all processes.
+    """Return the model with BatchNorms that take their statistics over all processes' images.
 
     Raises:
         ConfigError: there are several processes, on the CPU.

@@ -24,10 +24,10 @@ PERIODIC = re.compile(r"model_(\d{7,})\.pth")
 
 
 class Stateful(Protocol):
-    """Something whose state a checkpoint keeps."""
+    """Something whose state a checkpoint can keep."""
 
     def state_dict(self) -> Any:
-        """The state: tensors and plain types."""
+        """Return the state, made of tensors and plain types."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
         """Take a state over."""
@@ -103,7 +103,10 @@ class Checkpointer:
         logger.info("saved %s", self.folder / name)
 
     def best_ap(self, metric: str = "box_ap") -> float | None:
-        """AP of the best checkpoint so far, if it is by this metric, on the same test dataset."""
+        """Return the AP of the best checkpoint so far.
+
+        It is None where the best one was chosen by another metric or on another test dataset.
+        """
         path = self.folder / BEST
         if not path.is_file():
             return None
@@ -116,7 +119,7 @@ class Checkpointer:
         return best.get(metric) if before is None or now is None or before == now else None
 
     def last(self) -> str:
-        """The newest checkpoint that can be resumed, empty if there is none."""
+        """Return the newest checkpoint that can be resumed, empty if there is none."""
         return last_checkpoint(self.folder)
 
     def resume(self, path: str | None = None) -> int:
@@ -178,9 +181,10 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], pat
 
 
 def newest(folder: str | os.PathLike[str]) -> str:
-    """The newest checkpoint of a run that can be read, empty if there is none. A collective.
+    """Return the newest checkpoint of a run that can be read, empty if there is none.
 
-    All processes take what the main process finds. One that is damaged is reported and passed over.
+    It is a collective: all processes take what the main process finds. A checkpoint that is
+    damaged is reported and passed over.
 
     Raises:
         CheckpointError: there are checkpoints, and none can be read.
@@ -217,19 +221,19 @@ def expect_unused(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run has left half-written; for who has the folder to itself."""
+    """Remove what a killed run has left half-written. The caller has the folder to itself."""
     for leftover in folder.glob(f"*{PARTIAL}"):
         if leftover.is_file():
             leftover.unlink()
 
 
 def last_checkpoint(folder: str | os.PathLike[str]) -> str:
-    """The newest checkpoint of a run that can be resumed, empty if there is none."""
+    """Return the newest checkpoint of a run that can be resumed, empty if there is none."""
     return str(next(iter(resumable(folder)), ""))
 
 
 def what_is_safe(folder: str | os.PathLike[str]) -> str:
-    """What a run that has ended early leaves behind, and what to do with it."""
+    """Say what a run that has ended early leaves behind, and what to do with it."""
     last = last_checkpoint(folder)
     if not last:
         return f"no checkpoint was saved in {folder}: a new start begins at iteration 0"
@@ -237,7 +241,7 @@ def what_is_safe(folder: str | os.PathLike[str]) -> str:
 
 
 def resumable(folder: str | os.PathLike[str]) -> list[Path]:
-    """Checkpoints in a folder that can be resumed, newest first."""
+    """Return the checkpoints in a folder that can be resumed, the newest one first."""
     folder = Path(folder)
     tag = folder / LAST
     tagged = (

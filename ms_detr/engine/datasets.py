@@ -65,7 +65,7 @@ def order_classes(
 
 
 def build_like_training(cfg: DictConfig) -> Any:
-    """The test loader, whose classes are numbered as those of the loaded training dataset.
+    """Build the test loader with classes numbered as those of the loaded training dataset.
 
     Raises:
         DataError: its file lists other classes; says which file lacks what.
@@ -100,7 +100,7 @@ def naming(path: str, advice: str = "") -> Iterator[None]:
 def check_datasets(
     cfg: DictConfig, loaders: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """What a checkpoint keeps of the loaded datasets: names of ``classes``, and ``datasets``.
+    """Return what a checkpoint keeps of the loaded datasets: ``classes`` and ``datasets``.
 
     Args:
         classes: the names that the weights know, in their order; empty where they are unknown.
@@ -126,7 +126,7 @@ def check_datasets(
 
 
 def tell_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
-    """Warn of datasets that are others than those of the checkpoint that a run goes on from.
+    """Warn where datasets have changed since the checkpoint that a run goes on from was written.
 
     Args:
         before, now: fingerprints by loader; a checkpoint of an older version has none.

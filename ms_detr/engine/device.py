@@ -19,7 +19,11 @@ DEVICES = ("cpu", "cuda")
 
 
 def choose_device(device: str) -> torch.device:
-    """The device of a config's ``train.device``: ``auto`` takes CUDA where there is any."""
+    """Return the device of a config's ``train.device``; ``auto`` takes CUDA where there is any.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -41,7 +45,13 @@ def choose_device(device: str) -> torch.device:
 
 
 def prepare(train: DictConfig) -> torch.device:
-    """Device, threads and seeds. All processes build the same model from the same seed."""
+    """Set threads and seeds, and return the device, as a config's ``train`` node has them.
+
+    All processes build the same model from the same seed.
+
+    Raises:
+        ConfigError: there is no such device, or one is named for several processes.
+    """
     device = choose_device(train.device)
     if device.type == "cuda" and comm.get_world_size() > 1:
         if device.index is not None:
@@ -58,7 +68,7 @@ def prepare(train: DictConfig) -> torch.device:
 
 
 def _set_threads(threads: int | None, device: torch.device) -> None:
-    """CPU threads of this process: the config's, else OMP_NUM_THREADS, else its part of all."""
+    """Take the config's CPU threads, else OMP_NUM_THREADS, else this process's part of all."""
     variable = os.environ.get("OMP_NUM_THREADS")
     if threads is not None and variable not in (None, str(threads)):
         logger.info("train.threads=%d is used, not OMP_NUM_THREADS=%s", threads, variable)

@@ -15,14 +15,14 @@ MAX_NAMED = 8
 
 
 def largest(value: Tensor) -> int:
-    """The largest value in any process of a whole number on the device. A collective."""
+    """Return the largest value of a whole number in any process. It is a collective."""
     if comm.get_world_size() > 1:
         distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
     return int(value.item())
 
 
 def bad_names(values: Mapping[str, Tensor]) -> list[str]:
-    """Names of the values that are NaN or infinite."""
+    """Return the names of the values that are NaN or infinite."""
     if not values:
         return []
     finite = torch.stack([value.detach().float().isfinite().all() for value in values.values()])
@@ -32,7 +32,9 @@ def bad_names(values: Mapping[str, Tensor]) -> list[str]:
 def report(
     what: str, iteration: int, batch: Sequence[Mapping[str, Any]], trouble: str, last: str
 ) -> str:
-    """The message about a step that isn't finite, the same in all processes. A collective.
+    """Return the message about a step that isn't finite, the same in all processes.
+
+    It is a collective.
 
     Args:
         what: what isn't finite, e.g. "loss".

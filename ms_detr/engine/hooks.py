@@ -26,7 +26,7 @@ BEST_BY = {"segm/AP": "mask_ap", "bbox/AP": "box_ap"}
 
 
 class CheckpointHook(HookBase):
-    """Save every ``period`` iterations (0: never), after the last one, and when training stops.
+    """Saves every ``period`` iterations (0: never), after the last one, and when training stops.
 
     A periodic checkpoint that can't be written ends no training: the next one is tried all the
     same. Without the last one all processes end with the error.
@@ -85,7 +85,7 @@ def _try_to_save(checkpointer: Checkpointer, iteration: int, otherwise: str) -> 
 
 
 class EvaluationHook(HookBase):
-    """Evaluate every ``period`` iterations (0: never) and after training; keep the best weights.
+    """Evaluates every ``period`` iterations (0: never) and after training; keeps the best weights.
 
     Detectron2's own hook evaluates after a run that failed in its last iteration, too.
 

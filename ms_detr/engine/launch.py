@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -37,7 +38,7 @@ def launch(
     timeout: timedelta = TIMEOUT,
     output_dir: str | None = None,
 ) -> Any:
-    """Call ``main(*args)`` in every process: torchrun's, or as many as are asked for.
+    """Call ``main(*args)`` in every process of torchrun, or in as many as are asked for.
 
     Detectron2's Launcher needs CUDA (0.4) and knows no torchrun.
 
@@ -62,51 +63,96 @@ def launch(
             layout than torchrun's.
     """
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
+    asked = (num_processes, num_machines, machine_rank, dist_url)
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
-        world_size = int(os.environ["WORLD_SIZE"])
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        arguments = (num_processes, num_machines, machine_rank, dist_url)
-        _expect_torchruns(arguments, world_size, local_size)
-        group = Group(backend, "env://", world_size, local_size, timeout)
-        rank = int(os.environ["RANK"])
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_with_parent()
-        with (
-            told_early_end(output_dir if rank == 0 else None),
-            termination.taken_over(lambda: ended("terminated", output_dir) if rank == 0 else ""),
-            group.joined(rank, int(os.environ["LOCAL_RANK"])),
-        ):
-            return main(*args)
-    num_processes = 1 if num_processes is None else num_processes
-    num_machines = 1 if num_machines is None else num_machines
-    machine_rank, dist_url = machine_rank or 0, dist_url or "auto"
-    if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
-        raise ConfigError(
-            f"--num-gpus {num_processes} --num-machines {num_machines} --machine-rank "
-            f"{machine_rank}: counts start at 1, ranks at 0"
-        )
-    world_size = num_processes * num_machines
-    if world_size == 1:
+        return _join_torchrun(main, args, asked, backend, timeout, output_dir)
+    counts = [1 if count is None else count for count in (num_processes, num_machines)]
+    layout = Layout(counts[0], counts[1], machine_rank or 0, dist_url or "auto")
+    layout.check()
+    if layout.world_size == 1:
         farewell = functools.partial(ended, "terminated", output_dir)
         with told_early_end(output_dir), termination.taken_over(farewell):
             return main(*args)
-    if backend == "nccl" and num_processes > torch.cuda.device_count():
+    _expect_devices(layout, backend, device)
+    group = Group(backend, layout.meeting(), layout.world_size, layout.num_processes, timeout)
+    with told_early_end(output_dir):
+        spawn(group, layout.machine_rank * layout.num_processes, main, args)
+    return None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many processes do the work on how many machines, and where they meet: see `launch`."""
+
+    num_processes: int
+    num_machines: int
+    machine_rank: int
+    dist_url: str
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes on all machines."""
+        return self.num_processes * self.num_machines
+
+    def check(self) -> None:
+        """Raise ConfigError unless there are processes, and a machine of that rank."""
+        counts = self.num_processes, self.num_machines
+        if min(counts) < 1 or not 0 <= self.machine_rank < self.num_machines:
+            raise ConfigError(
+                f"--num-gpus {self.num_processes} --num-machines {self.num_machines} "
+                f"--machine-rank {self.machine_rank}: counts start at 1, ranks at 0"
+            )
+
+    def meeting(self) -> str:
+        """Return the URL where the processes meet.
+
+        Raises:
+            ConfigError: machines have to be told one.
+        """
+        if self.dist_url != "auto":
+            return self.dist_url
+        if self.num_machines > 1:
+            raise ConfigError("several machines need --dist-url tcp://first-machine:port")
+        return f"tcp://127.0.0.1:{free_port()}"
+
+
+def _join_torchrun(
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    asked: tuple[Any, ...],
+    backend: str,
+    timeout: timedelta,
+    output_dir: str | None,
+) -> Any:
+    """Call ``main(*args)`` as one of the processes that torchrun has started."""
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    _expect_torchruns(asked, world_size, local_size)
+    group = Group(backend, "env://", world_size, local_size, timeout)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
+    # One process speaks for all.
+    with (
+        told_early_end(output_dir if rank == 0 else None),
+        termination.taken_over(lambda: ended("terminated", output_dir) if rank == 0 else ""),
+        group.joined(rank, int(os.environ["LOCAL_RANK"])),
+    ):
+        return main(*args)
+
+
+def _expect_devices(layout: Layout, backend: str, device: str) -> None:
+    """Raise ConfigError if processes lack a GPU; warn where all of them do."""
+    count = torch.cuda.device_count()
+    if backend == "nccl" and layout.num_processes > count:
         raise ConfigError(
-            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; "
+            f"--num-gpus {layout.num_processes}, but this machine has {count}; "
             "train.device=cpu runs as many processes on the CPU"
         )
-    if device == "auto" and backend == "gloo":
+    if backend == "gloo" and device == "auto":
         logger.warning(
-            "no GPU is found: --num-gpus %d starts as many processes on the CPU", num_processes
+            "no GPU is found: --num-gpus %d starts as many processes on the CPU",
+            layout.num_processes,
         )
-    if dist_url == "auto":
-        if num_machines > 1:
-            raise ConfigError("several machines need --dist-url tcp://first-machine:port")
-        dist_url = f"tcp://127.0.0.1:{free_port()}"
-    group = Group(backend, dist_url, world_size, num_processes, timeout)
-    with told_early_end(output_dir):
-        spawn(group, machine_rank * num_processes, main, args)
-    return None
 
 
 def _expect_torchruns(arguments: tuple[Any, ...], world_size: int, local_size: int) -> None:
@@ -123,7 +169,7 @@ def _expect_torchruns(arguments: tuple[Any, ...], world_size: int, local_size: i
 
 
 def ended(how: str, output_dir: str | None) -> str:
-    """The last message of a run that ended early: what is safe, and what to do."""
+    """Return the last message of a run that ended early: what is safe, and what to do."""
     return how if output_dir is None else f"{how}; {what_is_safe(output_dir)}"
 
 
@@ -141,7 +187,7 @@ def told_early_end(output_dir: str | None) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -83,7 +83,7 @@ class _Log(_Lenient, logging.handlers.WatchedFileHandler):
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:
-    """Python's own, but silent on TensorBoard's thread: its writer raises the same error."""
+    """Do as Python does, but in silence on TensorBoard's thread: its writer raises the error."""
     if type(args.thread).__name__ != "_AsyncWriterThread":
         threading.__excepthook__(args)
 
@@ -124,7 +124,7 @@ def setup_logging(folder: str | Path) -> None:
 
 
 def environment() -> str:
-    """Detectron2's description of the machine and of the versions in use."""
+    """Return Detectron2's description of the machine and of the versions in use."""
     try:
         return collect_env_info()
     except Exception as error:  # a description isn't worth a training

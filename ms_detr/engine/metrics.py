@@ -20,7 +20,7 @@ TOTAL = "total_loss"
 
 
 class RunningMean:
-    """Means of named scalars over steps and processes, kept on the device until asked for.
+    """Keeps means of named scalars over steps and processes, on the device until asked for.
 
     Reading dozens of losses one by one in every step would make the host wait for the device
     dozens of times; here a step costs one `stack` and one addition, and `read` one transfer.
@@ -42,7 +42,7 @@ class RunningMean:
         self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """The means since the last call. All processes must call it together."""
+        """Return the means since the last call. All processes must call it together."""
         if self._sum is None:
             return {}
         mean = self._sum / self._steps
@@ -64,7 +64,7 @@ def term_sums(losses: Mapping[str, float]) -> dict[str, float]:
 
 
 class ProgressPrinter(EventWriter):
-    """One line of progress: total loss, loss per term, learning rate, speed, time left.
+    """Prints progress in one line: total loss, loss per term, learning rate, speed, time left.
 
     Detectron2's printer would list every layer's losses; those go to ``metrics.json``.
     """
@@ -101,7 +101,7 @@ class ProgressPrinter(EventWriter):
 
 
 class Expendable(EventWriter):
-    """A writer that training can go without: where it fails, that is said once, and tried again.
+    """A writer that training can go without. Where it fails, that is said once, and tried again.
 
     Args:
         path: what it writes.
@@ -136,7 +136,7 @@ class Expendable(EventWriter):
 
 
 class ExpendableOnce(Expendable):
-    """One that is of no use any more once it has failed, as TensorBoard's with its thread."""
+    """A writer that is of no use any more once it has failed, as TensorBoard's with its thread."""
 
     def _try(self, work: Callable[[], None]) -> None:
         if not self._failing:

@@ -19,7 +19,7 @@ from ..errors import ConfigError
 def parameter_groups(
     model: nn.Module, base_lr: float, lr_factors: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Parameter groups of an optimiser: one for every learning rate, base rate first.
+    """Return an optimiser's parameter groups: one for every learning rate, base rate first.
 
     Weight decay is the optimiser's, the same for all parameters, norms and biases included
     (Deformable DETR's recipe).

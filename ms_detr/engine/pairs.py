@@ -54,7 +54,7 @@ def check_start(cfg: DictConfig) -> None:
 
 
 def _check_masks(cfg: DictConfig) -> None:
-    """Masks of the model and of the parts of the data need each other."""
+    """Raise ConfigError where only some of model and data have masks that need each other."""
     predicted = _value(cfg, "model.masks") is not None
     if predicted and _value(cfg, "dataloader.train.mapper.masks") is False:
         raise ConfigError(
@@ -74,7 +74,7 @@ def _check_masks(cfg: DictConfig) -> None:
 
 
 def _value(cfg: DictConfig, key: str) -> Any:
-    """None where there is no such key, or a link that leads nowhere: others complain of that."""
+    """Return a key's value, None where it or its link's end is missing: others complain of that."""
     try:
         return OmegaConf.select(cfg, key)
     except InterpolationResolutionError:

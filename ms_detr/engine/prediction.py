@@ -39,7 +39,7 @@ def predict(
 def predict(
     model: nn.Module, images: Source | Sequence[Source], cfg: DictConfig | None = None
 ) -> Instances | list[Instances]:
-    """The objects in images, found as in the evaluation of the model's config.
+    """Find the objects in images, as in the evaluation of the model's config.
 
     An image is turned upright by its orientation tag, and resized and brought into the model's
     order of channels by the config's ``dataloader.test.mapper``. A batch has up to
@@ -71,7 +71,7 @@ def predict(
 
 
 def _usage(model: nn.Module, cfg: DictConfig | None) -> Usage:
-    """The config's mapper and batch size, else those that the model knows."""
+    """Return the config's mapper and batch size, else those that the model knows."""
     if cfg is not None:
         mapper = build(cfg, "dataloader.test.mapper")
         usage: Usage | None = Usage(mapper, cfg.dataloader.test.batch_size)
@@ -107,7 +107,7 @@ def _predict(
 def _of_one_size(
     inputs: Iterable[dict[str, Any]], batch_size: int
 ) -> Iterator[dict[int, dict[str, Any]]]:
-    """Batches of images of one size, under their numbers; as soon as there are enough of a size."""
+    """Yield batches of images of one size, by their numbers, as soon as there are enough."""
     waiting: dict[torch.Size, dict[int, dict[str, Any]]] = defaultdict(dict)
     for index, x in enumerate(inputs):
         size = x["image"].shape
@@ -118,7 +118,7 @@ def _of_one_size(
 
 
 def _read(name: str, image: Source, image_format: str) -> np.ndarray:
-    """The upright image (H, W, C) in the mapper's format."""
+    """Return the upright image (H, W, C) in the mapper's format."""
     if isinstance(image, (str, os.PathLike)):
         return load_image(os.path.expanduser(image), image_format)[0]
     if isinstance(image, np.ndarray):
@@ -142,7 +142,7 @@ def _read(name: str, image: Source, image_format: str) -> np.ndarray:
 
 
 def _array_problem(image: np.ndarray) -> str | None:
-    """What is wrong with an array, and how it is mended."""
+    """Say what is wrong with an array and how it is mended; None where nothing is."""
     shape = image.shape
     if image.size == 0:
         return "is empty"

@@ -47,7 +47,7 @@ HOW = "give the config that it was trained with: load_model(weights, cfg)"
 
 
 def read_config(path: str | os.PathLike[str]) -> DictConfig:
-    """The model, its test mapper and batch size as a checkpoint of ours describes them.
+    """Return the model, its test mapper and batch size as a checkpoint of ours describes them.
 
     All links are resolved, and every ``_target_`` is a class or function of `ROOMS`.
 
@@ -78,7 +78,7 @@ def read_config(path: str | os.PathLike[str]) -> DictConfig:
 
 
 def _renewed(config: dict[str, Any]) -> dict[str, Any]:
-    """A config as it would be written today, in place: what earlier versions wrote otherwise."""
+    """Change what earlier versions wrote otherwise, in place; the config as of today."""
     model = config["model"]
     if "decoder" in model:
         model["decoder"].setdefault("sources", computed_keys.SOURCES)
@@ -89,7 +89,7 @@ def _renewed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_objects(node: Any) -> Any:
-    """The same tree with the objects that its names stand for; what is unwanted is left out."""
+    """Return the tree with the objects that its names stand for, and without what is unwanted."""
     if isinstance(node, dict):
         changed = {key: _with_objects(value) for key, value in node.items()}
         return changed | {key: UNWANTED[key] for key in UNWANTED.keys() & changed.keys()}
@@ -113,7 +113,7 @@ def _expect_resolved(node: Any) -> None:
 
 
 def _named(text: str) -> Callable[..., Any] | str:
-    """The class or function of `ROOMS` that a text names; any other text as it is."""
+    """Return the class or function of `ROOMS` that a text names, and any other text as it is."""
     module, _, name = text.rpartition(".")
     if _room(module) is None or name.startswith("_"):
         return text
@@ -125,7 +125,7 @@ def _named(text: str) -> Callable[..., Any] | str:
 
 
 def _is_permitted(found: Any) -> bool:
-    """Whether something is defined in a room, and of a kind that may be taken from it."""
+    """Return whether something is defined in a room, and of a kind that may be taken from it."""
     room = _room(getattr(found, "__module__", None))
     if room is None:
         return False
@@ -135,6 +135,6 @@ def _is_permitted(found: Any) -> bool:
 
 
 def _room(module: str | None) -> str | None:
-    """The room that a module belongs to, if any."""
+    """Return the room that a module belongs to, if any."""
     names = [name for name in ROOMS if f"{module}.".startswith(f"{name}.")]
     return names[0] if names else None

@@ -149,7 +149,7 @@ def evaluate(
 
 
 def _checked(cfg: DictConfig) -> DictConfig:
-    """A copy of the caller's config, fit for a run.
+    """Return a copy of the caller's config that is fit for a run.
 
     Raises:
         ConfigError: keys are missing, wrong, or contradict each other.
@@ -163,7 +163,7 @@ def _checked(cfg: DictConfig) -> DictConfig:
 
 
 def _set_up(cfg: DictConfig, origin: Origin) -> torch.device:
-    """Begin the log of a run; the device that it takes."""
+    """Begin the log of a run, and return the device that it takes."""
     setup_logging(cfg.train.output_dir)
     device = prepare(cfg.train)
     logger.info("environment:\n%s", environment())
@@ -281,7 +281,7 @@ def fit(
     checkpointer: Checkpointer,
     evaluation: Callable[[], Mapping[str, Any]],
 ) -> Mapping[str, Any]:
-    """Train from an iteration to the end; results of the last evaluation.
+    """Train from an iteration to the end, and return the results of the last evaluation.
 
     Args:
         settings: the config's ``train`` node.
@@ -319,7 +319,7 @@ def fit(
 
 
 def distribute(model: nn.Module) -> nn.Module:
-    """Wrap a model where there are several processes. Detectron2's wrapper knows no CPU."""
+    """Wrap a model where there are several processes; Detectron2's wrapper knows no CPU."""
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device
@@ -333,7 +333,7 @@ def distribute(model: nn.Module) -> nn.Module:
 
 
 def run_length(train: Any, epoch: int) -> int:
-    """Iterations of a run, for those of an epoch: ``train.max_iter``, else ``train.epochs``."""
+    """Return a run's iterations: ``train.max_iter``, else ``train.epochs`` times an epoch's."""
     max_iter = train.max_iter
     if max_iter is None:
         max_iter = round((train.epochs or 0) * epoch)
@@ -346,7 +346,11 @@ def run_length(train: Any, epoch: int) -> int:
 
 
 def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[Any]:
-    """Progress on the terminal, ``metrics.json``, TensorBoard; a resumed run's from its start."""
+    """Return what writes progress to the terminal, ``metrics.json`` and TensorBoard.
+
+    Args:
+        start: the first iteration; TensorBoard forgets what a resumed run had written after it.
+    """
     path = Path(folder, METRICS)
     found = [ProgressPrinter(max_iter), Expendable(JSONWriter(str(path)), path)]
     try:

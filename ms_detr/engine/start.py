@@ -38,7 +38,7 @@ class Start:
 
 
 def choose_start(init_checkpoint: str | None, folder: Path, resume: bool) -> Start:
-    """What a training starts from; nothing is loaded yet. A collective.
+    """Choose what a training starts from. Nothing is loaded yet. It is a collective.
 
     Raises:
         ConfigError: a new run in the folder of an old one, whose checkpoints it would replace.
@@ -56,7 +56,9 @@ def choose_start(init_checkpoint: str | None, folder: Path, resume: bool) -> Sta
 
 
 def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
-    """The weights of an evaluation: a file, or the newest checkpoint in a folder. A collective.
+    """Choose the weights of an evaluation: a file, or the newest checkpoint in a folder.
+
+    It is a collective.
 
     Raises:
         ConfigError: neither is there.
@@ -79,7 +81,7 @@ def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
 def begin(
     start: Start, model: nn.Module, checkpointer: Checkpointer, tuned_to: Sequence[str] | None
 ) -> int:
-    """Load what a training starts from; the iteration to start with.
+    """Load what a training starts from, and return the iteration to start with.
 
     Args:
         tuned_to: names of the classes that weights of others are to be tuned to; None: they have

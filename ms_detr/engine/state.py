@@ -61,10 +61,10 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What lies beside the weights in a checkpoint of ours (class names, datasets, ...).
+    """Return what lies beside the weights in a checkpoint of ours: class names and datasets.
 
-    Empty for a state dict alone, for files of others, and for what can't be read: who loads the
-    weights tells why.
+    It is empty for a state dict alone, for files of others, and for what can't be read: whoever
+    loads the weights says why.
     """
     try:
         content = read_checkpoint(path, mmap=True)
@@ -85,7 +85,7 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check_sums(path: str | os.PathLike[str], tensors: bool) -> bool:
-    """Whether a file is an archive of records, as torch.save writes it, and not in its old format.
+    """Return whether a file is an archive of records, as torch.save writes it today.
 
     Args:
         tensors: check the tensors' records, too, and not only those beside them.
@@ -137,9 +137,9 @@ def write_checkpoint(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def _size(content: Any) -> int:
-    """Bytes of all tensors in nested containers, with what an archive adds to each of them.
+    """Return the bytes of all tensors in nested containers, with what an archive adds to each.
 
-    What several share counts once.
+    Memory that several tensors share counts once.
     """
     storages = {}
     nodes = [content]
@@ -156,7 +156,7 @@ def _size(content: Any) -> int:
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without metadata.
+    """Return a state dict without its metadata.
 
     Given its metadata, FrozenBatchNorm2d of Detectron2 0.4 shifts the running variance of a plain
     BatchNorm checkpoint by epsilon, in the caller's tensor too.
@@ -204,7 +204,7 @@ def load_strictly(
 
 
 def _torn(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Names that stand for one tensor in a model (shared heads), and differ in a state."""
+    """Return the names of one tensor of a model, as of shared heads, that differ in a state."""
     first: dict[tuple[int, torch.Size], str] = {}
     torn = []
     for name, tensor in own.items():
@@ -220,7 +220,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The config key that most likely differs."""
+    """Say which key of the config most likely differs."""
     wrong = [n for n in state if n in own and state[n].shape != own[n].shape]
     sizes = {(state[name].shape[:1], own[name].shape[:1]) for name in wrong}
     if wrong and all("class" in name for name in wrong) and len(sizes) == 1:

@@ -130,7 +130,7 @@ class Trainer(TrainerBase):
         return sums
 
     def _forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The losses, finite in all processes.
+        """Return the losses, which are finite in all processes.
 
         The processes agree before the backward pass and not after it: there they would wait for
         the gradients of one that has failed. Matching has just made the host wait for the device,
@@ -155,7 +155,7 @@ class Trainer(TrainerBase):
         return losses
 
     def _clip(self, batch: list[dict[str, Any]]) -> Tensor:
-        """Clip the gradient; its norm before that, checked. Averaged, it is the same everywhere."""
+        """Clip the gradient, and return its norm before that, which is finite in all processes."""
         limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
         if not self.precision.may_overflow() and not math.isfinite(norm.item()):
@@ -185,7 +185,7 @@ class Trainer(TrainerBase):
 
 
 def step_seed(seed: int, iteration: int, rank: int) -> int:
-    """A seed of its own for every step of every process."""
+    """Return a seed of its own for every step of every process."""
     low, high = np.random.SeedSequence((seed, iteration, rank)).generate_state(2)
     # Torch takes 63 bits without a sign.
     return (int(high) << 32 | int(low)) & (2**63 - 1)

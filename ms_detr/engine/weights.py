@@ -84,12 +84,12 @@ def load_whole(model: nn.Module, source: str) -> None:
 
 
 def local_file(source: str) -> str:
-    """The file that a source stands for; a URL's is downloaded once. A collective then."""
+    """Return the file that a source stands for. A URL is downloaded once, as a collective."""
     return download(source) if source.startswith(("http://", "https://")) else expand(source)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state dict in a ``.pth``, ``.bin`` or ``.safetensors`` file, read without running code.
+    """Read the state dict in a ``.pth``, ``.bin`` or ``.safetensors`` file, without running code.
 
     Raises:
         MissingFileError, CheckpointError: no such file, not a safe one, or without weights.
@@ -124,7 +124,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
 
 
 def state_of(content: Any, path: str) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: itself, or its ``model`` or ``state_dict`` entry."""
+    """Return the state dict in a checkpoint: itself, or its ``model`` or ``state_dict`` entry."""
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
