@@ -65,6 +65,10 @@ TRAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
 OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sync_batchnorm": (lambda v: isinstance(v, bool), "true or false"),
     "fine_tune": (lambda v: isinstance(v, bool), "true or false"),
+    "max_hours": (
+        lambda v: v is None or (_number(v) and v > 0),
+        "a number above 0, or null for no limit",
+    ),
     "accumulate": (lambda v: _integer(v, 1), "at least 1 (parts of a process's batch)"),
     "amp.enabled": (lambda v: isinstance(v, bool), "true or false"),
     "amp.dtype": (lambda v: v in DTYPES, " or ".join(DTYPES)),

@@ -19,6 +19,7 @@ from ..processes import end_with_parent
 from ..signals import Terminated, termination
 from .checkpoint import what_is_safe
 from .device import choose_device
+from .slurm import as_torchruns
 from .spawn import Group, Killed, spawn
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ def launch(
     timeout: timedelta = TIMEOUT,
     output_dir: str | None = None,
 ) -> Any:
-    """Call ``main(*args)`` in every process of torchrun, or in as many as are asked for.
+    """Call ``main(*args)`` in every process of torchrun or srun, or in as many as are asked for.
 
-    Detectron2's Launcher needs CUDA (0.4) and knows no torchrun.
+    Detectron2's Launcher needs CUDA (0.4) and knows neither.
 
     Args:
         main: importable, with arguments that can be pickled, when processes are started.
@@ -60,12 +61,13 @@ def launch(
         SystemLimitError: a started process was killed.
         KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM, with a message.
         ConfigError: more processes than devices, machines that have no place to meet, or another
-            layout than torchrun's.
+            layout than that of torchrun or srun.
     """
+    os.environ.update(as_torchruns(os.environ))
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
     asked = (num_processes, num_machines, machine_rank, dist_url)
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
-        return _join_torchrun(main, args, asked, backend, timeout, output_dir)
+        return _join(main, args, asked, backend, timeout, output_dir)
     counts = [1 if count is None else count for count in (num_processes, num_machines)]
     layout = Layout(counts[0], counts[1], machine_rank or 0, dist_url or "auto")
     layout.check()
@@ -116,7 +118,7 @@ class Layout:
         return f"tcp://127.0.0.1:{free_port()}"
 
 
-def _join_torchrun(
+def _join(
     main: Callable[..., Any],
     args: tuple[Any, ...],
     asked: tuple[Any, ...],
@@ -124,10 +126,10 @@ def _join_torchrun(
     timeout: timedelta,
     output_dir: str | None,
 ) -> Any:
-    """Call ``main(*args)`` as one of the processes that torchrun has started."""
+    """Call ``main(*args)`` as one of the processes that torchrun or srun has started."""
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    _expect_torchruns(asked, world_size, local_size)
+    _expect_given(asked, world_size, local_size)
     group = Group(backend, "env://", world_size, local_size, timeout)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()
@@ -155,16 +157,17 @@ def _expect_devices(layout: Layout, backend: str, device: str) -> None:
         )
 
 
-def _expect_torchruns(arguments: tuple[Any, ...], world_size: int, local_size: int) -> None:
-    """Raise ConfigError where an argument says otherwise than torchrun, which has the last word."""
+def _expect_given(arguments: tuple[Any, ...], world_size: int, local_size: int) -> None:
+    """Raise ConfigError where an argument says otherwise than who has started the processes."""
+    launcher = "srun" if "SLURM_STEP_NUM_TASKS" in os.environ else "torchrun"
     machine = int(os.environ.get("GROUP_RANK", 0))
     layout = (local_size, world_size // local_size, machine, "auto")
     names = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
     for name, asked, given in zip(names, arguments, layout, strict=True):
         if asked not in (None, given):
             raise ConfigError(
-                f"{name} {asked}, but torchrun has started {local_size} of {world_size} processes "
-                f"here: leave {name} out, or start without torchrun"
+                f"{name} {asked}, but {launcher} has started {local_size} of {world_size} "
+                f"processes here: leave {name} out, or start without {launcher}"
             )
 
 

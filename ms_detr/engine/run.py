@@ -6,7 +6,9 @@ import copy
 import importlib
 import inspect
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +176,7 @@ def _set_up(cfg: DictConfig, origin: Origin) -> torch.device:
 def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     """Train as `train` does, with ``train.output_dir`` to itself."""
     settings = cfg.train
+    limit = TimeLimit(settings.get("max_hours"))
     folder = Path(settings.output_dir)
     description = describe(origin.file, origin.overrides, cfg)
     device = _set_up(cfg, origin)
@@ -231,11 +234,31 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         precision=precision,
         log_period=settings.log_period,
         last_checkpoint=checkpointer.last,
-        asked_to_stop=lambda: termination.requested,
+        asked_to_stop=lambda: termination.requested or limit.is_over(),
     )
     if "ema" in parts:
         trainer.register_hooks([EMAHook(parts["ema"], model, checkpointer)])
     return fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
+
+
+class TimeLimit:
+    """How long a process may train, from now on; the run is resumed in another one.
+
+    Args:
+        hours: None for no limit.
+    """
+
+    def __init__(self, hours: float | None):
+        self._end = math.inf if hours is None else time.monotonic() + 3600 * hours
+        self._told = False
+
+    def is_over(self) -> bool:
+        """Whether it is time to save and end; the first time a line says so."""
+        over = time.monotonic() > self._end
+        if over and not self._told:
+            self._told = True
+            logger.info("train.max_hours are over: saving, to go on with --resume")
+        return over
 
 
 def precision_of(settings: DictConfig, device: torch.device) -> Precision:

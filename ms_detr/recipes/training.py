@@ -25,6 +25,7 @@ def run(**changes: Any) -> DictConfig:
         fine_tune=False,  # take of init_checkpoint what fits: other classes, queries, parts
         epochs=12.0,
         max_iter=None,  # instead of epochs
+        max_hours=None,  # of a process; then it saves and ends as after SIGTERM, to be resumed
         seed=42,
         device="auto",  # CUDA if there is one
         threads=None,  # CPU threads a process; None leaves it to torch

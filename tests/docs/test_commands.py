@@ -103,6 +103,10 @@ def check(words: list[str]) -> None:
     match words:
         case [("ms-detr" | ".venv/bin/ms-detr"), *rest]:
             check_ms_detr(rest)
+        case ["srun", *rest]:
+            check(rest)
+        case ["[", *_]:  # a batch script's own
+            pass
         case ["torchrun", "--nproc-per-node", _, "train_net.py", *rest]:
             check_ms_detr(["train", *rest])
         case ["torchrun", "--nproc-per-node", _, "-m", "ms_detr", *rest]:
