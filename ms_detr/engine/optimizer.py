@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -13,7 +14,11 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, listed
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 4
 
 
 def parameter_groups(
@@ -42,16 +47,24 @@ def parameter_groups(
     for part, factor in factors.items():
         if factor < 0:
             raise ConfigError(f"optimizer.params.lr_factors.{part} is negative: {factor}")
-    _check_parts(factors, [name for name, _ in model.named_parameters()])
+    names = [name for name, _ in model.named_parameters()]
+    _check_parts(factors, names)
     by_length = sorted(factors, key=len, reverse=True)
+    part_of = {name: next((part for part in by_length if part in name), None) for name in names}
     parameters: dict[float, list[nn.Parameter]] = {}
+    trained: dict[str | None, list[str]] = {part: [] for part in (None, *factors)}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            match = next((part for part in by_length if part in name), None)
-            factor = 1.0 if match is None else factors[match]
+            part = part_of[name]
+            factor = 1.0 if part is None else factors[part]
             parameters.setdefault(factor, []).append(parameter)
+            trained[part].append(name)
     if not parameters:
         raise ConfigError("the model has no trainable parameter")
+    for part, of_part in trained.items():
+        rate, which = base_lr * factors.get(part or "", 1.0), part or "all others"
+        shown = f" ({listed(of_part, MAX_NAMED)})" if part and of_part else ""
+        logger.info("learning rate %g: %s, %d tensors%s", rate, which, len(of_part), shown)
     return [
         {"params": parameters[factor], "lr": base_lr * factor}
         for factor in sorted(parameters, key=lambda factor: (factor != 1.0, -factor))

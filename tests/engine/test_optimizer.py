@@ -1,5 +1,6 @@
 """Parameter groups and the optimiser of a config."""
 
+import logging
 import re
 
 import pytest
@@ -44,6 +45,19 @@ def test_published_recipe():
             tenth = any(part in name for part in FACTORS)
             assert found[name] == pytest.approx(2e-5 if tenth else 2e-4), name
     assert found["ref_point_head.weight"] == pytest.approx(2e-4)
+
+
+def test_the_log_says_what_each_factor_has_matched(caplog):
+    """Parameters that are trained; a longer part takes what a shorter one matches, too."""
+    caplog.set_level(logging.INFO, "ms_detr")
+    parameter_groups(Model(), 2e-4, {"backbone": 0.1, "backb": 0.5, "head": 0.2})
+    assert [record.getMessage() for record in caplog.records] == [
+        "learning rate 0.0002: all others, 4 tensors",
+        "learning rate 2e-05: backbone, 2 tensors (backbone.1.weight, backbone.1.bias)",
+        "learning rate 0.0001: backb, 0 tensors",
+        "learning rate 4e-05: head, 4 tensors "
+        "(ref_point_head.weight, ref_point_head.bias, head.weight, head.bias)",
+    ]
 
 
 def test_longest_part_wins():
