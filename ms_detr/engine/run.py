@@ -53,7 +53,7 @@ from .metrics import Expendable, ExpendableOnce, ProgressPrinter, forget_metrics
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_start
 from .precision import Precision
-from .start import begin, choose_start, weights_to_evaluate
+from .start import Start, begin, choose_start, weights_to_evaluate
 from .state import FINE_TUNE
 from .trainer import Trainer
 from .weights import load_whole
@@ -182,24 +182,18 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     device = _set_up(cfg, origin)
     # Before weights are downloaded, which is for nothing if the model can't be built.
     model = build(cfg, "model").to(device)
-    start = choose_start(settings.init_checkpoint, folder, resume)
+    start = choose_start(settings, resume)
     if start.resumed and origin.names_weights():
         logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
     # The data take the order of classes that the weights have: nothing in these, nor in what an
     # optimiser knows of them, depends on the files' ids.
-    tuned = bool(settings.get("fine_tune")) and bool(start.path) and not start.resumed
-    classes = [] if tuned else start.classes  # of weights that have to fit
-    order_classes(cfg, classes)
+    order_classes(cfg, start.order)
     if settings.get("sync_batchnorm"):
         model = synchronise_batchnorm(model, device)
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
-    with naming(start.path, "" if start.resumed else f"; {FINE_TUNE}"):
-        train_loader = build(cfg, "dataloader.train")
-        # Weights without names take the training's order of classes.
-        test_loader = build(cfg, "dataloader.test") if classes else build_like_training(cfg)
-        datasets = check_datasets(cfg, LOADERS, classes)
+    train_loader, test_loader, datasets = _build_data(cfg, start)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
     precision = precision_of(settings, device)
     if precision.may_overflow():
@@ -214,16 +208,10 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         **parts,
     )
     evaluation = _evaluation_of(cfg, test_loader, model, parts.get("ema"))
-    first = begin(start, model, checkpointer, datasets["classes"] if tuned else None)
-
-    def prepare_folder() -> None:
-        header = f"# for reading only, can't be loaded; made by: {origin}\n"
-        write_text(folder / CONFIG, header + description["text"])
-        forget_metrics_from(folder / METRICS, first)
-
+    first = begin(start, model, checkpointer, datasets["classes"])
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
-    in_main_process(prepare_folder)
+    in_main_process(lambda: _prepare_folder(folder, first, origin, description["text"]))
     trainer = Trainer(
         distribute(model),
         train_loader,
@@ -261,8 +249,28 @@ class TimeLimit:
         return over
 
 
+def _build_data(cfg: DictConfig, start: Start) -> tuple[TrainLoader, Any, dict[str, Any]]:
+    """Build the loaders of a training, and return them with what a checkpoint keeps of the data.
+
+    Raises:
+        UserError: about the data, or their classes and those of the weights.
+    """
+    with naming(start.path, "" if start.resumed else f"; {FINE_TUNE}"):
+        train_loader = build(cfg, "dataloader.train")
+        # Weights without names take the training's order of classes.
+        test_loader = build(cfg, "dataloader.test") if start.order else build_like_training(cfg)
+        return train_loader, test_loader, check_datasets(cfg, LOADERS, start.order)
+
+
+def _prepare_folder(folder: Path, first: int, origin: Origin, text: str) -> None:
+    """Write the config for people to read, and drop the metrics of what is trained again."""
+    header = f"# for reading only, can't be loaded; made by: {origin}\n"
+    write_text(folder / CONFIG, header + text)
+    forget_metrics_from(folder / METRICS, first)
+
+
 def precision_of(settings: DictConfig, device: torch.device) -> Precision:
-    """The precision that a config's ``train`` node asks for."""
+    """Return the precision that a config's ``train`` node asks for."""
     enabled = OmegaConf.select(settings, "amp.enabled", default=False)
     return Precision(device, OmegaConf.select(settings, "amp.dtype") if enabled else None)
 
@@ -270,7 +278,7 @@ def precision_of(settings: DictConfig, device: torch.device) -> Precision:
 def _evaluation_of(
     cfg: DictConfig, loader: Any, model: nn.Module, average: AveragedModel | None
 ) -> Callable[[], Mapping[str, Any]]:
-    """What evaluates a model and, under the name ``ema``, the average of its weights."""
+    """Return what evaluates a model and, under the name ``ema``, the average of its weights."""
     evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
     if average is not None:
         evaluated["ema"] = (average.module, build(_beside(cfg, "ema"), "dataloader.evaluator"))
@@ -288,7 +296,7 @@ def _evaluation_of(
 
 
 def _beside(cfg: DictConfig, name: str) -> DictConfig:
-    """A config whose evaluator writes into a folder of its own, beside that of the first."""
+    """Return a config whose evaluator writes into a folder of its own, beside that of the first."""
     cfg = copy.deepcopy(cfg)
     if OmegaConf.select(cfg, "dataloader.evaluator.output_dir"):
         cfg.dataloader.evaluator.output_dir = f"{cfg.dataloader.evaluator.output_dir}_{name}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from torch import nn
 
 from ..errors import ConfigError, MissingFileError
@@ -27,24 +28,35 @@ class Start:
     Attributes:
         path: of a checkpoint or of weights, empty for none.
         resumed: whether it is a checkpoint of this run, to go on from.
+        tuned: whether a training takes what fits of it and no more.
         classes: names in the order of the class scores, empty where the file tells none.
         datasets: fingerprints of the data by loader, see `ms_detr.data.fingerprint`.
     """
 
     path: str = ""
     resumed: bool = False
+    tuned: bool = False
     classes: list[str] = field(default_factory=list)
     datasets: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def order(self) -> list[str]:
+        """The classes that the data must have, in their order; empty where any will do."""
+        return [] if self.tuned else self.classes
 
-def choose_start(init_checkpoint: str | None, folder: Path, resume: bool) -> Start:
+
+def choose_start(settings: DictConfig, resume: bool) -> Start:
     """Choose what a training starts from. Nothing is loaded yet. It is a collective.
+
+    Args:
+        settings: the config's ``train`` node.
 
     Raises:
         ConfigError: a new run in the folder of an old one, whose checkpoints it would replace.
         MissingFileError: the weights aren't there.
         SystemLimitError: they can't be downloaded.
     """
+    folder, weights = Path(settings.output_dir), settings.init_checkpoint
     if folder.is_dir():
         in_main_process(lambda: remove_leftovers(folder))
     if resume and (path := newest(folder)):
@@ -52,7 +64,9 @@ def choose_start(init_checkpoint: str | None, folder: Path, resume: bool) -> Sta
     if resume:
         logger.info("--resume: no checkpoint in %s, starting at iteration 0", folder)
     in_main_process(lambda: expect_unused(folder))
-    return _start(local_file(init_checkpoint)) if init_checkpoint else Start()
+    if not weights:
+        return Start()
+    return _start(local_file(weights), tuned=bool(settings.get("fine_tune")))
 
 
 def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
@@ -79,26 +93,25 @@ def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
 
 
 def begin(
-    start: Start, model: nn.Module, checkpointer: Checkpointer, tuned_to: Sequence[str] | None
+    start: Start, model: nn.Module, checkpointer: Checkpointer, classes: Sequence[str]
 ) -> int:
     """Load what a training starts from, and return the iteration to start with.
 
     Args:
-        tuned_to: names of the classes that weights of others are to be tuned to; None: they have
-            to fit.
+        classes: names of the model's classes, to which weights of others are tuned.
 
     Raises:
         CheckpointError: it doesn't fit.
     """
     if start.resumed:
         return checkpointer.resume(start.path)
-    if tuned_to is None:
-        load_weights(model, start.path)
+    if start.tuned:
+        fine_tune(model, start.path, start.classes, classes)
     else:
-        fine_tune(model, start.path, start.classes, tuned_to)
+        load_weights(model, start.path)
     return 0
 
 
-def _start(path: str, resumed: bool = False) -> Start:
+def _start(path: str, resumed: bool = False, tuned: bool = False) -> Start:
     facts = read_facts(path)
-    return Start(path, resumed, facts.get("classes", []), facts.get("datasets", {}))
+    return Start(path, resumed, tuned, facts.get("classes", []), facts.get("datasets", {}))
