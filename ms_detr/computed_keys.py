@@ -6,6 +6,7 @@ checkpoint keeps, so that whoever reads one of them imports this module.
 
 from __future__ import annotations
 
+from hydra.utils import get_object as locate
 from omegaconf import DictConfig, OmegaConf
 
 from .structures import Source
@@ -18,13 +19,14 @@ SOURCES = "${sources:${model.criterion.terms},${model.groups}}"
 
 def extra_queries(groups: DictConfig | None) -> list[int]:
     """How many of an initialiser's queries each group takes, by the config of all groups."""
-    nodes = [node for node in (groups or {}).values() if isinstance(node, DictConfig)]
-    return [
-        node["_target_"].count_extra_queries(
-            **{str(k): v for k, v in node.items() if k != "_target_"}
-        )
-        for node in nodes
-    ]
+    counts = []
+    for node in (groups or {}).values():
+        if isinstance(node, DictConfig):
+            options = {str(key): value for key, value in node.items()}
+            target = options.pop("_target_")
+            kind = locate(target) if isinstance(target, str) else target
+            counts.append(kind.count_extra_queries(**options))
+    return counts
 
 
 def sources(terms: DictConfig, groups: DictConfig | None) -> list[str]:

@@ -37,10 +37,10 @@ def check_linked_keys(
         for key, value in part.built_with().items():
             if key in own:
                 found[key].add(value)
-            elif value != shared[key]:
+            elif value != shared.get(key, value):
                 raise ConfigError(
-                    f"model.{key} is {shared[key]}, but model.{name} was built with {value}: "
-                    f"link it with '${{model.{key}}}'"
+                    f"model.{key} is {shared[key]}, but the {type(part).__name__} that has become "
+                    f"model.{name} was built with {value}: link it with '${{model.{key}}}'"
                 )
     for key, values in found.items():
         if values and own[key] not in values:

@@ -329,7 +329,7 @@ def _check_sources(
             raise ConfigError(
                 f"model.criterion.terms.{name}.source is '{term.source}', but this model predicts "
                 f"{predicted}; a tap in model.decoder.layer.taps or a group in model.groups adds "
-                "one, and model.decoder.sources has to name it"
+                "one (model.decoder.sources follows the terms unless it is set)"
             )
     untrained = sorted(map(str, required - criterion.sources))
     if untrained:

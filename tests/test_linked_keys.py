@@ -2,8 +2,11 @@
 
 import pytest
 from omegaconf import OmegaConf
+from torch import nn
 
 from ms_detr.config import load
+from ms_detr.errors import ConfigError
+from ms_detr.linked_keys import check_linked_keys
 
 from .modeling.support import ROOT, SMALL, make_batch, make_model
 
@@ -56,3 +59,22 @@ def test_channels_must_be_those_of_the_backbone(override):
         make_model(f"{added}model.neck.in_channels.{override}")
     if not added:  # what it advises is right
         make_model(str(error.value).split("'")[-2])
+
+
+def test_a_module_may_tell_more_than_the_models_keys():
+    """A new part declares what it likes; only keys of the model are compared."""
+
+    class Part(nn.Module):
+        def built_with(self):
+            return {"embed_dim": 8, "num_levels": 3}
+
+    model = nn.Sequential(Part())
+    check_linked_keys(model, {"embed_dim": 8}, {"dropout": 0.1})
+    with pytest.raises(ConfigError, match=r"model\.embed_dim is 16, but the Part .* built with 8"):
+        check_linked_keys(model, {"embed_dim": 16}, {})
+
+
+def test_a_group_whose_class_is_given_by_name():
+    group = "{_target_: ms_detr.variants.group.FurtherGroups, num_groups: 3, num_queries: 5}"
+    cfg = load(ROOT / SMALL, [f"+model.groups.more={group}"])
+    assert cfg.model.query_initializer.extra_queries == [10]

@@ -60,8 +60,8 @@ class UndoneError(ConfigError):
         self.keys = keys
         shown = listed((f"model.{key}" for key in keys), 3)
         super().__init__(
-            f"{name}() would undo what was changed before it: {shown}. Call {name}() first; "
-            "where the other change is a method's of its own, choose one of the two"
+            f"{name}() would undo what was changed before it: {shown}. Call {name}() first, "
+            "or, where that is refused as well, choose one of the two"
         )
 
 

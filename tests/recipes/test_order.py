@@ -20,6 +20,22 @@ RECIPES |= {
 }
 
 
+# Methods, and losses, of which a model has one: neither order makes sense.
+EXCLUSIVE = {
+    "plus_plus": "dino align dab_deformable dense detr conditional dab one_stage",
+    "dino": "align dab_deformable dense detr conditional dab denoising one_stage",
+    "align": "dab_deformable dense detr conditional dab varifocal denoising contrastive_denoising "
+    "one_stage",
+    "dab_deformable": "dense detr conditional dab one_stage",
+    "dense": "conditional dab five_scales one_stage",
+    "detr": "conditional dab ia_bce varifocal five_scales one_stage",
+    "conditional": "dab five_scales one_stage",
+    "dab": "five_scales one_stage",
+    "ia_bce": "varifocal",
+    "denoising": "contrastive_denoising",
+}
+
+
 def composed(*names):
     """The config of a composition, or None where it is refused."""
     model = deformable_detr()
@@ -36,3 +52,5 @@ def composed(*names):
 def test_order_does_not_matter_or_is_refused(first, second):
     one, other = composed(first, second), composed(second, first)
     assert one is None or other is None or one == other
+    exclusive = second in EXCLUSIVE.get(first, "").split()
+    assert (one is None and other is None) == exclusive
