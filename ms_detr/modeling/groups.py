@@ -129,7 +129,7 @@ class Layout:
 
     def _described(self, name: str, predictions: PredictionSet) -> PredictionSet:
         """A group's predictions with what is known of its queries."""
-        peers = 1 + sum(len(group.blocks) for group in self.groups.values() if group.peers)
+        peers = 1 + sum(len(group.blocks) for group in self.groups.values() if group.averaged)
         if name == PRIMARY:
             return replace(predictions, peers=peers)
         group = self.groups[name]
@@ -138,5 +138,5 @@ class Layout:
             blocks=group.blocks,
             assignment=group.assignment,
             ignored=group.ignored,
-            peers=peers if group.peers else len(group.blocks),
+            peers=peers if group.averaged else len(group.blocks),
         )

@@ -86,8 +86,8 @@ class GroupQueries:
         sees_primary: whether they see the primary queries.
         assignment: the objects that they learn, if known, for one layer that stands for all.
         ignored: (B, Q) bool, True for queries that stand for nothing; see :class:`PredictionSet`.
-        peers: whether each block learns what the primary queries learn: the loss is the average
-            over them and the peers' blocks.
+        averaged: whether each block learns what the primary queries learn: the loss is then the
+            average over these and all such blocks.
     """
 
     queries: Queries
@@ -95,4 +95,4 @@ class GroupQueries:
     sees_primary: bool = False
     assignment: Assignment | None = None
     ignored: Tensor | None = None
-    peers: bool = False
+    averaged: bool = False

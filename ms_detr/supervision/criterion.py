@@ -57,7 +57,7 @@ class Criterion(nn.Module):
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
         predictions = Predictions(
-            {source: made.at_least_single() for source, made in predictions.items()}
+            {source: half.at_least_single() for source, half in predictions.items()}
         )
         with torch.no_grad():
             objects = count_objects(targets)

@@ -48,7 +48,7 @@ class FurtherGroups(QueryGroup):
         size, more = divmod(extra.count, self.num_blocks)
         blocks = (size + 1,) * more + (size,) * (self.num_blocks - more)
         # A group without queries learns nothing, and is none of those that are averaged.
-        return GroupQueries(extra, tuple(size for size in blocks if size), peers=True)
+        return GroupQueries(extra, tuple(size for size in blocks if size), averaged=True)
 
 
 class OwnProposer(nn.Module):

@@ -272,7 +272,7 @@ def test_groups_split_the_extra_queries_in_order():
         joined = torch.cat([getattr(part, field) for part in parts], 1)
         assert torch.equal(joined, getattr(queries, field))
     assert made["hybrid"] == GroupQueries(made["hybrid"].queries, (7,))
-    assert made["more"] == GroupQueries(made["more"].queries, (5, 5), peers=True)
+    assert made["more"] == GroupQueries(made["more"].queries, (5, 5), averaged=True)
 
 
 @pytest.mark.parametrize(
