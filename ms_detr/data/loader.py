@@ -52,15 +52,9 @@ class TrainLoader(WorkerLoader):
         """Images per iteration over all ranks."""
         return self.batch_sampler.total_batch_size
 
-    @property
-    def start_iteration(self) -> int:
-        """The iteration that the first batch belongs to."""
-        return self.batch_sampler.start_iteration
-
-    @start_iteration.setter
-    def start_iteration(self, iteration: int) -> None:
-        """Before the first batch is taken."""
-        self.batch_sampler.start_iteration = iteration
+    def start_at(self, iteration: int) -> None:
+        """Begin with the batch of an iteration. Before the first batch is taken."""
+        self.batch_sampler.start_at(iteration)
 
 
 def build_train_loader(
@@ -69,7 +63,6 @@ def build_train_loader(
     total_batch_size: int,
     num_workers: int = 4,
     seed: int = 0,
-    start_iteration: int = 0,
     max_bad_images: int = 0,
 ) -> TrainLoader:
     """Build an endless stream of training batches, of which this process gets its part.
@@ -84,7 +77,6 @@ def build_train_loader(
         total_batch_size: images per iteration over all processes.
         num_workers: loader processes per training process; 0 loads in the training process.
         seed: 0 or greater.
-        start_iteration: where a resumed run goes on.
         max_bad_images: how many different images of the dataset may turn out bad. In the place of
             such an image comes the next one of the dataset; others keep their places.
 
@@ -99,12 +91,7 @@ def build_train_loader(
             "dataloader.train.dataset."
         )
     sampler = TrainingSampler(
-        len(dataset),
-        total_batch_size,
-        seed,
-        comm.get_rank(),
-        comm.get_world_size(),
-        start_iteration,
+        len(dataset), total_batch_size, seed, comm.get_rank(), comm.get_world_size()
     )
     return TrainLoader(
         _SeededDataset(dataset, mapper, seed, max_bad_images),

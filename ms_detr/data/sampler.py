@@ -41,7 +41,6 @@ class TrainingSampler(Sampler[list[Key]]):
         total_batch_size: images per iteration over all ranks.
         seed: 0 or greater.
         rank, world_size: number of this process, and how many there are.
-        start_iteration: the first iteration to give.
 
     Yields:
         Lists of total_batch_size / world_size keys (epoch, position, index): ``index`` is the
@@ -53,13 +52,7 @@ class TrainingSampler(Sampler[list[Key]]):
     """
 
     def __init__(
-        self,
-        size: int,
-        total_batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        start_iteration: int = 0,
+        self, size: int, total_batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ):
         self.iterations_per_epoch = iterations_per_epoch(size, total_batch_size)
         if total_batch_size % world_size:
@@ -74,10 +67,14 @@ class TrainingSampler(Sampler[list[Key]]):
         self.batch_size = total_batch_size // world_size
         self.seed = seed
         self.rank = rank
-        self.start_iteration = start_iteration
+        self._start = 0
+
+    def start_at(self, iteration: int) -> None:
+        """Let iterators that are made from now on begin with the batch of an iteration."""
+        self._start = iteration
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, step = divmod(self.start_iteration, self.iterations_per_epoch)
+        epoch, step = divmod(self._start, self.iterations_per_epoch)
         while True:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
             for begin in range(step, self.iterations_per_epoch):

@@ -122,20 +122,14 @@ class Checkpointer:
         """Return the newest checkpoint that can be resumed, empty if there is none."""
         return last_checkpoint(self.folder)
 
-    def resume(self, path: str | None = None) -> int:
-        """Go on from a checkpoint; None takes what :func:`newest` finds.
+    def resume(self, path: str) -> int:
+        """Go on from a checkpoint, such as :func:`newest` finds, and return the next iteration.
 
         The optimiser's hyper-parameters stay the config's; its state is the checkpoint's.
 
-        Returns:
-            The iteration to go on with; 0 if there is no checkpoint.
-
         Raises:
-            CheckpointError: none can be read, or it doesn't fit the model or the optimiser.
+            CheckpointError: it can't be read, or doesn't fit the model or the optimiser.
         """
-        path = newest(self.folder) if path is None else path
-        if not path:
-            return 0
         state = _read_whole(Path(path))
         for name, part in self.parts.items():
             if name not in state:  # of a run that had no such part

@@ -94,10 +94,7 @@ class EvaluationHook(HookBase):
     """
 
     def __init__(
-        self,
-        evaluate: Callable[[], Mapping[str, Any]],
-        period: int,
-        checkpointer: Checkpointer | None = None,
+        self, evaluate: Callable[[], Mapping[str, Any]], period: int, checkpointer: Checkpointer
     ):
         self._evaluate = evaluate
         self._period = period
@@ -139,7 +136,7 @@ class EvaluationHook(HookBase):
     def _keep_best(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Save the weights if they are the best by masks, without masks by boxes."""
         measured = [name for name in BEST_BY if name in scalars]
-        if self._checkpointer is None or not measured:
+        if not measured:
             return
         ap, metric = scalars[measured[0]], BEST_BY[measured[0]]
         best = self._checkpointer.best_ap(metric)
@@ -153,5 +150,5 @@ class EvaluationHook(HookBase):
 
     def _keep(self, iteration: int) -> None:
         """Save what an evaluation is about that is cut short."""
-        if self._checkpointer is not None and self._checkpointer.saved < iteration:
+        if self._checkpointer.saved < iteration:
             _try_to_save(self._checkpointer, iteration, "the evaluation is cut short")

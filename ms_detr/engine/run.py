@@ -318,7 +318,7 @@ def fit(
         settings: the config's ``train`` node.
         multiplier: of the learning rate, over the course of the run.
     """
-    loader.start_iteration = start
+    loader.start_at(start)
     epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
     max_iter = run_length(settings, epoch)
     logger.info(

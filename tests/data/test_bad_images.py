@@ -89,7 +89,9 @@ def test_others_take_their_places(broken, caplog):
 def test_order_and_augmentation_depend_on_the_seed_alone(broken):
     alone = take(loader(broken))
     others = [take(loader(broken, num_workers=2)), take(loader(broken, max_bad_images=9))]
-    resumed = take(loader(broken, start_iteration=3), 5)
+    later = loader(broken)
+    later.start_at(3)
+    resumed = take(later, 5)
     for one, other in [*zip(alone, others[0], strict=True), *zip(alone, others[1], strict=True),
                        *zip(alone[9:], resumed, strict=True)]:  # fmt: skip
         assert one["image_id"] == other["image_id"]

@@ -19,8 +19,10 @@ def sizes(draw):
     return draw(st.integers(total_batch_size, 40)), total_batch_size, world_size
 
 
-def take(count: int, *arguments, **keywords) -> list:
-    return list(islice(TrainingSampler(*arguments, **keywords), count))
+def take(count: int, *arguments, start: int = 0, **keywords) -> list:
+    sampler = TrainingSampler(*arguments, **keywords)
+    sampler.start_at(start)
+    return list(islice(sampler, count))
 
 
 @given(sizes=sizes(), seed=seeds)
@@ -53,13 +55,13 @@ def test_the_batch_does_not_depend_on_the_number_of_processes(sizes, seed):
 def test_starting_later_is_going_on(sizes, seed, start):
     size, total, world_size = sizes
     unbroken = take(start + 6, size, total, seed, 0, world_size)
-    assert take(6, size, total, seed, 0, world_size, start_iteration=start) == unbroken[start:]
+    assert take(6, size, total, seed, 0, world_size, start=start) == unbroken[start:]
 
 
 @given(seed=seeds)
 def test_epochs_and_seeds_differ(seed):
     orders = [
-        [key[2] for batch in take(4, 40, 10, s, start_iteration=start) for key in batch]
+        [key[2] for batch in take(4, 40, 10, s, start=start) for key in batch]
         for s, start in ((seed, 0), (seed, 4), (seed, 8), (seed + 1, 0))
     ]
     assert len({tuple(order) for order in orders}) == 4
@@ -67,13 +69,14 @@ def test_epochs_and_seeds_differ(seed):
 
 def test_the_order_is_really_shuffled():
     """Over many epochs every image comes first about equally often."""
-    first = [take(1, 10, 2, 0, start_iteration=5 * epoch)[0][0][2] for epoch in range(1000)]
+    first = [take(1, 10, 2, 0, start=5 * epoch)[0][0][2] for epoch in range(1000)]
     counts = [first.count(image) for image in range(10)]
     assert min(counts) > 60 and max(counts) < 140
 
 
 def test_iterating_again_starts_again():
-    sampler = TrainingSampler(9, 2, 0, start_iteration=3)
+    sampler = TrainingSampler(9, 2, 0)
+    sampler.start_at(3)
     assert list(islice(sampler, 5)) == list(islice(sampler, 5))
 
 
