@@ -37,14 +37,14 @@ from .modeling import (
 from .modeling.groups import PRIMARY
 from .structures import DECODER, Predictions, Source, Targets
 from .supervision import Criterion
-from .usage import Usable
+from .usage import Usage
 
 OUTPUT = Source(DECODER)  # what inference reads
 STEP = "step"  # in a model input
 
 
 @META_ARCH_REGISTRY.register()
-class GeneralizedDETR(Usable, nn.Module):
+class GeneralizedDETR(nn.Module):
     """A detector with one decoder over one set of queries, and its supervision.
 
     What makes a method are the parts: see `ms_detr.recipes`. In training the model takes
@@ -55,6 +55,9 @@ class GeneralizedDETR(Usable, nn.Module):
             needs it, and checked here against the parts.
         num_heads, feedforward_dim, dropout: the same, but a part may have a value of its own.
         pixel_mean, pixel_std: of the channels, in the order of the images.
+
+    Attributes:
+        usage: how images become its inputs; None until `ms_detr.load_model` tells it.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class GeneralizedDETR(Usable, nn.Module):
         self.masks = masks
         self.groups = groups
         self.num_classes = num_classes
+        self.usage: Usage | None = None
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             if len(values) != 3:
                 raise ConfigError(f"model.{name} has a value a channel, got {list(values)}")
@@ -117,6 +121,15 @@ class GeneralizedDETR(Usable, nn.Module):
     @property
     def device(self) -> torch.device:
         return self.pixel_mean.device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, by their number; empty where they are unknown."""
+        return self.usage.class_names if self.usage else ()
+
+    def set_usage(self, usage: Usage) -> None:
+        """Tell the model how it is used."""
+        self.usage = usage
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train or predict on Detectron2's batched inputs.

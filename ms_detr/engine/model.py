@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import listed
 from ..meta_arch import GeneralizedDETR
-from ..usage import Usable, Usage
+from ..usage import Usage
 from .building import build
 from .datasets import order_classes
 from .device import choose_device
@@ -53,7 +53,7 @@ def load_model(weights: str | os.PathLike[str], cfg: DictConfig | None = None) -
         )  # fmt: skip
     model = build(cfg, "model")
     load_whole(model, path)
-    if isinstance(model, Usable):
+    if isinstance(model, GeneralizedDETR):
         test = cfg.dataloader.test
         mapper = build(cfg, "dataloader.test.mapper")
         model.set_usage(Usage(mapper, test.batch_size, tuple(classes)))

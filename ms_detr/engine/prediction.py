@@ -18,7 +18,8 @@ from ..data import DetrMapper, ImageError, load_image
 from ..data.images import Header, to_array
 from ..errors import ConfigError
 from ..evaluation import evaluating
-from ..usage import Usable, Usage
+from ..meta_arch import GeneralizedDETR
+from ..usage import Usage
 from .building import build
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -76,7 +77,7 @@ def _usage(model: nn.Module, cfg: DictConfig | None) -> Usage:
         mapper = build(cfg, "dataloader.test.mapper")
         usage: Usage | None = Usage(mapper, cfg.dataloader.test.batch_size)
     else:
-        usage = model.usage if isinstance(model, Usable) else None
+        usage = model.usage if isinstance(model, GeneralizedDETR) else None
     if usage is None:
         raise ConfigError(
             "the model doesn't know how its images are prepared: take it from load_model, or give "
