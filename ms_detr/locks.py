@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ConfigError
+from .run_folder import LOCK
 
 logger = logging.getLogger(__name__)
 
-NAME = "lock"
 INHERITED = "MS_DETR_LOCK"  # environment variable: the descriptor of a lock, from a parent
 
 # A child that is forked off, such as a loader's worker, must not keep the lock of a dead parent.
@@ -48,7 +48,7 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[int]:
         OSError: the folder can't be made or written to.
     """
     folder = Path(folder)
-    path = folder / NAME
+    path = folder / LOCK
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

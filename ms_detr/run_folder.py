@@ -1,6 +1,10 @@
 """The names of files in a run's folder, ``train.output_dir``."""
 
-# Checkpoints, beside the periodic ones: model_{iteration:07d}.pth.
+import re
+
+LOCK = "lock"
+
+# Checkpoints, beside the periodic ones.
 LAST = "last_checkpoint"  # Detectron2's name: holds the file name of the newest checkpoint
 FINAL = "model_final.pth"
 BEST = "model_best.pth"
@@ -18,3 +22,15 @@ EVAL_ONLY = "eval_only"  # where an evaluation alone leaves what it writes
 STARTED = "started.json"
 FINISHED = "finished.json"
 OUTPUT = "output.txt"
+
+PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+
+
+def periodic(iteration: int) -> str:
+    """The name of the checkpoint after an iteration, which `PERIODIC` matches."""
+    return f"model_{iteration:07d}.pth"
+
+
+def log_of(rank: int) -> str:
+    """The name of a process's log."""
+    return f"log.rank{rank}.txt" if rank else LOG

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from ..errors import DataError
+from ..run_folder import PREDICTIONS
 from .segmentation import compact
 
 # Exact types, for a bool is an int to isinstance.
@@ -49,7 +50,7 @@ def read_coco(json_file: str | os.PathLike, masks: bool) -> dict[str, list]:
         raise DataError(
             f"{json_file} lists images and no 'annotations', as COCO's test-dev files do: it can't "
             'be trained on or scored. For its detections alone, add "annotations": [] to a copy '
-            "of it and evaluate on that: AP is nan, and coco_instances_results.json in the "
+            f"of it and evaluate on that: AP is nan, and {PREDICTIONS} in the "
             "evaluator's output_dir holds what to submit."
         )
     if lacking:

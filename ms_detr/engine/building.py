@@ -42,7 +42,9 @@ def _check_links(node: Any) -> None:
 def building(key: str) -> Iterator[None]:
     """Turn an error out of the block, which builds ``key`` of a config, into one that names it.
 
-    Classes are called with whatever a config holds, and complain about it in ways of their own.
+    Classes are called with whatever a config holds, and complain of it in ways of their own, with a
+    TypeError or RuntimeError as often as with a ValueError: nothing tells that from a bug in them.
+    Mostly it is a wrong value, so the message is one line; the traceback is there for --debug.
     """
     try:
         yield

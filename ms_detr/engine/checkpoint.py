@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +14,12 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError, MissingFileError
 from ..files import PARTIAL, write_text
-from ..run_folder import BEST, FINAL, LAST
+from ..run_folder import BEST, FINAL, LAST, PERIODIC, periodic
 from .state import load_strictly, plain_state, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
 
-PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+RESUME = "--resume (in Python resume=True)"  # for messages about what to do
 
 
 class Stateful(Protocol):
@@ -75,7 +74,7 @@ class Checkpointer:
         """
         if not comm.is_main_process():
             return
-        name = FINAL if final else f"model_{iteration:07d}.pth"
+        name = FINAL if final else periodic(iteration)
         write_checkpoint(self.folder / name, self._state(self.parts, iteration))
         write_text(self.folder / LAST, name)
         self.saved = iteration
@@ -209,7 +208,7 @@ def expect_unused(folder: Path) -> None:
     if found:
         raise ConfigError(
             f"train.output_dir {folder} holds checkpoints of an earlier run "
-            f"({', '.join(found)}): continue it with --resume, or choose another folder with "
+            f"({', '.join(found)}): continue it with {RESUME}, or choose another folder with "
             "train.output_dir=..."
         )
 
@@ -249,7 +248,7 @@ def resumable(folder: str | os.PathLike[str]) -> list[Path]:
 
 def _periodic(folder: Path) -> list[Path]:
     """Periodic checkpoints, newest first."""
-    found = [path for path in folder.glob("model_*.pth") if PERIODIC.fullmatch(path.name)]
+    found = [path for path in folder.glob("*.pth") if PERIODIC.fullmatch(path.name)]
     return sorted(found, key=_iteration, reverse=True)
 
 

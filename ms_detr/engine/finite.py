@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor, distributed
 
 from ..errors import listed
+from .checkpoint import RESUME
 
 MAX_NAMED = 8
 
@@ -52,8 +53,8 @@ def report(
     return (
         f"{what} is not finite at iteration {iteration}; {'; '.join(lines)}. "
         f"The weights were not changed, {kept}. Look at the boxes of these images; "
-        "if they are sound, lower optimizer.lr or train.clip_grad_norm and go on with --resume"
-        f"{again if last else ''}"
+        "if they are sound, lower optimizer.lr or train.clip_grad_norm and go on with "
+        f"{RESUME}{again if last else ''}"
     )
 
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,11 +65,16 @@ def launch(
     """
     os.environ.update(as_torchruns(os.environ))
     backend = "nccl" if choose_device(device).type == "cuda" else "gloo"
-    asked = (num_processes, num_machines, machine_rank, dist_url)
+    asked = {
+        "--num-gpus": num_processes,
+        "--num-machines": num_machines,
+        "--machine-rank": machine_rank,
+        "--dist-url": dist_url,
+    }
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
         return _join(main, args, asked, backend, timeout, output_dir)
-    counts = [1 if count is None else count for count in (num_processes, num_machines)]
-    layout = Layout(counts[0], counts[1], machine_rank or 0, dist_url or "auto")
+    here, machines = (1 if count is None else count for count in (num_processes, num_machines))
+    layout = ProcessLayout(here, machines, machine_rank or 0, dist_url or "auto")
     layout.check()
     if layout.world_size == 1:
         farewell = functools.partial(ended, "terminated", output_dir)
@@ -83,7 +88,7 @@ def launch(
 
 
 @dataclass(frozen=True)
-class Layout:
+class ProcessLayout:
     """How many processes do the work on how many machines, and where they meet: see `launch`."""
 
     num_processes: int
@@ -121,7 +126,7 @@ class Layout:
 def _join(
     main: Callable[..., Any],
     args: tuple[Any, ...],
-    asked: tuple[Any, ...],
+    asked: Mapping[str, Any],
     backend: str,
     timeout: timedelta,
     output_dir: str | None,
@@ -142,7 +147,7 @@ def _join(
         return main(*args)
 
 
-def _expect_devices(layout: Layout, backend: str, device: str) -> None:
+def _expect_devices(layout: ProcessLayout, backend: str, device: str) -> None:
     """Raise ConfigError if processes lack a GPU; warn where all of them do."""
     count = torch.cuda.device_count()
     if backend == "nccl" and layout.num_processes > count:
@@ -157,16 +162,19 @@ def _expect_devices(layout: Layout, backend: str, device: str) -> None:
         )
 
 
-def _expect_given(arguments: tuple[Any, ...], world_size: int, local_size: int) -> None:
-    """Raise ConfigError where an argument says otherwise than who has started the processes."""
+def _expect_given(asked: Mapping[str, Any], world_size: int, local_size: int) -> None:
+    """Raise ConfigError where an option says otherwise than who has started the processes."""
     launcher = "srun" if "SLURM_STEP_NUM_TASKS" in os.environ else "torchrun"
-    machine = int(os.environ.get("GROUP_RANK", 0))
-    layout = (local_size, world_size // local_size, machine, "auto")
-    names = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
-    for name, asked, given in zip(names, arguments, layout, strict=True):
-        if asked not in (None, given):
+    given = {
+        "--num-gpus": local_size,
+        "--num-machines": world_size // local_size,
+        "--machine-rank": int(os.environ.get("GROUP_RANK", 0)),
+        "--dist-url": "auto",
+    }
+    for name, value in asked.items():
+        if value not in (None, given[name]):
             raise ConfigError(
-                f"{name} {asked}, but {launcher} has started {local_size} of {world_size} "
+                f"{name} {value}, but {launcher} has started {local_size} of {world_size} "
                 f"processes here: leave {name} out, or start without {launcher}"
             )
 

@@ -15,7 +15,7 @@ from detectron2.utils.collect_env import collect_env_info
 from ..errors import SystemLimitError, short_message
 from ..files import reason
 from ..pipes import Terminal
-from ..run_folder import LOG
+from ..run_folder import log_of
 
 NAMES = ("ms_detr", "detectron2", "fvcore")
 FORMAT = logging.Formatter("[%(asctime)s] %(message)s", "%m/%d %H:%M:%S")
@@ -99,10 +99,9 @@ def setup_logging(folder: str | Path) -> None:
     threading.excepthook = _thread_failed
     folder = Path(folder)
     rank = comm.get_rank()
-    name = f"log.rank{rank}.txt" if rank else LOG
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handlers: list[logging.Handler] = [_Log(folder / name, encoding="utf-8")]
+        handlers: list[logging.Handler] = [_Log(folder / log_of(rank), encoding="utf-8")]
     except OSError as error:
         raise SystemLimitError(
             f"train.output_dir {folder} can't be written to: {error.strerror}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,12 +58,11 @@ class Precision:
         self.scaler.update()
         self.skipped += self.scaler.get_scale() < before
 
-    def state_dict(self) -> dict[str, object]:
-        """What a resumed run needs: empty without a scale."""
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs of the scale."""
         return {"scaler": self.scaler.state_dict(), "skipped": self.skipped}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from a state of `state_dict`."""
-        if self.scaler.is_enabled() and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])  # type: ignore[arg-type]
-        self.skipped = int(state["skipped"])  # type: ignore[call-overload]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`. Only where gradients `may_overflow` is there one."""
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped = int(state["skipped"])

@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[type, ...]] = {
     "detectron2.modeling": (nn.Module,),
     "detectron2.data.transforms": (Augmentation, Transform),
 }
-PARTS = ("model", "dataloader.test.mapper", "dataloader.test.batch_size")
+READ = ("model", "dataloader.test.mapper", "dataloader.test.batch_size")
 TARGET = "_target_"
 # The weights come from the checkpoint: no part reads or downloads others.
 UNWANTED = {"pretrained": False, "checkpoint_path": None}
@@ -64,7 +64,7 @@ def read_config(path: str | os.PathLike[str]) -> DictConfig:
         tree = _with_objects(_renewed(yaml.safe_load(text)))
         whole = OmegaConf.create(tree, flags={"allow_objects": True})
         chosen = OmegaConf.create(flags={"allow_objects": True})
-        for key in PARTS:
+        for key in READ:
             node = OmegaConf.select(whole, key, throw_on_missing=True)
             if OmegaConf.is_config(node):
                 node = OmegaConf.to_container(node, resolve=True)

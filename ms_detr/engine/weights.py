@@ -22,7 +22,7 @@ from .state import load_strictly, read_checkpoint
 logger = logging.getLogger(__name__)
 
 # What weights may fill, the smallest part first: a map's norm outside the body has none published.
-PARTS = ("backbone.body.", "backbone.", "")
+PREFIXES = ("backbone.body.", "backbone.", "")
 OFF = 'train.init_checkpoint=""'
 ZOO = (
     "Its files are pickles, which could run code and are not read, and none is a detector of this "
@@ -49,7 +49,7 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     if not source:
         return False
     state = weights_of(source)
-    part = next(part for part in PARTS if all(name.startswith(part) for name in state))
+    part = next(part for part in PREFIXES if all(name.startswith(part) for name in state))
     load_strictly(model, state, source, required=part)
     logger.info("loaded %s%s", source, " (backbone only)" if part else "")
     return not part

@@ -23,6 +23,7 @@ from ..data import (
 )
 from ..data.demo import NAME as DEMO
 from ..evaluation import CocoEvaluator
+from ..run_folder import EVALUATION
 
 MASKS = "${dataloader.masks}"
 
@@ -50,7 +51,7 @@ def coco(masks: bool = False) -> DictConfig:
         ),
         evaluator=L(CocoEvaluator)(
             dataset_name="${dataloader.test.dataset.name}",
-            output_dir="${train.output_dir}/evaluation",
+            output_dir=f"${{train.output_dir}}/{EVALUATION}",
             nms_threshold=None,
             max_detections=100,  # COCO's, of a class in an image; more needs postprocess.top_k
             masks=MASKS,

@@ -11,7 +11,7 @@ from torch import nn
 
 import ms_detr
 from ms_detr.config import config_folder, describe, load
-from ms_detr.engine.rebuild import PARTS, read_config
+from ms_detr.engine.rebuild import READ, read_config
 from ms_detr.engine.state import read_checkpoint, write_checkpoint
 from ms_detr.errors import CheckpointError, ConfigError
 from tests.engine.standin import CONFIG
@@ -56,7 +56,7 @@ def test_every_shipped_config_comes_out_as_it_went_in(config, tmp_path):
     cfg = load(config)
     write_checkpoint(tmp_path / "a.pth", {"model": {}, "config": describe(config, [], cfg)})
     found = read_config(tmp_path / "a.pth")
-    for key in PARTS:
+    for key in READ:
         before, after = (OmegaConf.select(x, key) for x in (cfg, found))
         if OmegaConf.is_config(before):
             before, after = (OmegaConf.to_container(x, resolve=True) for x in (before, after))
