@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from ms_detr.config import load
 from ms_detr.data import iterations_per_epoch
 from ms_detr.engine import build_optimizer
-from ms_detr.engine.run import run_length
+from ms_detr.engine.fit import run_length
 from ms_detr.layers.dense_attention import SplitAttention
 from ms_detr.recipes import coco, coco_lsj
 from ms_detr.supervision import AnchorHungarianAssigner

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .building import building
 from .precision import DTYPES
 
-PARTS = (
+REQUIRED = (
     "model",
     "dataloader.train",
     "dataloader.test",
@@ -61,18 +61,20 @@ TRAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-# The same, of keys that a config may lack.
-OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "sync_batchnorm": (lambda v: isinstance(v, bool), "true or false"),
-    "fine_tune": (lambda v: isinstance(v, bool), "true or false"),
+# The same, of keys that a config may lack, behind the value that they have then.
+OPTIONAL: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "sync_batchnorm": (False, lambda v: isinstance(v, bool), "true or false"),
+    "fine_tune": (False, lambda v: isinstance(v, bool), "true or false"),
     "max_hours": (
+        None,
         lambda v: v is None or (_number(v) and v > 0),
         "a number above 0, or null for no limit",
     ),
-    "accumulate": (lambda v: _integer(v, 1), "at least 1 (parts of a process's batch)"),
-    "amp.enabled": (lambda v: isinstance(v, bool), "true or false"),
-    "amp.dtype": (lambda v: v in DTYPES, " or ".join(DTYPES)),
+    "accumulate": (1, lambda v: _integer(v, 1), "at least 1 (parts of a process's batch)"),
+    "amp.enabled": (False, lambda v: isinstance(v, bool), "true or false"),
+    "amp.dtype": ("bfloat16", lambda v: v in DTYPES, " or ".join(DTYPES)),
     "ema.decay": (
+        None,
         lambda v: v is None or (_number(v) and 0 <= v < 1),
         "at least 0 and below 1, or null for no averages",
     ),
@@ -80,17 +82,32 @@ OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Raise ConfigError, naming keys, unless the config is complete and its train node sound."""
-    missing = [key for key in (*PARTS, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
+    """Give a config, in place, the optional keys of its train node that it lacks, and check it.
+
+    Raises:
+        ConfigError: it isn't complete, or its train node not sound; names keys.
+    """
+    missing = [key for key in (*REQUIRED, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
     if missing:
         raise ConfigError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
-    present = {key: check for key, check in OPTIONAL.items() if _has(cfg, f"train.{key}")}
-    for key, (fine, wanted) in (TRAIN | present).items():
+    for key, (default, _, _) in OPTIONAL.items():
+        _fill_in(cfg, f"train.{key}", default)
+    optional = {key: (fine, wanted) for key, (_, fine, wanted) in OPTIONAL.items()}
+    for key, (fine, wanted) in (TRAIN | optional).items():
         with building(f"train.{key}"):  # it may be a link
             value = OmegaConf.select(cfg, f"train.{key}", throw_on_missing=True)
         if not fine(value):
             shown = "null" if value is None else repr(value)
             raise ConfigError(f"train.{key} must be {wanted}, got {shown}")
+
+
+def _fill_in(cfg: DictConfig, key: str, default: Any) -> None:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent)
+    if not isinstance(node, DictConfig | None):
+        raise ConfigError(f"{parent} must have keys of its own, such as {name}, got {node!r}")
+    if not _has(cfg, key):
+        OmegaConf.update(cfg, key, default, force_add=True)
 
 
 def _has(cfg: DictConfig, key: str) -> bool:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import logging
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..data.workers import named_worker_errors
+from ..evaluation import evaluate
 from ..run_folder import EMA
+from .building import build
 from .checkpoint import Checkpointer
-
-logger = logging.getLogger(__name__)
+from .distribution import average_buffers
 
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel:
@@ -44,3 +49,31 @@ class EMAHook(HookBase):
         if comm.is_main_process() and self.trainer.iter >= self.trainer.max_iter:
             last = self.trainer.max_iter - 1
             self._checkpointer.export(EMA, self._average.module, last)
+
+
+def evaluation_of(
+    cfg: DictConfig, loader: Any, model: nn.Module, average: AveragedModel | None
+) -> Callable[[], Mapping[str, Any]]:
+    """Return what evaluates a model and, under the name ``ema``, the average of its weights."""
+    evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
+    if average is not None:
+        evaluated["ema"] = (average.module, build(_beside(cfg, "ema"), "dataloader.evaluator"))
+
+    def evaluation() -> Mapping[str, Any]:
+        results: dict[str, Any] = {}
+        for name, (candidate, evaluator) in evaluated.items():
+            average_buffers(candidate)
+            with named_worker_errors():
+                found = evaluate(candidate, loader, evaluator)
+            results.update({name: found} if name and found else found)
+        return results
+
+    return evaluation
+
+
+def _beside(cfg: DictConfig, name: str) -> DictConfig:
+    """Return a config whose evaluator writes into a folder of its own, beside that of the first."""
+    cfg = copy.deepcopy(cfg)
+    if OmegaConf.select(cfg, "dataloader.evaluator.output_dir"):
+        cfg.dataloader.evaluator.output_dir = f"{cfg.dataloader.evaluator.output_dir}_{name}"
+    return cfg

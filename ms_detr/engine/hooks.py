@@ -16,8 +16,8 @@ from ..evaluation import UnwrittenError
 from ..files import reason
 from ..signals import Terminated, termination
 from .agreement import in_main_process, raise_in_all
-from .buffers import average_buffers
 from .checkpoint import Checkpointer, what_is_safe
+from .distribution import average_buffers
 
 logger = logging.getLogger(__name__)
 

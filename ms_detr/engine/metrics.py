@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import Tensor, distributed
 
 from ..files import reason, write_text
+from ..run_folder import METRICS
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +145,26 @@ class ExpendableOnce(Expendable):
     def _try(self, work: Callable[[], None]) -> None:
         if not self._failing:
             super()._try(work)
+
+
+def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[Any]:
+    """Return what writes progress to the terminal, ``metrics.json`` and TensorBoard.
+
+    Args:
+        start: the first iteration; TensorBoard forgets what a resumed run had written after it.
+    """
+    path = Path(folder, METRICS)
+    found = [ProgressPrinter(max_iter), Expendable(JSONWriter(str(path)), path)]
+    try:
+        importlib.import_module("torch.utils.tensorboard")
+    except (ImportError, AttributeError) as error:  # missing, or too old for its neighbours
+        logger.warning(
+            "no curves for TensorBoard, %s has them all (%s): python -m pip install tensorboard",
+            METRICS, error,
+        )  # fmt: skip
+        return found
+    curves = TensorboardXWriter(str(folder), purge_step=start)
+    return [*found, ExpendableOnce(curves, Path(folder))]
 
 
 def forget_metrics_from(path: str | Path, iteration: int) -> None:

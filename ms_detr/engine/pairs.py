@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from ..errors import ConfigError
+from .datasets import LOADERS
+from .parts import check_parts
 
 # A key, and the one that is linked to it unless someone has set that one by itself.
 SAME = (
     ("dataloader.test.dataset.name", "dataloader.evaluator.dataset_name"),
     ("optimizer.lr", "optimizer.params.base_lr"),
 )
-LOADERS = ("train", "test")
 # Of a pair, one that does what the other one doesn't.
 WITHOUT_MASKS = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
 WITH_MASKS = "configs/ms_detr/ms_detr_masks_r50_300q_12ep.py"
@@ -42,8 +44,15 @@ def _check_length(cfg: DictConfig) -> None:
         )
 
 
-def check_start(cfg: DictConfig) -> None:
-    """Raise ConfigError where a training would start from weights that others replace at once."""
+def check_training(cfg: DictConfig) -> None:
+    """Raise ConfigError where keys that only a training reads contradict each other.
+
+    It would start from weights that others replace at once, or have more parts of a batch than a
+    process has images.
+    """
+    images = _value(cfg, "dataloader.train.total_batch_size")
+    if isinstance(images, int):  # else the loader is somebody's own
+        check_parts(cfg.train.accumulate, images // comm.get_world_size())
     source = _value(cfg, "train.init_checkpoint")
     if source and _value(cfg, "model.backbone.pretrained"):
         raise ConfigError(

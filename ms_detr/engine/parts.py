@@ -23,16 +23,21 @@ def in_parts(batch: Batch, count: int) -> list[Batch]:
     Raises:
         ConfigError: there are fewer images than parts.
     """
-    if not 1 <= count <= max(len(batch), 1):
-        raise ConfigError(
-            f"train.accumulate={count} splits the {len(batch)} images of a process: lower it, or "
-            "raise dataloader.train.total_batch_size"
-        )
+    check_parts(count, len(batch))
     if all("instances" in x for x in batch):
         step = step_of(batch)
         batch = [x | {STEP: step} for x in batch]
     bounds = [len(batch) * index // count for index in range(count + 1)]
     return [batch[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+
+def check_parts(count: int, images: int) -> None:
+    """Raise ConfigError unless a process's images can be split into so many parts."""
+    if not 1 <= count <= max(images, 1):
+        raise ConfigError(
+            f"train.accumulate={count} splits the {images} images of a process: lower it, or "
+            "raise dataloader.train.total_batch_size"
+        )
 
 
 def step_of(batch: Sequence[dict[str, Any]]) -> Step:

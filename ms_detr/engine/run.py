@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import inspect
 import logging
-import math
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
-from detectron2.utils import comm
-from detectron2.utils.events import JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
+from omegaconf import DictConfig
 
 from ..config import describe, expand_paths
-from ..data import TrainLoader, iterations_per_epoch
+from ..data import TrainLoader
 from ..data.workers import named_worker_errors
-from ..errors import ConfigError
 from ..evaluation import evaluate as evaluate_model
 from ..files import write_text
 from ..run_folder import CONFIG, EVAL_ONLY, METRICS
 from ..signals import termination
 from .agreement import alone, in_main_process
-from .buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
 from .building import build, building
 from .checkpoint import Checkpointer
 from .checks import check_config
@@ -45,13 +32,14 @@ from .datasets import (
     tell_changes,
 )
 from .device import prepare
-from .ema import EMAHook, average_of
-from .hooks import CheckpointHook, EvaluationHook
+from .distribution import distribute, synchronise_batchnorm
+from .ema import EMAHook, average_of, evaluation_of
+from .fit import TimeLimit, fit
 from .limits import check_limits
 from .logs import environment, setup_logging
-from .metrics import Expendable, ExpendableOnce, ProgressPrinter, forget_metrics_from
+from .metrics import forget_metrics_from
 from .optimizer import build_optimizer
-from .pairs import check_pairs, check_start
+from .pairs import check_pairs, check_training
 from .precision import Precision
 from .start import Start, begin, choose_start, weights_to_evaluate
 from .state import FINE_TUNE
@@ -107,7 +95,7 @@ def train(cfg: DictConfig, resume: bool = False, origin: Origin = HERE) -> Mappi
         NonFiniteError: a loss became NaN or infinite.
     """
     cfg = _checked(cfg)
-    check_start(cfg)
+    check_training(cfg)
     with alone(cfg.train.output_dir):
         return _train(cfg, resume, origin)
 
@@ -151,7 +139,7 @@ def evaluate(
 
 
 def _checked(cfg: DictConfig) -> DictConfig:
-    """Return a copy of the caller's config that is fit for a run.
+    """Return a copy of the caller's config that is complete and fit for a run.
 
     Raises:
         ConfigError: keys are missing, wrong, or contradict each other.
@@ -176,7 +164,7 @@ def _set_up(cfg: DictConfig, origin: Origin) -> torch.device:
 def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     """Train as `train` does, with ``train.output_dir`` to itself."""
     settings = cfg.train
-    limit = TimeLimit(settings.get("max_hours"))
+    limit = TimeLimit(settings.max_hours)
     folder = Path(settings.output_dir)
     description = describe(origin.file, origin.overrides, cfg)
     device = _set_up(cfg, origin)
@@ -188,26 +176,22 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     # The data take the order of classes that the weights have: nothing in these, nor in what an
     # optimiser knows of them, depends on the files' ids.
     order_classes(cfg, start.order)
-    if settings.get("sync_batchnorm"):
+    if settings.sync_batchnorm:
         model = synchronise_batchnorm(model, device)
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
     train_loader, test_loader, datasets = _build_data(cfg, start)
+    precision = Precision(device, settings.amp.dtype if settings.amp.enabled else None)
+    average = None if settings.ema.decay is None else average_of(model, settings.ema.decay)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    precision = precision_of(settings, device)
     if precision.may_overflow():
         parts["precision"] = precision
-    decay = OmegaConf.select(settings, "ema.decay")
-    if decay is not None:
-        parts["ema"] = average_of(model, decay)
-    checkpointer = Checkpointer(
-        folder,
-        keep=settings.checkpoints_to_keep,
-        extra={"config": description, **datasets},
-        **parts,
-    )
-    evaluation = _evaluation_of(cfg, test_loader, model, parts.get("ema"))
+    if average is not None:
+        parts["ema"] = average
+    extra = {"config": description, **datasets}
+    checkpointer = Checkpointer(folder, keep=settings.checkpoints_to_keep, extra=extra, **parts)
+    evaluation = evaluation_of(cfg, test_loader, model, average)
     first = begin(start, model, checkpointer, datasets["classes"])
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
@@ -218,35 +202,15 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         optimizer,
         seed=settings.seed,
         clip_grad_norm=settings.clip_grad_norm,
-        accumulate=settings.get("accumulate", 1),
+        accumulate=settings.accumulate,
         precision=precision,
         log_period=settings.log_period,
         last_checkpoint=checkpointer.last,
         asked_to_stop=lambda: termination.requested or limit.is_over(),
     )
-    if "ema" in parts:
-        trainer.register_hooks([EMAHook(parts["ema"], model, checkpointer)])
+    if average is not None:
+        trainer.register_hooks([EMAHook(average, model, checkpointer)])
     return fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
-
-
-class TimeLimit:
-    """How long a process may train, from now on; the run is resumed in another one.
-
-    Args:
-        hours: None for no limit.
-    """
-
-    def __init__(self, hours: float | None):
-        self._end = math.inf if hours is None else time.monotonic() + 3600 * hours
-        self._told = False
-
-    def is_over(self) -> bool:
-        """Whether it is time to save and end; the first time a line says so."""
-        over = time.monotonic() > self._end
-        if over and not self._told:
-            self._told = True
-            logger.info("train.max_hours are over: saving, to go on with --resume")
-        return over
 
 
 def _build_data(cfg: DictConfig, start: Start) -> tuple[TrainLoader, Any, dict[str, Any]]:
@@ -267,130 +231,3 @@ def _prepare_folder(folder: Path, first: int, origin: Origin, text: str) -> None
     header = f"# for reading only, can't be loaded; made by: {origin}\n"
     write_text(folder / CONFIG, header + text)
     forget_metrics_from(folder / METRICS, first)
-
-
-def precision_of(settings: DictConfig, device: torch.device) -> Precision:
-    """Return the precision that a config's ``train`` node asks for."""
-    enabled = OmegaConf.select(settings, "amp.enabled", default=False)
-    return Precision(device, OmegaConf.select(settings, "amp.dtype") if enabled else None)
-
-
-def _evaluation_of(
-    cfg: DictConfig, loader: Any, model: nn.Module, average: AveragedModel | None
-) -> Callable[[], Mapping[str, Any]]:
-    """Return what evaluates a model and, under the name ``ema``, the average of its weights."""
-    evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
-    if average is not None:
-        evaluated["ema"] = (average.module, build(_beside(cfg, "ema"), "dataloader.evaluator"))
-
-    def evaluation() -> Mapping[str, Any]:
-        results: dict[str, Any] = {}
-        for name, (candidate, evaluator) in evaluated.items():
-            average_buffers(candidate)
-            with named_worker_errors():
-                found = evaluate_model(candidate, loader, evaluator)
-            results.update({name: found} if name and found else found)
-        return results
-
-    return evaluation
-
-
-def _beside(cfg: DictConfig, name: str) -> DictConfig:
-    """Return a config whose evaluator writes into a folder of its own, beside that of the first."""
-    cfg = copy.deepcopy(cfg)
-    if OmegaConf.select(cfg, "dataloader.evaluator.output_dir"):
-        cfg.dataloader.evaluator.output_dir = f"{cfg.dataloader.evaluator.output_dir}_{name}"
-    return cfg
-
-
-def fit(
-    settings: DictConfig,
-    start: int,
-    loader: TrainLoader,
-    trainer: Trainer,
-    multiplier: Any,
-    checkpointer: Checkpointer,
-    evaluation: Callable[[], Mapping[str, Any]],
-) -> Mapping[str, Any]:
-    """Train from an iteration to the end, and return the results of the last evaluation.
-
-    Args:
-        settings: the config's ``train`` node.
-        multiplier: of the learning rate, over the course of the run.
-    """
-    loader.start_at(start)
-    epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
-    max_iter = run_length(settings, epoch)
-    logger.info(
-        "%d images, %d iterations an epoch; training from iteration %d to %d",
-        loader.dataset_size, epoch, start, max_iter,
-    )  # fmt: skip
-    if start >= max_iter:
-        logger.warning(
-            "nothing is left to train, the checkpoint has %d iterations: it is only evaluated; "
-            "raise train.max_iter or train.epochs to train on", start,
-        )  # fmt: skip
-        start = max_iter
-    evaluation_hook = EvaluationHook(evaluation, round(settings.eval_epochs * epoch), checkpointer)
-    trainer.register_hooks(
-        [
-            IterationTimer(),
-            LRScheduler(trainer.optimizer, multiplier),
-            # Saved first: an evaluation that is interrupted costs no training.
-            CheckpointHook(checkpointer, round(settings.checkpoint_epochs * epoch)),
-            evaluation_hook,
-            PeriodicWriter(writers(settings.output_dir, start, max_iter), settings.log_period)
-            if comm.is_main_process()
-            else None,
-        ]
-    )
-    with termination.noted():
-        trainer.train(start, max_iter)
-    return evaluation_hook.results
-
-
-def distribute(model: nn.Module) -> nn.Module:
-    """Wrap a model where there are several processes; Detectron2's wrapper knows no CPU."""
-    if comm.get_world_size() == 1:
-        return model
-    device = next(model.parameters()).device
-    ids = [device.index] if device.type == "cuda" else None
-    keep_gradient_layout(model)
-    # Buffers are averaged where they are needed. The old name is deprecated.
-    known = inspect.signature(DistributedDataParallel).parameters
-    key = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    options: dict[str, Any] = {key: False}
-    return DistributedDataParallel(model, device_ids=ids, **options)
-
-
-def run_length(train: Any, epoch: int) -> int:
-    """Return a run's iterations: ``train.max_iter``, else ``train.epochs`` times an epoch's."""
-    max_iter = train.max_iter
-    if max_iter is None:
-        max_iter = round((train.epochs or 0) * epoch)
-    if max_iter < 1:
-        raise ConfigError(
-            f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "
-            "set one of them above 0"
-        )
-    return max_iter
-
-
-def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[Any]:
-    """Return what writes progress to the terminal, ``metrics.json`` and TensorBoard.
-
-    Args:
-        start: the first iteration; TensorBoard forgets what a resumed run had written after it.
-    """
-    path = Path(folder, METRICS)
-    found = [ProgressPrinter(max_iter), Expendable(JSONWriter(str(path)), path)]
-    try:
-        importlib.import_module("torch.utils.tensorboard")
-    except (ImportError, AttributeError) as error:  # missing, or too old for its neighbours
-        logger.warning(
-            "no curves for TensorBoard, %s has them all (%s): python -m pip install tensorboard",
-            METRICS, error,
-        )  # fmt: skip
-        return found
-    curves = TensorboardXWriter(str(folder), purge_step=start)
-    return [*found, ExpendableOnce(curves, Path(folder))]

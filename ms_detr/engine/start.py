@@ -62,11 +62,11 @@ def choose_start(settings: DictConfig, resume: bool) -> Start:
     if resume and (path := newest(folder)):
         return _start(path, resumed=True)
     if resume:
-        logger.info("--resume: no checkpoint in %s, starting at iteration 0", folder)
+        logger.info("nothing to resume: no checkpoint in %s, starting at iteration 0", folder)
     in_main_process(lambda: expect_unused(folder))
     if not weights:
         return Start()
-    return _start(local_file(weights), tuned=bool(settings.get("fine_tune")))
+    return _start(local_file(weights), tuned=settings.fine_tune)
 
 
 def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
@@ -86,8 +86,8 @@ def weights_to_evaluate(weights: str | None, folder: Path) -> Start:
     path = newest(folder) if weights is None else ""
     if not path:
         raise ConfigError(
-            f"train.output_dir {folder} holds no checkpoint to evaluate: name the weights, "
-            "train.init_checkpoint=FILE without --resume"
+            f"train.output_dir {folder} holds no checkpoint to evaluate: name the weights "
+            "(train.init_checkpoint=FILE without --resume; in Python weights=FILE)"
         )
     return _start(path)
 

@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 
 from ms_detr.engine import Trainer
-from ms_detr.engine.run import distribute
+from ms_detr.engine.distribution import distribute
 from ms_detr.supervision import masks
 from ms_detr.variants import contrastive_denoising, denoising
 

@@ -30,6 +30,7 @@ from tests.engine.standin import CONFIG, overrides, write_dataset
         ("train.eval_epochs=-1", "train.eval_epochs must be"),
         ("train.checkpoint_epochs=nan", "train.checkpoint_epochs must be"),
         ("train.max_iter=1.5", "train.max_iter must be a whole number"),
+        ("+train.amp=bfloat16", "train.amp must have keys of its own, such as enabled, got 'bfl"),
         ("train.device=gpu", "train.device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("optimizer.lr=-1", "optimizer.lr must be"),
         ("optimizer.lr=null", "optimizer.lr must be"),

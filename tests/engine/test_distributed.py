@@ -20,8 +20,12 @@ from ms_detr.cli import run_command
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import Trainer, launch, train
-from ms_detr.engine.buffers import average_buffers, keep_gradient_layout, synchronise_batchnorm
-from ms_detr.engine.run import distribute
+from ms_detr.engine.distribution import (
+    average_buffers,
+    distribute,
+    keep_gradient_layout,
+    synchronise_batchnorm,
+)
 from ms_detr.engine.spawn import set_local_group
 from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator

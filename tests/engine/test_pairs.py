@@ -15,7 +15,7 @@ from ms_detr.data import coco_dataset
 from ms_detr.engine import launch
 from ms_detr.engine.building import build
 from ms_detr.engine.device import prepare
-from ms_detr.engine.pairs import WITH_MASKS, WITHOUT_MASKS, check_pairs, check_start
+from ms_detr.engine.pairs import WITH_MASKS, WITHOUT_MASKS, check_pairs, check_training
 from ms_detr.errors import ConfigError
 from ms_detr.recipes import dot_product, with_masks
 
@@ -75,7 +75,7 @@ def test_what_a_training_starts_from_does_not_matter_to_an_evaluation():
     cfg = load(SWIN, ["model.backbone.pretrained=true", "train.init_checkpoint=trained.pth"])
     check_pairs(cfg)
     with pytest.raises(ConfigError, match="takes timm's weights, and train.init_checkpoint="):
-        check_start(cfg)
+        check_training(cfg)
 
 
 def test_a_config_that_sets_both_lengths():
@@ -101,7 +101,7 @@ def test_evaluated_is_what_was_asked_for(train, tmp_path):
 def test_resuming_where_nothing_is_says_so(train, tmp_path):
     train("out", "--resume", "train.max_iter=1")
     log = (tmp_path / "out" / "log.txt").read_text()
-    assert f"--resume: no checkpoint in {tmp_path}/out, starting at iteration 0" in log
+    assert f"nothing to resume: no checkpoint in {tmp_path}/out, starting at iteration 0" in log
 
 
 def test_a_known_name_with_other_files(data):
@@ -153,9 +153,9 @@ def test_torchrun_has_the_last_word(monkeypatch, asked, problem):
     module = sys.modules["ms_detr.engine.launch"]  # in its package the name is the function's
     with pytest.raises(ValueError, match=problem):
         launch(os.getpid, device="cpu", **asked)
-    agreed = {"num_processes": 2, "num_machines": 2, "machine_rank": 1}
-    module._expect_torchruns((*agreed.values(), "auto"), 4, 2)
-    module._expect_torchruns((None,) * 4, 4, 2)
+    agreed = {"--num-gpus": 2, "--num-machines": 2, "--machine-rank": 1, "--dist-url": "auto"}
+    module._expect_given(agreed, 4, 2)
+    module._expect_given(dict.fromkeys(agreed), 4, 2)
 
 
 def test_weights_are_given_once(capsys):

@@ -103,7 +103,7 @@ def test_a_run_in_parts_is_the_run(train, tmp_path, parts):
     losses, in_parts = (curve(tmp_path / folder) for folder in ("whole", "parts"))
     assert in_parts == {step: pytest.approx(loss, rel=1e-6) for step, loss in losses.items()}
     with pytest.raises(ValueError, match="train.accumulate=5 splits the 4 images of a process"):
-        train("more", "+train.accumulate=5")
+        train("more", "+train.accumulate=5", "dataloader.train.dataset.annotations=not_read.json")
 
 
 def test_resumed_run_is_the_unbroken_run(train, tmp_path):

@@ -1,17 +1,34 @@
-"""What a model keeps beside its parameters, such as BatchNorm's statistics, in all processes."""
+"""A model in several processes: wrapped, with the same buffers in all of them."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from detectron2.utils import comm
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """Wrap a model where there are several processes; Detectron2's wrapper knows no CPU."""
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    keep_gradient_layout(model)
+    # Buffers are averaged where they are needed. The old name is deprecated.
+    known = inspect.signature(DistributedDataParallel).parameters
+    key = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {key: False}
+    return DistributedDataParallel(model, device_ids=ids, **options)
 
 
 @torch.no_grad()

@@ -1,0 +1,102 @@
+"""The course of a training: how long it is, and what happens when."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from ..data import TrainLoader, iterations_per_epoch
+from ..errors import ConfigError
+from ..signals import termination
+from .checkpoint import Checkpointer
+from .hooks import CheckpointHook, EvaluationHook
+from .metrics import writers
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    settings: DictConfig,
+    start: int,
+    loader: TrainLoader,
+    trainer: Trainer,
+    multiplier: Any,
+    checkpointer: Checkpointer,
+    evaluation: Callable[[], Mapping[str, Any]],
+) -> Mapping[str, Any]:
+    """Train from an iteration to the end, and return the results of the last evaluation.
+
+    Args:
+        settings: the config's ``train`` node.
+        multiplier: of the learning rate, over the course of the run.
+    """
+    loader.start_at(start)
+    epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
+    max_iter = run_length(settings, epoch)
+    logger.info(
+        "%d images, %d iterations an epoch; training from iteration %d to %d",
+        loader.dataset_size, epoch, start, max_iter,
+    )  # fmt: skip
+    if start >= max_iter:
+        logger.warning(
+            "nothing is left to train, the checkpoint has %d iterations: it is only evaluated; "
+            "raise train.max_iter or train.epochs to train on", start,
+        )  # fmt: skip
+        start = max_iter
+    evaluation_hook = EvaluationHook(evaluation, round(settings.eval_epochs * epoch), checkpointer)
+    trainer.register_hooks(
+        [
+            IterationTimer(),
+            LRScheduler(trainer.optimizer, multiplier),
+            # Saved first: an evaluation that is interrupted costs no training.
+            CheckpointHook(checkpointer, round(settings.checkpoint_epochs * epoch)),
+            evaluation_hook,
+            PeriodicWriter(writers(settings.output_dir, start, max_iter), settings.log_period)
+            if comm.is_main_process()
+            else None,
+        ]
+    )
+    with termination.noted():
+        trainer.train(start, max_iter)
+    return evaluation_hook.results
+
+
+def run_length(train: Any, epoch: int) -> int:
+    """Return a run's iterations: ``train.max_iter``, else ``train.epochs`` times an epoch's."""
+    max_iter = train.max_iter
+    if max_iter is None:
+        max_iter = round((train.epochs or 0) * epoch)
+    if max_iter < 1:
+        raise ConfigError(
+            f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "
+            "set one of them above 0"
+        )
+    return max_iter
+
+
+class TimeLimit:
+    """How long a process may train, from now on; the run is resumed in another one.
+
+    Args:
+        hours: None for no limit.
+    """
+
+    def __init__(self, hours: float | None):
+        self._end = math.inf if hours is None else time.monotonic() + 3600 * hours
+        self._told = False
+
+    def is_over(self) -> bool:
+        """Whether it is time to save and end; the first time a line says so."""
+        over = time.monotonic() > self._end
+        if over and not self._told:
+            self._told = True
+            logger.info("train.max_hours are over: saving, to go on with --resume")
+        return over
