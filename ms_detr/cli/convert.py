@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     from ms_detr.convert import LAYOUTS, convert_state_dict, recognise
     from ms_detr.data import class_names
-    from ms_detr.engine.state import write_checkpoint
+    from ms_detr.engine.archive import write_checkpoint
     from ms_detr.engine.weights import read_weights
 
     if args.target.exists():

@@ -1,5 +1,6 @@
 """Training: the step, its hooks, checkpoints, several processes; and prediction."""
 
+from .archive import read_checkpoint
 from .checkpoint import Checkpointer
 from .device import choose_device
 from .hooks import CheckpointHook, EvaluationHook
@@ -8,7 +9,6 @@ from .model import load_model
 from .optimizer import build_optimizer, parameter_groups
 from .prediction import predict
 from .run import Origin, evaluate, train
-from .state import read_checkpoint
 from .trainer import Trainer
 from .weights import load_weights
 

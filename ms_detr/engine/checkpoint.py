@@ -15,7 +15,8 @@ from torch import nn
 from ..errors import CheckpointError, ConfigError, MissingFileError
 from ..files import PARTIAL, write_text
 from ..run_folder import BEST, FINAL, LAST, PERIODIC, periodic
-from .state import load_strictly, plain_state, read_checkpoint, write_checkpoint
+from .archive import read_checkpoint, write_checkpoint
+from .state import load_strictly, plain_state
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import listed
 from ..meta_arch import GeneralizedDETR
 from ..usage import Usage
+from .archive import read_facts
 from .building import build
 from .datasets import order_classes
 from .device import choose_device
 from .rebuild import read_config
-from .state import read_facts
 from .weights import load_whole, local_file
 
 logger = logging.getLogger(__name__)

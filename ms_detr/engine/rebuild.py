@@ -21,7 +21,7 @@ from torch import nn
 
 from .. import computed_keys
 from ..errors import CheckpointError
-from .state import read_checkpoint
+from .archive import read_checkpoint
 
 # Package -> the kinds of classes that may be taken from it; of our own rooms, functions too.
 ANY = (object,)

@@ -13,9 +13,9 @@ from torch import nn
 
 from ..errors import ConfigError, MissingFileError
 from .agreement import in_main_process
+from .archive import read_facts
 from .checkpoint import Checkpointer, expect_unused, newest, remove_leftovers
 from .fine_tune import fine_tune
-from .state import read_facts
 from .weights import load_weights, local_file
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ..convert import LAYOUTS, convert_state_dict, recognise
 from ..errors import CheckpointError, MissingPackageError, SystemLimitError
 from ..paths import expand
-from .state import load_strictly, read_checkpoint
+from .archive import read_checkpoint
+from .state import load_strictly
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from ms_detr.config import load
 from ms_detr.data import OtherClassesError, coco_dataset
 from ms_detr.engine import load_model, read_checkpoint
 from ms_detr.engine import train as run
+from ms_detr.engine.archive import write_checkpoint
 from ms_detr.engine.building import build
 from ms_detr.engine.start import _start
-from ms_detr.engine.state import write_checkpoint
 from ms_detr.evaluation import evaluate, read_results
 from tests.engine.standin import CONFIG, overrides
 

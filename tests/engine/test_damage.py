@@ -5,8 +5,8 @@ import torch
 from torch.serialization import set_crc32_options
 
 from ms_detr.engine import Checkpointer, load_weights, read_checkpoint
+from ms_detr.engine.archive import read_facts, write_checkpoint
 from ms_detr.engine.checkpoint import newest
-from ms_detr.engine.state import read_facts, write_checkpoint
 
 CONTENT = {
     "model": {"weight": torch.arange(40.0), "bias": torch.arange(5)},

@@ -18,7 +18,7 @@ from ms_detr.data.images import ImageError
 from ms_detr.data.segmentation import parse
 from ms_detr.data.workers import WorkerLoader
 from ms_detr.engine import weights
-from ms_detr.engine.state import read_checkpoint
+from ms_detr.engine.archive import read_checkpoint
 from ms_detr.engine.weights import state_of
 from ms_detr.errors import (
     CheckpointError,

@@ -17,7 +17,7 @@ from torch import nn
 
 from ms_detr.data import generate_demo
 from ms_detr.engine import Checkpointer, EvaluationHook, read_checkpoint
-from ms_detr.engine.state import write_checkpoint
+from ms_detr.engine.archive import write_checkpoint
 from ms_detr.errors import SystemLimitError, short_message
 from ms_detr.evaluation.results import UnwrittenError, write_results
 from ms_detr.files import explained, write_text

@@ -11,8 +11,8 @@ from torch import nn
 
 import ms_detr
 from ms_detr.config import config_folder, describe, load
+from ms_detr.engine.archive import read_checkpoint, write_checkpoint
 from ms_detr.engine.rebuild import READ, read_config
-from ms_detr.engine.state import read_checkpoint, write_checkpoint
 from ms_detr.errors import CheckpointError, ConfigError
 from tests.engine.standin import CONFIG
 from tests.engine.test_predict import KEYS
