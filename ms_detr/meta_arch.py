@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,10 +37,24 @@ from .modeling import (
 from .modeling.groups import PRIMARY
 from .structures import DECODER, Predictions, Source, Targets
 from .supervision import Criterion
-from .usage import Usage
 
 OUTPUT = Source(DECODER)  # what inference reads
 STEP = "step"  # in a model input
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How images become inputs of a trained model, and what its classes are called.
+
+    Attributes:
+        mapper: the mapper of the test images, see `ms_detr.data.DetrMapper`.
+        batch_size: so many images at most are predicted together.
+        class_names: by the number of the class; empty where the weights tell none.
+    """
+
+    mapper: Any
+    batch_size: int
+    class_names: tuple[str, ...] = ()
 
 
 @META_ARCH_REGISTRY.register()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,7 +76,8 @@ class Checkpointer:
         if not comm.is_main_process():
             return
         name = FINAL if final else periodic(iteration)
-        write_checkpoint(self.folder / name, self._state(self.parts, iteration))
+        states = {part: _state(stateful) for part, stateful in self.parts.items()}
+        write_checkpoint(self.folder / name, {**states, "iteration": iteration, **self.extra})
         write_text(self.folder / LAST, name)
         self.saved = iteration
         logger.info("saved %s", self.folder / name)
@@ -87,20 +88,19 @@ class Checkpointer:
 
     def save_best(self, iteration: int, ap: float, metric: str = "box_ap") -> None:
         """Write the weights as the best so far by a metric; not meant for resuming."""
-        if comm.is_main_process():
-            state = self._state(["model"], iteration)
-            write_checkpoint(self.folder / BEST, {metric: ap, **state})
-            logger.info("saved %s: %s %.2f", self.folder / BEST, metric.replace("_ap", " AP"), ap)
+        self.export(BEST, self.parts["model"], iteration, **{metric: ap})
+        logger.info("%s: %s %.2f", BEST, metric.replace("_ap", " AP"), ap)
 
-    def export(self, name: str, model: nn.Module, iteration: int) -> None:
+    def export(self, name: str, model: Stateful, iteration: int, **scores: float) -> None:
         """Write a model's weights to a file in the folder; not meant for resuming.
 
         Raises:
             OSError: the system can't write there; names the file.
         """
-        content = {"model": plain_state(model.state_dict()), "iteration": iteration}
-        write_checkpoint(self.folder / name, {**content, **self.extra})
-        logger.info("saved %s", self.folder / name)
+        if comm.is_main_process():
+            content = {"model": _state(model), "iteration": iteration, **scores}
+            write_checkpoint(self.folder / name, {**content, **self.extra})
+            logger.info("saved %s", self.folder / name)
 
     def best_ap(self, metric: str = "box_ap") -> float | None:
         """Return the AP of the best checkpoint so far.
@@ -120,7 +120,7 @@ class Checkpointer:
 
     def last(self) -> str:
         """Return the newest checkpoint that can be resumed, empty if there is none."""
-        return last_checkpoint(self.folder)
+        return str(next(iter(resumable(self.folder)), ""))
 
     def resume(self, path: str) -> int:
         """Go on from a checkpoint, such as :func:`newest` finds, and return the next iteration.
@@ -144,13 +144,10 @@ class Checkpointer:
         self.saved = int(state["iteration"])
         return self.saved + 1
 
-    def _state(self, names: Iterable[str], iteration: int) -> dict[str, Any]:
-        """The content of a checkpoint with these parts."""
-        states = {name: self.parts[name].state_dict() for name in names}
-        for name in states:
-            if isinstance(self.parts[name], nn.Module):
-                states[name] = plain_state(states[name])
-        return {**states, "iteration": iteration, **self.extra}
+
+def _state(part: Stateful) -> Any:
+    state = part.state_dict()
+    return plain_state(state) if isinstance(part, nn.Module) else state
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: str) -> None:
@@ -221,15 +218,10 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink()
 
 
-def last_checkpoint(folder: str | os.PathLike[str]) -> str:
-    """Return the newest checkpoint of a run that can be resumed, empty if there is none."""
-    return str(next(iter(resumable(folder)), ""))
-
-
 def what_is_safe(folder: str | os.PathLike[str]) -> str:
     """Say what a run that has ended early leaves behind, and what to do with it."""
-    last = last_checkpoint(folder)
-    if not last:
+    last = next(iter(resumable(folder)), None)
+    if last is None:
         return f"no checkpoint was saved in {folder}: a new start begins at iteration 0"
     return f"the last checkpoint is {last}: go on with --resume"
 
@@ -255,9 +247,7 @@ def _periodic(folder: Path) -> list[Path]:
 
 def _iteration(path: Path) -> int:
     """The iteration of a periodic checkpoint, by its name."""
-    match = PERIODIC.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
+    return int(path.stem.removeprefix("model_"))
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

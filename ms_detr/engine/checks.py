@@ -23,59 +23,50 @@ REQUIRED = (
 )
 MAX_SEED = 2**32 - 1  # numpy's
 
-
-def _number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+Check = Callable[[Any], bool]
 
 
-def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _of(kind: type, fine: Check = lambda v: True) -> Check:
+    """Whether a value is fine and of a kind; true and false are no numbers."""
+    return lambda v: isinstance(v, kind) and isinstance(v, bool) == (kind is bool) and fine(v)
 
+
+def _null_or(fine: Check) -> Check:
+    return lambda v: v is None or fine(v)
+
+
+BOOLEAN = _of(bool)
+TEXT = _of(str)
+COUNT = _of(int, lambda v: v >= 1)
+ABOVE_0 = _of(Real, lambda v: 0 < v < math.inf)
+AT_LEAST_0 = _of(Real, lambda v: 0 <= v < math.inf)
 
 # Key of the train node -> which values are fine, and that in words.
-TRAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "output_dir": (lambda v: isinstance(v, str) and bool(v.strip()), "the name of a folder"),
-    "init_checkpoint": (lambda v: v is None or isinstance(v, str), 'a file, a URL, or ""'),
-    "epochs": (lambda v: v is None or (_number(v) and v >= 0), "a number of at least 0"),
-    "max_iter": (lambda v: v is None or _integer(v, 0), "a whole number, or null for epochs"),
-    "seed": (
-        lambda v: _integer(v, 0) and v <= MAX_SEED,
-        f"a whole number from 0 to {MAX_SEED}",
-    ),
-    "device": (lambda v: isinstance(v, str), "auto, cpu, cuda or cuda:N"),
-    "threads": (
-        lambda v: v is None or _integer(v, 1),
-        "at least 1, or null to leave it to torch",
-    ),
-    "clip_grad_norm": (
-        lambda v: v is None or (_number(v) and v > 0),
-        "a number above 0, or null for no clipping",
-    ),
-    "log_period": (lambda v: _integer(v, 1), "at least 1 (iterations)"),
-    "eval_epochs": (lambda v: _number(v) and v >= 0, "a number of at least 0 (0: at the end)"),
-    "checkpoint_epochs": (
-        lambda v: _number(v) and v >= 0,
-        "a number of at least 0 (0: at the end)",
-    ),
-    "checkpoints_to_keep": (lambda v: _integer(v, 1), "at least 1"),
+TRAIN: dict[str, tuple[Check, str]] = {
+    "output_dir": (_of(str, lambda v: bool(v.strip())), "the name of a folder"),
+    "init_checkpoint": (_null_or(TEXT), 'a file, a URL, or ""'),
+    "epochs": (_null_or(AT_LEAST_0), "a number of at least 0"),
+    "max_iter": (_null_or(_of(int, lambda v: v >= 0)), "a whole number, or null for epochs"),
+    "seed": (_of(int, lambda v: 0 <= v <= MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
+    "device": (TEXT, "auto, cpu, cuda or cuda:N"),
+    "threads": (_null_or(COUNT), "at least 1, or null to leave it to torch"),
+    "clip_grad_norm": (_null_or(ABOVE_0), "a number above 0, or null for no clipping"),
+    "log_period": (COUNT, "at least 1 (iterations)"),
+    "eval_epochs": (AT_LEAST_0, "a number of at least 0 (0: at the end)"),
+    "checkpoint_epochs": (AT_LEAST_0, "a number of at least 0 (0: at the end)"),
+    "checkpoints_to_keep": (COUNT, "at least 1"),
 }
-
-
 # The same, of keys that a config may lack, behind the value that they have then.
-OPTIONAL: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
-    "sync_batchnorm": (False, lambda v: isinstance(v, bool), "true or false"),
-    "fine_tune": (False, lambda v: isinstance(v, bool), "true or false"),
-    "max_hours": (
-        None,
-        lambda v: v is None or (_number(v) and v > 0),
-        "a number above 0, or null for no limit",
-    ),
-    "accumulate": (1, lambda v: _integer(v, 1), "at least 1 (parts of a process's batch)"),
-    "amp.enabled": (False, lambda v: isinstance(v, bool), "true or false"),
+OPTIONAL: dict[str, tuple[Any, Check, str]] = {
+    "sync_batchnorm": (False, BOOLEAN, "true or false"),
+    "fine_tune": (False, BOOLEAN, "true or false"),
+    "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
+    "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
+    "amp.enabled": (False, BOOLEAN, "true or false"),
     "amp.dtype": ("bfloat16", lambda v: v in DTYPES, " or ".join(DTYPES)),
     "ema.decay": (
         None,
-        lambda v: v is None or (_number(v) and 0 <= v < 1),
+        _null_or(_of(Real, lambda v: 0 <= v < 1)),
         "at least 0 and below 1, or null for no averages",
     ),
 }

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from detectron2.engine import HookBase
-from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -46,7 +45,7 @@ class EMAHook(HookBase):
 
     def after_train(self) -> None:
         """Write the average as a file like that of the weights."""
-        if comm.is_main_process() and self.trainer.iter >= self.trainer.max_iter:
+        if self.trainer.iter >= self.trainer.max_iter:
             last = self.trainer.max_iter - 1
             self._checkpointer.export(EMA, self._average.module, last)
 
@@ -57,7 +56,10 @@ def evaluation_of(
     """Return what evaluates a model and, under the name ``ema``, the average of its weights."""
     evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
     if average is not None:
-        evaluated["ema"] = (average.module, build(_beside(cfg, "ema"), "dataloader.evaluator"))
+        beside = copy.deepcopy(cfg)
+        if folder := OmegaConf.select(cfg, "dataloader.evaluator.output_dir"):
+            beside.dataloader.evaluator.output_dir = f"{folder}_ema"
+        evaluated["ema"] = (average.module, build(beside, "dataloader.evaluator"))
 
     def evaluation() -> Mapping[str, Any]:
         results: dict[str, Any] = {}
@@ -69,11 +71,3 @@ def evaluation_of(
         return results
 
     return evaluation
-
-
-def _beside(cfg: DictConfig, name: str) -> DictConfig:
-    """Return a config whose evaluator writes into a folder of its own, beside that of the first."""
-    cfg = copy.deepcopy(cfg)
-    if OmegaConf.select(cfg, "dataloader.evaluator.output_dir"):
-        cfg.dataloader.evaluator.output_dir = f"{cfg.dataloader.evaluator.output_dir}_{name}"
-    return cfg

@@ -71,9 +71,7 @@ def fit(
 
 def run_length(train: Any, epoch: int) -> int:
     """Return a run's iterations: ``train.max_iter``, else ``train.epochs`` times an epoch's."""
-    max_iter = train.max_iter
-    if max_iter is None:
-        max_iter = round((train.epochs or 0) * epoch)
+    max_iter = round((train.epochs or 0) * epoch) if train.max_iter is None else train.max_iter
     if max_iter < 1:
         raise ConfigError(
             f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "

@@ -51,12 +51,8 @@ def warn_of_limits(cfg: DictConfig, datasets: Sequence[str]) -> None:
             logger.warning(
                 "dataset '%s': %d of %d images have more objects than the model can find, up to "
                 "%d where %s. Set %s; %d of %d objects are too many.",
-                name,
-                (objects > least).sum(),
-                len(objects),
-                most,
+                name, (objects > least).sum(), len(objects), most,
                 " and ".join(f"{key} is {value}" for key, value in low.items()),
                 " ".join(f"{key}={most}" for key in low),
-                (objects - least).clip(0).sum(),
-                objects.sum(),
-            )
+                (objects - least).clip(0).sum(), objects.sum(),
+            )  # fmt: skip

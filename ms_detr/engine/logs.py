@@ -12,7 +12,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 
-from ..errors import SystemLimitError, short_message
+from ..errors import short_message
 from ..files import reason
 from ..pipes import Terminal
 from ..run_folder import log_of
@@ -94,18 +94,13 @@ def setup_logging(folder: str | Path) -> None:
     A second call moves the log to another folder, where Detectron2's would write to both.
 
     Raises:
-        SystemLimitError: the folder, which is ``train.output_dir``, can't be made or written to.
+        OSError: the folder can't be made or written to; names it.
     """
     threading.excepthook = _thread_failed
     folder = Path(folder)
     rank = comm.get_rank()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handlers: list[logging.Handler] = [_Log(folder / log_of(rank), encoding="utf-8")]
-    except OSError as error:
-        raise SystemLimitError(
-            f"train.output_dir {folder} can't be written to: {error.strerror}"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [_Log(folder / log_of(rank), encoding="utf-8")]
     if rank == 0:
         terminal = _Terminal(sys.stdout)
         terminal.addFilter(_is_news)

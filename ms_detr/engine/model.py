@@ -8,8 +8,7 @@ import os
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import listed
-from ..meta_arch import GeneralizedDETR
-from ..usage import Usage
+from ..meta_arch import GeneralizedDETR, Usage
 from .archive import read_facts
 from .building import build
 from .datasets import order_classes

@@ -45,11 +45,7 @@ def _check_length(cfg: DictConfig) -> None:
 
 
 def check_training(cfg: DictConfig) -> None:
-    """Raise ConfigError where keys that only a training reads contradict each other.
-
-    It would start from weights that others replace at once, or have more parts of a batch than a
-    process has images.
-    """
+    """Raise ConfigError where keys that a training alone reads don't go together."""
     images = _value(cfg, "dataloader.train.total_batch_size")
     if isinstance(images, int):  # else the loader is somebody's own
         check_parts(cfg.train.accumulate, images // comm.get_world_size())

@@ -18,8 +18,7 @@ from ..data import DetrMapper, ImageError, load_image
 from ..data.images import Header, to_array
 from ..errors import ConfigError
 from ..evaluation import evaluating
-from ..meta_arch import GeneralizedDETR
-from ..usage import Usage
+from ..meta_arch import GeneralizedDETR, Usage
 from .building import build
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -73,11 +72,9 @@ def predict(
 
 def _usage(model: nn.Module, cfg: DictConfig | None) -> Usage:
     """Return the config's mapper and batch size, else those that the model knows."""
+    usage = model.usage if isinstance(model, GeneralizedDETR) else None
     if cfg is not None:
-        mapper = build(cfg, "dataloader.test.mapper")
-        usage: Usage | None = Usage(mapper, cfg.dataloader.test.batch_size)
-    else:
-        usage = model.usage if isinstance(model, GeneralizedDETR) else None
+        usage = Usage(build(cfg, "dataloader.test.mapper"), cfg.dataloader.test.batch_size)
     if usage is None:
         raise ConfigError(
             "the model doesn't know how its images are prepared: take it from load_model, or give "

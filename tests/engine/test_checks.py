@@ -6,12 +6,15 @@ import math
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import OmegaConf
 
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.engine import train as run
 from ms_detr.engine.building import build
+from ms_detr.engine.checks import OPTIONAL, check_config
 from ms_detr.errors import short_message
+from ms_detr.recipes import training
 from tests.engine.standin import CONFIG, overrides, write_dataset
 
 
@@ -53,6 +56,16 @@ def test_a_wrong_value_is_one_line(train, override, message):
         train("out", override)
     shown = short_message(error.value)
     assert shown is not None and "\n" not in shown
+
+
+@pytest.mark.parametrize("more", [[], ["+train.amp=null", "+train.ema=null"]])
+def test_keys_that_a_config_lacks_have_the_recipes_values(data, tmp_path, more):
+    cfg = load(CONFIG, overrides(data, tmp_path, *more))
+    check_config(cfg)
+    recipe = training.run()
+    for key, (default, _, _) in OPTIONAL.items():
+        found = (OmegaConf.select(node, key) for node in (cfg.train, recipe))
+        assert list(found) == [default] * 2
 
 
 def test_a_link_to_what_was_dropped():
