@@ -4,7 +4,10 @@ Everything that doesn't need a compiled operator works. What does need one says 
 called: rotated boxes, Detectron2's own deformable convolution and its fast COCO evaluation.
 """
 
+from typing import NoReturn
+
 import torch
+from torch import Tensor
 
 _ADVICE = (
     "needs Detectron2's compiled extension, but only its Python code is installed here. "
@@ -18,11 +21,11 @@ _library.define("nms_rotated(Tensor dets, Tensor scores, float iou_threshold) ->
 _library.define("box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor")
 
 
-def _missing_nms_rotated(dets, scores, iou_threshold):
+def _missing_nms_rotated(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     raise RuntimeError(f"nms_rotated {_ADVICE}")
 
 
-def _missing_box_iou_rotated(boxes1, boxes2):
+def _missing_box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     raise RuntimeError(f"box_iou_rotated {_ADVICE}")
 
 
@@ -45,6 +48,6 @@ def has_cuda() -> bool:
     return False
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> NoReturn:
     # AttributeError, so that hasattr() tells what the extension can do.
     raise AttributeError(f"detectron2._C.{name} {_ADVICE}")

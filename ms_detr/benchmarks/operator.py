@@ -26,7 +26,9 @@ MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_")
 Attention = Callable[..., Tensor]
 
 
-def _parts(value: Tensor, shapes: Any, references: Tensor, offsets: Tensor, logits: Tensor):
+def _parts(
+    value: Tensor, shapes: Any, references: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor:
     locations = reference.sampling_locations(references, offsets, shapes)
     return deformable_attention(value, shapes, locations, reference.attention_weights(logits))
 

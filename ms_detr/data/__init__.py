@@ -12,7 +12,7 @@ from .batches import group_by_size
 from .class_order import OtherClassesError, check_order
 from .classes import check_classes, check_same_classes, class_names
 from .coco import coco_dataset, read_truth
-from .demo import DemoSpec, generate_demo, preview
+from .demo import DemoSpec, generate_demo
 from .fingerprint import changes, fingerprint, fingerprint_of
 from .ground_truth import GroundTruth, kept_truth, objects_per_image
 from .images import ImageError, load_image
@@ -50,6 +50,5 @@ __all__ = [
     "load_image",
     "lsj_augmentations",
     "objects_per_image",
-    "preview",
     "read_truth",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.data import transforms as T
 from detectron2.data.transforms import (
+    AugInput,
     Augmentation,
     AugmentationList,
     FixedSizeCrop,
@@ -51,7 +52,7 @@ class RandomChoice(Augmentation):
             raise ConfigError("RandomChoice needs at least one chain of augmentations, got none.")
         self.chains = [AugmentationList(list(chain)) for chain in chains]
 
-    def __call__(self, aug_input) -> Transform:
+    def __call__(self, aug_input: AugInput) -> Transform:
         return self.chains[np.random.randint(len(self.chains))](aug_input)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """The demo dataset: small synthetic images in COCO format, made in seconds.
 
 Textured shapes of six classes on clutter, hard enough that minutes of training don't solve it.
-What the images look like is in :mod:`ms_detr.data.demo_scene`; here they are written and shown.
+What the images look like is in :mod:`ms_detr.data.demo_scene`; here they are written.
 
 Annotations are *amodal within the image*: polygon, area and box describe the whole shape as far
 as it lies in the image, also where a later object covers it. Half or more of every object can be
@@ -11,17 +11,16 @@ describe one and the same set of pixels. Regions of clutter are crowds (iscrowd=
 
 import json
 import logging
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..files import atomic_path, explained, write_text
+from ..files import explained, write_text
 from .demo_scene import SPLITS, DemoObject, DemoSpec, draw_image
 from .demo_shapes import extent, run_lengths
 
@@ -148,62 +147,3 @@ def _annotation(item: DemoObject, annotation_id: int, image_id: int) -> dict:
         "segmentation": segmentation,
         "iscrowd": int(item.crowd),
     }
-
-
-def preview(
-    root: str | os.PathLike,
-    output: str | os.PathLike,
-    split: str = "val",
-    count: int = 16,
-    scale: int = 3,
-) -> Path:
-    """Draw the first images of a split with boxes, outlines and class names on one sheet.
-
-    Args:
-        root: folder of a demo dataset.
-        output: PNG file to write.
-        count: number of images; the sheet is about square.
-        scale: enlargement of every image.
-
-    Returns:
-        ``output`` as a path.
-    """
-    root, output = Path(root), Path(output)
-    data = json.loads((root / "annotations" / f"{split}.json").read_text())
-    names = {category["id"]: category["name"] for category in data["categories"]}
-    by_image: dict[int, list[dict]] = {}
-    for annotation in data["annotations"]:
-        by_image.setdefault(annotation["image_id"], []).append(annotation)
-    records = data["images"][:count]
-    columns = math.ceil(math.sqrt(len(records)))
-    tile = scale * max(max(record["width"], record["height"]) for record in records) + 4
-    sheet = Image.new("RGB", (columns * tile, math.ceil(len(records) / columns) * tile), "white")
-    for i, record in enumerate(records):
-        with Image.open(root / split / record["file_name"]) as file:
-            size = (scale * file.width, scale * file.height)
-            image = file.resize(size, Image.Resampling.NEAREST)
-        for annotation in by_image.get(record["id"], []):
-            _draw_annotation(image, annotation, names[annotation["category_id"]], scale)
-        sheet.paste(image, (i % columns * tile + 2, i // columns * tile + 2))
-    with atomic_path(output) as path:
-        sheet.save(path, "PNG")
-    return output
-
-
-def _draw_annotation(image: Image.Image, annotation: dict, name: str, scale: int) -> None:
-    """Draw one annotation into an enlarged image, in place."""
-    draw = ImageDraw.Draw(image)
-    crowd = annotation["iscrowd"]
-    x, y, width, height = (scale * value for value in annotation["bbox"])
-    color = (255, 200, 0) if crowd else (60, 255, 60)
-    draw.rectangle((x, y, x + width - 1, y + height - 1), outline=color)
-    for polygon in [] if crowd else annotation["segmentation"]:
-        draw.polygon([scale * value for value in polygon], outline="white")
-    draw.text(
-        (x + 3, y + 1),
-        f"{name} crowd" if crowd else name,
-        fill="white",
-        font=ImageFont.load_default(),
-        stroke_width=1,
-        stroke_fill="black",
-    )

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ms_detr.data import DemoSpec, demo, generate_demo, preview
+from ms_detr.data import DemoSpec, demo, generate_demo
 from ms_detr.data.demo_scene import draw_image
 from ms_detr.errors import DataError
 
@@ -205,19 +205,3 @@ def test_foreign_annotations_are_left_alone(tmp_path: Path, content: str):
     with pytest.raises(DataError, match=r"train\.json is not .* another folder"):
         generate(tmp_path)
     assert files_of(tmp_path) == {"annotations/train.json": content.encode()}
-
-
-def test_preview_draws_boxes_on_a_sheet(demo_dataset: Path, tmp_path: Path):
-    sheet = preview(demo_dataset, tmp_path / "sheets" / "val.png", split="val", count=5, scale=2)
-    with Image.open(sheet) as file:
-        pixels = np.array(file)
-    tile = 2 * 128 + 4
-    assert pixels.shape == (2 * tile, 3 * tile, 3)
-    truth = json.loads((demo_dataset / "annotations" / "val.json").read_text())
-    first = truth["images"][0]["id"]
-    boxes = [a["bbox"] for a in truth["annotations"] if a["image_id"] == first]
-    assert boxes
-    for x, y, width, height in boxes:
-        corner = pixels[int(2 + 2 * (y + height) - 1), int(2 + 2 * (x + width) - 1)]
-        assert tuple(corner) in {(60, 255, 60), (255, 200, 0), (255, 255, 255)}
-    assert (pixels[tile:, 2 * tile :] == 255).all()  # a place without an image
