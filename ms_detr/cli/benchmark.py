@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ms_detr.errors import ConfigError
@@ -82,96 +83,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print a table or JSON."""
-    return args.measure(args)
+    args.measure(args)
+    return 0
 
 
-def _criterion(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+def _criterion(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.criterion import compare_criterion
 
     rows = compare_criterion(
         args.device, args.batch, args.queries, args.objects, args.tokens, args.rounds, args.threads
     )
-    if args.json:
-        print(json.dumps(rows, indent=1))
-        return 0
-    formats = ("", "", "", "", ".2f", ".2f", ".2f", ".0e", "", "")
-    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
-    return 0
+    _show(rows, args, ("", "", "", "", ".2f", ".2f", ".2f", ".0e", "", ""))
 
 
-def _groups(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+def _groups(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.groups import compare_groups
 
     rows = compare_groups(args.device, args.batch, args.rounds, args.threads)
-    if args.json:
-        print(json.dumps(rows, indent=1))
-        return 0
-    formats = ("", "", ".1f", ".1f", ".2f", ".0f", ".0f", ".0f", ".0f", ".0e")
-    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
-    return 0
+    _show(rows, args, ("", "", ".1f", ".1f", ".2f", ".0f", ".0f", ".0f", ".0f", ".0e"))
 
 
-def _step(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+def _step(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.step import compare_steps
 
     rows = compare_steps(args.configs, args.opts, args.rounds, args.steps, args.threads)
-    if args.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        formats = ("", "", ".3f", ".3f", ".0f")
-        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
-    return 0
+    _show(rows, args, ("", "", ".3f", ".3f", ".0f"))
 
 
-def _masks(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+def _masks(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.masks import measure_masks
 
     rows = measure_masks(args.device, args.queries, args.objects, args.size, threads=args.threads)
-    if args.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        formats = ("", "", ".2f", ".0f")
-        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
-    return 0
+    _show(rows, args, ("", "", ".2f", ".0f"))
 
 
-def _images(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+def _images(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.images import measure_images
 
-    rows = measure_images(args.files, args.threads)
-    if args.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        print("per 100,000 files:")
-        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".1f"))
-    return 0
+    _show(measure_images(args.files, args.threads), args, ".1f", title="per 100,000 files:\n")
 
 
-def _evaluation(args: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+def _evaluation(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.evaluation import compare_evaluators
 
     rows = compare_evaluators(args.images, args.detections)
+    _show(rows, args, ("", ".1f", ".2f", ".0f", ".4f"))
+
+
+def _show(
+    rows: Sequence[Mapping[str, Any]],
+    args: argparse.Namespace,
+    formats: str | Sequence[str],
+    title: str = "",
+) -> None:
+    """Print rows as JSON, or under their title as a table with a number format a column."""
+    from tabulate import tabulate
+
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
-        formats = ("", ".1f", ".2f", ".0f", ".4f")
-        print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
-    return 0
+        print(title + tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=formats))
 
 
-def _operator(args: argparse.Namespace) -> int:
+def _operator(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks import operator
 
     known = operator.entries_for(args.device)
@@ -183,28 +157,19 @@ def _operator(args: argparse.Namespace) -> int:
     )
     if args.json:
         print(json.dumps(result, indent=1))
-        return 0
-    machine = result["machine"]
-    print(
-        ", ".join(
-            f"{k}: {v:.0f}" if isinstance(v, float) else f"{k}: {v}" for k, v in machine.items()
-        )
-    )
+        return
+    machine = [
+        f"{name}: {value:.0f}" if isinstance(value, float) else f"{name}: {value}"
+        for name, value in result["machine"].items()
+    ]
+    print(", ".join(machine))
     for entry, reason in result["left out"].items():
         print(f"left out: {entry}: {reason}")
-    print(_operator_table(result["rows"]))
-    return 0
-
-
-def _operator_table(rows: list[dict[str, Any]]) -> str:
-    """Columns that nothing stands in are left out."""
-    from tabulate import tabulate
-
+    # Columns that nothing stands in are left out.
+    columns = [key for key in result["rows"][0] if any(x[key] is not None for x in result["rows"])]
     formats = {"ratio": ".1f", "of the limit": ".0%", "difference": ".0e", "target": ".1f"}
-    columns = [key for key in rows[0] if any(row[key] is not None for row in rows)]
-    return tabulate(
-        [[row[key] for key in columns] for row in rows],
-        headers=columns,
-        tablefmt="pipe",
-        floatfmt=[formats.get(key, ".0f" if key.endswith("MB") else ".2f") for key in columns],
+    _show(
+        [{key: row[key] for key in columns} for row in result["rows"]],
+        args,
+        [formats.get(key, ".0f" if key.endswith("MB") else ".2f") for key in columns],
     )
