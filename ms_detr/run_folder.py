@@ -1,6 +1,12 @@
-"""The names of files in a run's folder, ``train.output_dir``."""
+"""The files in a run's folder, ``train.output_dir``: their names, and how its numbers are read."""
 
+from __future__ import annotations
+
+import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 LOCK = "lock"
 
@@ -34,3 +40,11 @@ def periodic(iteration: int) -> str:
 def log_of(rank: int) -> str:
     """The name of a process's log."""
     return f"log.rank{rank}.txt" if rank else LOG
+
+def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield what a run has logged, line by line, each with its iteration."""
+    for line in (folder / METRICS).read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # half a line, of a run that was killed or is writing it

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from ms_detr.errors import ConfigError, UserError
 from ms_detr.files import write_text
 from ms_detr.locks import handed_down, hold
-from ms_detr.run_folder import EVALUATION, FINISHED, LAST, METRICS, OUTPUT, RESULTS, STARTED
+from ms_detr.run_folder import EVALUATION, FINISHED, LAST, OUTPUT, STARTED, read_metrics
 
 from ._arguments import count, expect_not, path, seed
 from ._processes import Processes, processes
@@ -86,17 +87,18 @@ class Run:
 
     def ap(self, task: str) -> float | None:
         """Return the AP in the end, None where it wasn't measured or the run has failed."""
+        from ms_detr.evaluation import read_results
+
         if not self.finished():
             return None
-        results = json.loads((self.folder / EVALUATION / RESULTS).read_text())
-        return results[task]["AP"] if task in results else None
+        value = read_results(self.folder / EVALUATION).get(task, {}).get("AP", math.nan)
+        return None if math.isnan(value) else value
 
     def step_seconds(self) -> float | None:
         """Return the median time of an iteration, None where none was timed or the run failed."""
         if not self.finished():
             return None
-        lines = (self.folder / METRICS).read_text().splitlines()
-        times = [line["time"] for line in map(json.loads, lines) if "time" in line]
+        times = [line["time"] for line in read_metrics(self.folder) if "time" in line]
         return statistics.median(times) if times else None
 
 

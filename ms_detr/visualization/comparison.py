@@ -8,8 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..files import atomic_path
-from .fonts import fit_fonts
+from .figures import save
 
 STYLES = {
     "bbox": ("AP", "C0", "o"),
@@ -40,7 +39,4 @@ def draw_comparison(runs: Sequence[tuple[str, Mapping[str, float | None]]], file
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    fit_fonts(figure)
-    with atomic_path(file) as path:
-        figure.savefig(path, dpi=120, format=file.suffix[1:] or "png")
-    return file
+    return save(figure, file)

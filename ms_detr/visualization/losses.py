@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
 
 from ..errors import DataError, MissingFileError
-from ..files import atomic_path
-from ..run_folder import CONFIG, METRICS
-from .fonts import fit_fonts
+from ..run_folder import CONFIG, METRICS, read_metrics
+from .figures import save
 
 KINDS = {"classification": ("class",), "box": ("bbox", "giou")}
 TERM = "o2o"
@@ -37,7 +34,7 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     losses = {name: loss for name, loss in term["losses"].items() if isinstance(loss, dict)}
     weights = {name: term["weight"] * loss["weight"] for name, loss in losses.items()}
     curves: dict[str, list[tuple[int, float]]] = {kind: [] for kind in KINDS}
-    for line in _read_lines(metrics):
+    for line in read_metrics(folder):
         for kind, names in KINDS.items():
             pattern = re.compile(rf"{TERM}/loss_({'|'.join(names)})/\d+")
             found = [
@@ -50,14 +47,6 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     if not all(curves.values()):
         raise DataError(f"{metrics} has no losses of the term '{TERM}'")
     return curves
-
-
-def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue  # half a line, of a run that was killed or is writing it
 
 
 def draw_losses(runs: Mapping[str, Path], file: Path) -> Path:
@@ -77,7 +66,4 @@ def draw_losses(runs: Mapping[str, Path], file: Path) -> Path:
         axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend()
-    fit_fonts(figure)
-    with atomic_path(file) as path:
-        figure.savefig(path, dpi=120, format=file.suffix[1:] or "png")
-    return file
+    return save(figure, file)

@@ -10,8 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..files import atomic_path
-from .fonts import fit_fonts
+from .figures import save
 
 STYLES = {"bbox": ("AP", "-"), "bbox_nms": ("AP after NMS", "--")}
 
@@ -49,10 +48,7 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    fit_fonts(figure)
-    with atomic_path(file) as path:
-        figure.savefig(path, dpi=120, format=file.suffix[1:] or "png")
-    return file
+    return save(figure, file)
 
 
 def _places(texts: Sequence[str]) -> dict[str, float]:
