@@ -6,6 +6,9 @@ import os
 
 from .errors import ConfigError
 
+# Names of a config's keys whose values are paths.
+KEYS = ("output_dir", "init_checkpoint", "images", "annotations")
+
 
 def expand(path: str | os.PathLike[str]) -> str:
     """Replace a ``~`` or ``~name`` at the start of a path by that home folder, as shells do.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from ms_detr import config
+from ms_detr import config, overrides
 
 TEXT = """
 from types import SimpleNamespace
@@ -76,7 +76,7 @@ def value(file: Path, key: str, *overrides: str):
     ],
 )
 def test_an_override_of_several_values_is_several_overrides(text, expected):
-    assert config.expand(text) == expected
+    assert overrides.expand(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_an_override_of_several_values_is_several_overrides(text, expected):
 )
 def test_values_that_cannot_be_listed(text, problem):
     with pytest.raises(ValueError, match=problem):
-        config.expand(text)
+        overrides.expand(text)
 
 
 @pytest.mark.parametrize(
@@ -267,16 +267,16 @@ trees = st.dictionaries(
 @given(trees, st.data())
 def test_any_key_can_be_set_and_no_other(tree, data):
     cfg = DictConfig(tree)
-    keys = config._dotted_keys(cfg)
+    keys = overrides._dotted_keys(cfg)
     key = data.draw(st.sampled_from(keys))
     before = {k: _select(cfg, k) for k in keys if not k.startswith(f"{key}.")}
-    config._apply(cfg, f"{key}=null")
+    overrides.apply(cfg, [f"{key}=null"])
     assert _select(cfg, key) is None
     for other, old in before.items():
         if other != key and not key.startswith(f"{other}."):
             assert _select(cfg, other) == old
     with pytest.raises(ValueError, match="unknown config key"):
-        config._apply(cfg, "unknown=1")
+        overrides.apply(cfg, ["unknown=1"])
 
 
 def _select(cfg, key):

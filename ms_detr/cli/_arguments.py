@@ -41,7 +41,8 @@ def expect_own_names(names: Sequence[str]) -> None:
 
 def expect_not(overrides: Sequence[str], taken: Mapping[str, str]) -> None:
     """Raise ConfigError where an override sets a key that an argument (by key) has set already."""
+    from ms_detr.overrides import values
+
     for override in overrides:
-        key = override.lstrip("+").partition("=")[0]
-        if key in taken:
-            raise ConfigError(f"override '{override}': give {taken[key]} instead")
+        if twice := values([override]).keys() & taken.keys():
+            raise ConfigError(f"override '{override}': give {taken[twice.pop()]} instead")

@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is missing; print the table, write it as Markdown, JSON and a picture."""
-    from ms_detr.config import expand, load
+    from ms_detr.config import load
     from ms_detr.files import write_text
+    from ms_detr.overrides import expand
     from ms_detr.visualization import draw_sweep
 
     expect_own_seeds(args.seeds)

@@ -31,13 +31,13 @@ def run(args: argparse.Namespace) -> int:
 def task(args: argparse.Namespace) -> Training | Evaluation:
     """What the arguments ask for."""
     from ms_detr.config import load
-    from ms_detr.engine import Origin
+    from ms_detr.overrides import values
 
     config, overrides = named_config(args)
     if not args.eval_only:
         return Training(config, overrides, args.resume)
     if args.resume:
-        if Origin(config, overrides).names_weights():
+        if values(overrides).get("train.init_checkpoint"):
             raise ConfigError(
                 "--resume evaluates the last checkpoint, train.init_checkpoint another one: give "
                 "one of them"

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from ms_detr.cli import _parse, build_parser, verbs
 from ms_detr.cli._tasks import named_config
-from ms_detr.config import expand, load
+from ms_detr.config import load
 from ms_detr.meta_arch import GeneralizedDETR
+from ms_detr.overrides import expand
 
 from .pages import PAGES, ROOT, Block, blocks, commands, inline, name_of
 

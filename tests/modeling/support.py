@@ -7,7 +7,8 @@ from detectron2.config import instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
 from omegaconf import DictConfig
 
-from ms_detr.config import _apply, load
+from ms_detr.config import load
+from ms_detr.overrides import apply
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -31,8 +32,7 @@ SMALLER = (
 def rooted(model, overrides=SMALLER):
     """A composed model where its links resolve, with overrides."""
     cfg = DictConfig({"model": model}, flags={"allow_objects": True})
-    for override in overrides:
-        _apply(cfg, override)
+    apply(cfg, overrides)
     return cfg.model
 
 
