@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+USER_ERROR = 2  # exit code of a process that ends with a `UserError`; argparse's, too
+
 
 class UserError(Exception):
     """Something that its user can mend: the message says what is wrong, where, and what to do.

@@ -14,12 +14,11 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from ms_detr import __version__
-from ms_detr.errors import short_message
+from ms_detr.errors import USER_ERROR, short_message
 from ms_detr.pipes import with_reader
 from ms_detr.signals import TERMINATED, Terminated
 
 INTERRUPTED = 130  # exit code, the shells' for Ctrl-C
-USER_ERROR = 2  # exit code, argparse's
 
 
 def verbs() -> dict[str, str]:
