@@ -6,4 +6,4 @@ backbone: one-to-one classification 2 instead of 1, one-to-many supervision at h
 
 from ms_detr.recipes.demo import demo
 
-model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_plus_plus", "ms_detr")
+model, dataloader, train, optimizer, lr_multiplier = demo("plus_plus", "ms_detr", mixed=True)

@@ -4,7 +4,7 @@ from ms_detr.recipes import mask_attention, with_prior
 from ms_detr.recipes.demo import demo, small_masks
 
 model, dataloader, train, optimizer, lr_multiplier = demo(
-    "ms_detr_plus_plus", "ms_detr_masks_attention"
+    "plus_plus", "ms_detr_masks_attention", mixed=True
 )
 branch = with_prior(mask_attention(stride=1, res3=96, res2=48, stem=24))
 small_masks(model, branch, mask_cost=False)

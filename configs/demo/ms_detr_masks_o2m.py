@@ -2,6 +2,8 @@
 
 from ms_detr.recipes.demo import demo, small_masks
 
-model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_plus_plus", "ms_detr_masks_o2m")
+model, dataloader, train, optimizer, lr_multiplier = demo(
+    "plus_plus", "ms_detr_masks_o2m", mixed=True
+)
 small_masks(model, terms=("o2o", "o2m"))
 dataloader.masks = True

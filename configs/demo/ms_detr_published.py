@@ -5,6 +5,8 @@ In minutes of training from scratch they leave many duplicates; ``ms_detr.py`` h
 
 from ms_detr.recipes.demo import demo
 
-model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_plus_plus", "ms_detr_published")
+model, dataloader, train, optimizer, lr_multiplier = demo(
+    "plus_plus", "ms_detr_published", mixed=True
+)
 model.criterion.terms.o2o.losses["class"].weight = 1.0
 model.criterion.terms.o2m.weight = 1.0

@@ -2,5 +2,5 @@
 
 from ms_detr.recipes.demo import demo
 
-model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_plus_plus", "order_only")
+model, dataloader, train, optimizer, lr_multiplier = demo("plus_plus", "order_only", mixed=True)
 model.criterion.terms.o2m = None

@@ -11,6 +11,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
 from ..backbones import small_resnet
+from ..errors import ConfigError
 from ._initializer import initializer_of
 from .align import align
 from .conditional import conditional
@@ -58,9 +59,10 @@ def small(model: DictConfig) -> DictConfig:
 
 
 def small_masks(model: DictConfig, branch: DictConfig | None = None, **options: Any) -> DictConfig:
-    """Masks at the demo's size; at a weight of 5 their losses drown the boxes' in so few steps.
+    """Add masks at the demo's size, in place.
 
-    They have stride 2, since objects are small, and start from the boxes.
+    At a weight of 5 their losses drown the boxes' in so few steps. Masks have stride 2, because
+    objects are small, and start from the boxes.
     """
     branch = branch or with_prior(dot_product(scale=2, stem=24))
     return with_masks(model, branch, weight=1.0, num_points=1024, **options)
@@ -71,11 +73,11 @@ class Method:
     """A method at the demo's size.
 
     Attributes:
-        build: its model, small.
-        lr: at the others' rate the loss of dense attention stops falling after some hundred
-            iterations.
-        class_weight: of one-to-one classification. It counts 2 but for losses that know how well a
-            box fits.
+        build: makes its model, small.
+        lr: the learning rate. That of dense attention is lower, because at the others' the loss
+            stops falling after some hundred iterations.
+        class_weight: the weight of one-to-one classification. It is 2, and 1 for losses that know
+            how well a box fits.
     """
 
     build: Callable[[], DictConfig]
@@ -88,7 +90,7 @@ def _plus_plus() -> DictConfig:
 
 
 def _denoised(model: DictConfig, **options: int) -> DictConfig:
-    """Of some nine objects."""
+    """Set how many queries denoise, in place; an image has some nine objects."""
     model.groups.denoising.update(options)
     return model
 
@@ -115,26 +117,32 @@ METHODS = {
 }
 
 
-def demo(name: str, folder: str = "") -> Nodes:
-    """A method by its name in `METHODS`, behind ``ms_detr_`` with mixed supervision.
+def demo(name: str, folder: str = "", *, mixed: bool = False) -> Nodes:
+    """Return the config of a method at the demo's size.
 
     Two weights differ from the paper's, which are made for 90,000 iterations from a pretrained
     backbone: one-to-one classification 2 instead of 1, one-to-many supervision at half weight.
 
     Args:
-        folder: of the run, in ``output/demo``; ``family/`` and the name if empty.
+        name: a key of `METHODS`.
+        folder: of the run, in ``output/demo``; if empty, ``family/`` and the method's name, behind
+            ``ms_detr_`` with mixed supervision.
+        mixed: whether it is trained by MS-DETR's mixed supervision.
 
     Raises:
-        KeyError: there is no such method.
+        ConfigError: there is no such method.
     """
-    method = METHODS[name.removeprefix("ms_detr_")]
+    if name not in METHODS:
+        raise ConfigError(f"the demo has no method '{name}'; choose from {', '.join(METHODS)}")
+    method = METHODS[name]
     model = method.build()
-    if name.startswith("ms_detr_"):
+    if mixed:
         ms_detr(model)
         model.criterion.terms.o2m.weight = 0.5
     model.criterion.terms.o2o.losses["class"].weight = method.class_weight
+    prefix = "ms_detr_" if mixed else ""
     train = run(
-        output_dir=f"output/demo/{folder or f'family/{name}'}",
+        output_dir=f"output/demo/{folder or f'family/{prefix}{name}'}",
         init_checkpoint="",
         epochs=None,
         max_iter=3200,

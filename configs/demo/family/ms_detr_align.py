@@ -2,4 +2,4 @@
 
 from ms_detr.recipes.demo import demo
 
-model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_align")
+model, dataloader, train, optimizer, lr_multiplier = demo("align", mixed=True)

@@ -2,4 +2,4 @@
 
 from ms_detr.recipes.demo import demo
 
-model, dataloader, train, optimizer, lr_multiplier = demo("ms_detr_dino")
+model, dataloader, train, optimizer, lr_multiplier = demo("dino", mixed=True)
