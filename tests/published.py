@@ -6,6 +6,7 @@ import torch
 
 ATTENTION = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
 BLOCKS = (3, 4, 6, 3)  # of ResNet-50
+TINY = {"backbone": False, "dim": 8, "ffn": 8, "layers": 2}  # options of the functions below
 
 
 class Publisher:
@@ -133,6 +134,11 @@ def two_stage(aux_ffn=False, mixed=0, separate=False, backbone=True, **sizes):
             {k.replace("embed", "embed_o2m", 1): v for k, v in shared.items() if last not in k}
         )
     return publisher.state
+
+
+def small(**options):
+    """A two-stage checkpoint with tiny tensors, and none of a backbone."""
+    return two_stage(**TINY, **options)
 
 
 def dino(queries=900, backbone=True, channels=(512, 1024, 2048), **sizes):

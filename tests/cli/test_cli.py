@@ -136,3 +136,26 @@ print(MetadataCatalog.get("coco_2017_val").json_file)
     demo, coco = result.stdout.split()
     assert demo.startswith("/me/data/") and demo.endswith("/val")
     assert coco == "/me/data/coco/annotations/instances_val2017.json"
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "values"),
+    [
+        (["benchmark", "step"], "--rounds", ["0"]),
+        (["benchmark", "step"], "--steps", ["0"]),
+        (["benchmark", "groups"], "--threads", ["0"]),
+        (["benchmark", "criterion"], "--objects", ["7", "-1"]),
+        (["compare"], "--jobs", ["0"]),
+        (["compare"], "--seeds", ["0", "-1"]),
+        (["sweep"], "--threads", ["0"]),
+        (["visualize", "candidates"], "--count", ["0"]),
+        (["visualize", "candidates"], "--top", ["0"]),
+        (["visualize", "predictions"], "--count", ["0"]),
+    ],
+)
+def test_numbers_without_sense(capsys, verb, name, values):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*verb, name, *values])
+    least = 0 if name == "--seeds" else 1
+    problem = f"argument {name}: must be at least {least}, got {values[-1]}"
+    assert problem in capsys.readouterr().err

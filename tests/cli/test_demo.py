@@ -28,3 +28,8 @@ def test_a_third_of_the_demo_learns(tmp_path, monkeypatch, capfd):
     assert results["bbox"]["AP"] > 10
     # Shown again without training.
     assert main(words) == 0
+
+
+def test_demo_wants_a_config_of_its_dataset(capsys):
+    assert main(["demo", "--config-file", "ms_detr/ms_detr_r50_300q_12ep.py"]) == 2
+    assert "isn't a config of the demo dataset" in capsys.readouterr().err

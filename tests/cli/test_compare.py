@@ -1,0 +1,135 @@
+"""`ms-detr compare`, on a few generated images."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from ms_detr.cli import main
+from ms_detr.cli.compare import Run, table
+
+CONFIG = "demo/ms_detr.py"
+# A background job of a shell without job control ignores SIGINT, and so would its children.
+MAIN_WITH_SIGINT = """
+import signal, sys
+from ms_detr.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_compare_trains_every_run_and_tabulates(compared, capsys):
+    folder, words = compared
+    for name in ("baseline", "mixed"):
+        assert (folder / name / "seed3" / "model_final.pth").is_file()
+    # What is finished is not trained again, and the table has what the runs wrote.
+    result = folder / "mixed" / "seed3" / "evaluation" / "results.json"
+    changed = json.loads(result.read_text())
+    changed["bbox"]["AP"], changed["bbox_nms"]["AP"] = 12.34, 56.78
+    result.write_text(json.dumps(changed))
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs, 0 to be trained" in printed
+    row = next(line for line in printed.splitlines() if line.startswith("| mixed"))
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["12.3", "12.3", "56.8", "56.8"]
+    assert row in (folder / "compare.md").read_text()
+    with Image.open(folder / "compare.png") as picture:
+        assert picture.width > 500
+
+
+def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
+    made = {
+        "boxes": {"bbox": {"AP": 10.0}},
+        "masks": {"bbox": {"AP": 20.0}, "segm": {"AP": 15.06}},
+    }
+    runs = []
+    for name, results in made.items():
+        for seed in (0, 1):
+            run = Run(name, CONFIG, (), seed, tmp_path / name / str(seed))
+            folder = run.folder / "evaluation"
+            folder.mkdir(parents=True)
+            (folder / "results.json").write_text(json.dumps(results))
+            times = [0.25 + seed, 0.25 + seed, 9.0] if name == "masks" else []
+            lines = [json.dumps({"iteration": 1}), *(json.dumps({"time": t}) for t in times)]
+            (run.folder / "metrics.json").write_text("\n".join(lines))
+            (run.folder / "finished.json").write_text(json.dumps(run.description()))
+            runs.append(run)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(runs).splitlines()]
+    titles = ["run", "AP", "by seed", "AP after NMS", "by seed"]
+    assert rows[0] == [*titles, "mask AP", "by seed", "s an iteration"]
+    assert rows[2] == ["boxes", "10.0", "10.0 / 10.0", "none", "", "none", "", "none"]
+    # The mean over seeds of medians.
+    assert rows[3] == ["masks", "20.0", "20.0 / 20.0", "none", "", "15.1", "15.1 / 15.1", "0.750"]
+    assert table(runs[:2]).splitlines()[0].count("|") == len(titles) + 2
+
+
+def test_compare_names_the_run_that_failed_and_tabulates_the_others(overrides, tmp_path, capsys):
+    words = ["compare", "--output", str(tmp_path), "--seeds", "0"]
+    words += ["--run", "bad", CONFIG, *overrides, "model.num_queries=0"]
+    words += ["--run", "good", CONFIG, *overrides]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert str(tmp_path / "bad" / "seed0") in printed.err
+    assert "model.num_queries must be" in (tmp_path / "bad" / "seed0" / "output.txt").read_text()
+    assert "1/2 bad, seed 0: exit status 2, eta 0:" in printed.out
+    assert "2/2 good, seed 0: finished\n" in printed.out
+    rows = [line.split("|") for line in (tmp_path / "compare.md").read_text().splitlines()]
+    assert [row[1].strip() for row in rows] == ["run", rows[1][1], "bad", "good"]
+    assert rows[2][2].strip() == "none"
+    assert float(rows[3][2]) >= 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_compare_ends_its_trainings_with_itself(overrides, tmp_path, number, status):
+    """Told alone, not with all processes of a terminal."""
+    words = ["compare", "--output", str(tmp_path), "--seeds", "0", "1", "--run", "long", CONFIG]
+    words += [*overrides, "train.max_iter=1000000"]
+    command = [sys.executable, "-c", MAIN_WITH_SIGINT, *words]
+    started = tmp_path / "long" / "seed0" / "output.txt"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as compare:
+        deadline = time.monotonic() + 120
+        while not (started.is_file() and "eta" in started.read_text()):
+            assert compare.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        compare.send_signal(number)
+        printed, _ = compare.communicate(timeout=60)
+    assert compare.returncode == status
+    assert "trainings ended early: 1; call again to go on" in printed
+    with (started.parent / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody trains there
+    assert not (tmp_path / "long" / "seed1" / "output.txt").exists()
+
+
+def test_compare_refuses_another_run_under_an_old_name(compared, capsys):
+    folder, words = compared
+    assert main([*words, "train.max_iter=3"]) == 2
+    assert str(folder / "mixed" / "seed3") in capsys.readouterr().err
+
+
+def test_compare_wants_a_name_of_its_own_for_every_run(tmp_path, capsys):
+    words = ["compare", "--output", str(tmp_path), "--run", "a", CONFIG, "--run", "a", CONFIG]
+    assert main(words) == 2
+    assert "name of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--run", "b", "demo/ms_dter.py"], "the nearest are configs/demo/ms_detr.py"),
+        (["--run", "b", CONFIG, "train.epoch=3"], "did you mean train.epochs"),
+        (["--run", "", CONFIG], "--run '': the name is that of a folder in --output"),
+        (["--run", "../b", CONFIG], "--run '../b': the name"),
+        (["--run", "..", CONFIG], "--run '..': the name"),
+        (["--seeds", "0", "1", "0"], "--seeds: name every seed once, got [0, 1, 0]"),
+    ],
+)
+def test_mistakes_show_before_anything_is_trained(tmp_path, capsys, words, problem):
+    output = tmp_path / "out"
+    assert main(["compare", "--run", "a", CONFIG, *words, "--output", str(output)]) == 2
+    assert problem in capsys.readouterr().err
+    assert not output.exists()
