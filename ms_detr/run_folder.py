@@ -41,6 +41,7 @@ def log_of(rank: int) -> str:
     """The name of a process's log."""
     return f"log.rank{rank}.txt" if rank else LOG
 
+
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield what a run has logged, line by line, each with its iteration."""
     for line in (folder / METRICS).read_text().splitlines():
