@@ -9,6 +9,7 @@ from __future__ import annotations
 from hydra.utils import get_object as locate
 from omegaconf import DictConfig, OmegaConf
 
+from .errors import ConfigError
 from .structures import Source
 
 # What the groups take of the initialiser's queries follows from the groups.
@@ -24,14 +25,18 @@ def extra_queries(groups: DictConfig | None) -> list[int]:
         if isinstance(node, DictConfig):
             options = {str(key): value for key, value in node.items()}
             target = options.pop("_target_")
+            # Never by name out of a checkpoint, whose reader has put classes in their place.
             kind = locate(target) if isinstance(target, str) else target
             counts.append(kind.count_extra_queries(**options))
     return counts
 
 
-def sources(terms: DictConfig, groups: DictConfig | None) -> list[str]:
+def sources(terms: DictConfig | None, groups: DictConfig | None) -> list[str]:
     """What the terms supervise, by the configs of all terms and groups; a dropped one has none."""
-    wanted = [Source.of(node["source"]) for node in terms.values() if isinstance(node, DictConfig)]
+    if terms is None:
+        raise ConfigError("model.criterion.terms is null: a model needs supervision")
+    nodes = [node for node in terms.values() if isinstance(node, DictConfig)]
+    wanted = [Source.of(node.get("source")) for node in nodes]
     dropped = {name for name, node in (groups or {}).items() if node is None}
     return sorted(str(source) for source in wanted if source.group not in dropped)
 

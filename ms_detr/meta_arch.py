@@ -96,6 +96,11 @@ class GeneralizedDETR(nn.Module):
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ):
         super().__init__()
+        needed = dict(backbone=backbone, neck=neck, encoder=encoder, decoder=decoder)
+        needed |= dict(query_initializer=query_initializer, criterion=criterion)
+        for name, part in (needed | dict(postprocess=postprocess)).items():
+            if part is None:
+                raise ConfigError(f"model.{name} is null, and nothing can take its place")
         self.backbone = backbone
         self.neck = neck
         self.encoder = encoder

@@ -68,6 +68,8 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (MissingFileError, CheckpointError):
         return {}
     found = content if isinstance(content, dict) else {}
+    if not all(isinstance(name, str) for name in found.get("classes") or []):
+        raise CheckpointError(f"{path}: the names of its classes are no texts")
     kinds = {"classes": list, "datasets": dict}
     facts = {key: found[key] for key, kind in kinds.items() if isinstance(found.get(key), kind)}
     classes = facts.get("classes", [])

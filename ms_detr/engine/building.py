@@ -10,7 +10,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from ..errors import ConfigError, short_message
+from ..errors import ConfigError, UserError, short_message
 
 
 def build(cfg: DictConfig, key: str) -> Any:
@@ -32,6 +32,11 @@ def _check_links(node: Any) -> None:
     try:
         OmegaConf.to_container(node, resolve=True)
     except InterpolationResolutionError as error:
+        behind: BaseException | None = error
+        while behind is not None:
+            if isinstance(behind, UserError):  # of what computes the key from others
+                raise behind from None
+            behind = behind.__context__
         reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
         raise ConfigError(
             f"{error.full_key} is a link that leads nowhere ({reason}): change it as well"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, listed
 from ..structures import HasRows, Rows
-from .state import plain_state
+from .state import plain_state, torn_names
 from .weights import weights_of
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,11 @@ def fine_tune(
             f"{source} has nothing that fits the model: no tensor has the name and shape of one of "
             "its own"
         )
+    if torn := torn_names(own, new_state):
+        logger.warning(
+            "train.fine_tune: the model shares what differs in the weights (%s): that of the last "
+            "one is taken", listed(torn, MAX_NAMED),
+        )  # fmt: skip
     found["in the weights alone"] = [name for name in state if name not in own]
     model.load_state_dict(plain_state(new_state), strict=False)
     logger.info("train.fine_tune: from %s %s", source, _told(found))
@@ -94,6 +99,11 @@ def _taken(
 
 def _by_class(own: Tensor, given: Tensor, theirs: Sequence[str], ours: Sequence[str]) -> Tensor:
     """Rows by the classes' names; those behind all classes, such as that of nothing, as well."""
+    if len(theirs) > len(given) or len(ours) > len(own):
+        raise CheckpointError(
+            f"a class head has {len(given)} rows in the weights, for {len(theirs)} classes, and "
+            f"{len(own)} in the model, for {len(ours)}"
+        )
     result = own.clone()
     for row, name in enumerate(ours):
         if name in theirs:

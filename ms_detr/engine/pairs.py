@@ -50,6 +50,11 @@ def check_training(cfg: DictConfig) -> None:
     if isinstance(images, int):  # else the loader is somebody's own
         check_parts(cfg.train.accumulate, images // comm.get_world_size())
     source = _value(cfg, "train.init_checkpoint")
+    if _value(cfg, "train.fine_tune") and not source:
+        raise ConfigError(
+            "train.fine_tune=true takes over what fits of train.init_checkpoint, which is empty: "
+            "name the weights"
+        )
     if source and _value(cfg, "model.backbone.pretrained"):
         raise ConfigError(
             "model.backbone.pretrained=true takes timm's weights, and train.init_checkpoint="

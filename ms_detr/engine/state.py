@@ -51,7 +51,7 @@ def load_strictly(
             (misshapen, "of wrong shape"),
             (missing, "missing"),
             (unknown, "unknown"),
-            (_torn(own, state), "unlike what the model shares with them"),
+            (torn_names(own, state), "unlike what the model shares with them"),
         )
         if names
     ]
@@ -61,7 +61,7 @@ def load_strictly(
     model.load_state_dict(plain_state(state), strict=False)
 
 
-def _torn(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+def torn_names(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """Return the names of one tensor of a model, as of shared heads, that differ in a state."""
     first: dict[tuple[int, torch.Size], str] = {}
     torn = []

@@ -40,7 +40,8 @@ class Source:
         """
         if isinstance(text, Source):
             return text
-        before, place, after = _around_place(text.split("."))
+        parts = text.split(".") if isinstance(text, str) else []
+        before, place, after = _around_place(parts)
         if place is None or len(before) > 1 or len(after) > 1 or not all((*before, place, *after)):
             raise ConfigError(
                 f"'{text}' is no source of predictions: write {DECODER}, {ENCODER}, "

@@ -18,6 +18,7 @@ from ..structures import (
     Predictions,
     PredictionSet,
     Queries,
+    Rows,
     Targets,
 )
 
@@ -94,6 +95,12 @@ class OwnSelections(QueryInitializer):
         self.sources = initializer.sources | ({self.proposals} if groups else set())
         self.initializer = initializer
         self.proposers = nn.ModuleList(OwnProposer(initializer) for _ in range(groups))
+
+    def rows(self) -> dict[str, Rows]:
+        """Rows of the proposers' heads are what those of the initialiser's are."""
+        heads = {name: kind for name, kind in self.initializer.rows().items() if "." in name}
+        count = range(len(self.proposers))
+        return {f"proposers.{i}.{name}": kind for i in count for name, kind in heads.items()}
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         search = self.initializer

@@ -1,16 +1,19 @@
 """Starting from the weights of a model with other classes, queries or parts."""
 
+import copy
 import logging
 
 import pytest
 import torch
+from detectron2.config import instantiate
 
 from ms_detr.engine import read_checkpoint
 from ms_detr.engine.fine_tune import fine_tune, rows_of
-from ms_detr.errors import CheckpointError
+from ms_detr.errors import CheckpointError, ConfigError
+from ms_detr.recipes import deformable_detr, group_two_stage
 from ms_detr.structures import Rows
 
-from ..modeling.support import SMALLER, make_model
+from ..modeling.support import SMALLER, make_model, rooted
 from .test_classes import change, of
 from .test_run import curve
 
@@ -99,6 +102,44 @@ def test_without_names_class_heads_start_anew(tmp_path, names):
     for name in found:
         if name.startswith("decoder.class_heads"):
             assert torch.equal(found[name], fresh[name])
+
+
+def test_further_groups_keep_their_objectness(tmp_path):
+    """What ranks the proposals of each group is a row of its own, as that of the first."""
+    model = group_two_stage(deformable_detr(), num_groups=3)
+    small = ("model.num_queries=5", "model.backbone.depth=50", *SMALLER[:3], *FAMILY)
+    names = [*THEIRS[1:], THEIRS[0]]
+    before, after = (
+        instantiate(rooted(copy.deepcopy(model), [*small, "model.num_classes=3"])) for _ in range(2)
+    )
+    _, found, given = tuned(tmp_path, before, after, THEIRS, names)
+    heads = [name for name in found if "proposers" in name and "class_head" in name]
+    assert len(heads) == 4
+    assert all(torch.equal(found[name], given[name]) for name in heads)
+
+
+def test_heads_that_become_one(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "ms_detr")
+    before = make(3, seed=1)
+    with torch.no_grad():
+        for number, head in enumerate(before.decoder.box_heads):
+            head[-1].bias.fill_(number)
+    after = make(3, "+model.decoder.share_heads=true", seed=2)
+    _, found, _ = tuned(tmp_path, before, after, THEIRS, THEIRS)
+    assert (found["decoder.box_heads.0.4.bias"] == 1).all()
+    assert "the model shares what differs in the weights (decoder.box_heads.1" in caplog.text
+
+
+def test_more_names_than_rows(tmp_path):
+    with pytest.raises(CheckpointError, match="has 3 rows in the weights, for 5 classes"):
+        tuned(tmp_path, make(3), make(4), [*THEIRS, "hen", "sow"], OURS)
+
+
+def test_fine_tuning_needs_weights(train):
+    with pytest.raises(
+        ConfigError, match=r"train\.init_checkpoint, which is empty: name the weights"
+    ):
+        train("out", "+train.fine_tune=true")
 
 
 def test_weights_of_something_else(tmp_path):

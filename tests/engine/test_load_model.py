@@ -218,3 +218,87 @@ def test_the_top_has_what_it_lists():
     assert all(callable(getattr(ms_detr, name)) for name in ms_detr.__all__)
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         ms_detr.tarin  # noqa: B018
+
+
+def edited(trained, tmp_path, edit):
+    """A checkpoint whose config somebody has edited."""
+    content = read_checkpoint(trained[1])
+    tree = yaml.safe_load(content["config"]["text"])
+    edit(tree)
+    content["config"]["text"] = yaml.safe_dump(tree)
+    write_checkpoint(tmp_path / "edited.pth", content)
+    return tmp_path / "edited.pth"
+
+
+TIMM = {"_target_": "ms_detr.backbones.TimmBackbone", "name": "resnet18", "pretrained": True}
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "${oc.env:HOME}",
+        "http://host/${oc.env:HOME}.pth",
+        "${oc.create:{_target_:${cls},pretrained:true}}",
+        "${oc.decode:1}",
+        "${extra_queries:${oc.env:HOME}}",
+        "${${name}}",
+        "${ model.name }",
+    ],
+)
+def test_links_of_a_checkpoint_compute_nothing(trained, tmp_path, link):
+    """They would tell its author about this machine, or make what the rooms don't have."""
+
+    def edit(tree):
+        tree["cls"] = TIMM["_target_"]
+        tree["model"]["pixel_mean"] = link
+
+    with pytest.raises(CheckpointError, match="is more than a link to another key"):
+        read_config(edited(trained, tmp_path, edit))
+
+
+def test_a_backbone_behind_a_link_reads_no_other_weights(trained, tmp_path):
+    def edit(tree):
+        tree["elsewhere"] = {**TIMM, "options": {"checkpoint_path": "/etc/passwd"}}
+        tree["model"]["backbone"] = "${elsewhere}"
+
+    backbone = read_config(edited(trained, tmp_path, edit)).model.backbone
+    assert backbone.pretrained is False and backbone.options.checkpoint_path is None
+
+
+def test_a_group_of_no_room_is_asked_nothing(trained, tmp_path, monkeypatch):
+    """Not even imported, to be asked how many queries it takes."""
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def edit(tree):
+        tree["model"]["groups"]["x"] = {"_target_": "trap.Group"}
+        tree["model"]["query_initializer"]["extra_queries"] = "${extra_queries:${model.groups}}"
+
+    with pytest.raises(CheckpointError, match="'Foreign' object has no attribute"):
+        read_config(edited(trained, tmp_path, edit))
+
+
+def test_a_few_lines_of_aliases_are_no_endless_config(trained, tmp_path):
+    content = read_checkpoint(trained[1])
+    lines = ["a0: &a0 [1,1,1,1,1,1,1,1,1,1]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    content["config"]["text"] = "\n".join([*lines, content["config"]["text"]])
+    write_checkpoint(tmp_path / "bomb.pth", content)
+    with pytest.raises(CheckpointError, match="it is too large"):
+        read_config(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("size", [0.5, "x", None])
+def test_a_batch_size_is_a_number(trained, tmp_path, size):
+    def edit(tree):
+        tree["dataloader"]["test"]["batch_size"] = size
+
+    with pytest.raises(CheckpointError, match="batch_size is no number"):
+        read_config(edited(trained, tmp_path, edit))
+
+
+@pytest.mark.parametrize("classes", [[[1], [2]], [1, 2, 3]])
+def test_names_of_classes_are_texts(trained, tmp_path, classes):
+    write_checkpoint(tmp_path / "a.pth", {**read_checkpoint(trained[1]), "classes": classes})
+    with pytest.raises(CheckpointError, match="the names of its classes are no texts"):
+        ms_detr.load_model(tmp_path / "a.pth")
