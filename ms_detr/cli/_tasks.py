@@ -72,7 +72,9 @@ def launched(task: Training | Evaluation, args: argparse.Namespace) -> int:
         dist_url=args.dist_url,
         device=OmegaConf.select(cfg, "train.device", default="auto"),
         # Where nothing is trained there is nothing to go on with.
-        output_dir=cfg.train.output_dir if isinstance(task, Training) else None,
+        output_dir=OmegaConf.select(cfg, "train.output_dir")
+        if isinstance(task, Training)
+        else None,
     )
     return 0
 

@@ -140,6 +140,8 @@ class Checkpointer:
                 _load_optimizer(part, state[name], path)
             else:
                 part.load_state_dict(state[name])
+        for name in state.keys() - self.parts.keys() - self.extra.keys() - {"iteration"}:
+            logger.warning("%s holds '%s', which this run goes on without", path, name)
         logger.info("resuming from %s", path)
         self.saved = int(state["iteration"])
         return self.saved + 1

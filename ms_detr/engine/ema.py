@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,11 +13,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.workers import named_worker_errors
+from ..errors import short_message
 from ..evaluation import evaluate
 from ..run_folder import EMA
 from .building import build
 from .checkpoint import Checkpointer
 from .distribution import average_buffers
+from .state import plain_state
+
+logger = logging.getLogger(__name__)
 
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel:
@@ -26,6 +31,12 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel:
     plus ``1 - decay`` times the weights.
     """
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def begin_average(average: AveragedModel, model: nn.Module) -> None:
+    """Let an average that has taken in no step yet be the weights that a training starts from."""
+    if not average.n_averaged:
+        average.module.load_state_dict(plain_state(model.state_dict()))
 
 
 class EMAHook(HookBase):
@@ -44,10 +55,14 @@ class EMAHook(HookBase):
         self._average.update_parameters(self._model)
 
     def after_train(self) -> None:
-        """Write the average as a file like that of the weights."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            last = self.trainer.max_iter - 1
-            self._checkpointer.export(EMA, self._average.module, last)
+        """Write the average as a file like that of the weights; the last checkpoint has it, too."""
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        try:
+            self._checkpointer.export(EMA, self._average.module, self.trainer.max_iter - 1)
+        except OSError as error:
+            where = self._checkpointer.last()
+            logger.error("%s; the average is in %s, as 'ema'", short_message(error) or error, where)
 
 
 def evaluation_of(
@@ -64,6 +79,8 @@ def evaluation_of(
     def evaluation() -> Mapping[str, Any]:
         results: dict[str, Any] = {}
         for name, (candidate, evaluator) in evaluated.items():
+            if name:
+                logger.info("what follows is the evaluation of the weights' average, train.ema")
             average_buffers(candidate)
             with named_worker_errors():
                 found = evaluate(candidate, loader, evaluator)

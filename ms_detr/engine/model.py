@@ -7,6 +7,7 @@ import os
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..config import load
 from ..errors import listed
 from ..meta_arch import GeneralizedDETR, Usage
 from .archive import read_facts
@@ -19,14 +20,16 @@ from .weights import load_whole, local_file
 logger = logging.getLogger(__name__)
 
 
-def load_model(weights: str | os.PathLike[str], cfg: DictConfig | None = None) -> GeneralizedDETR:
+def load_model(
+    weights: str | os.PathLike[str], cfg: DictConfig | str | os.PathLike[str] | None = None
+) -> GeneralizedDETR:
     """Build a trained model, load its weights and make it ready for `predict`.
 
     Args:
         weights: a ``.pth`` file or a URL.
-        cfg: the config that the model was trained with. Left out, the model is rebuilt from what
-            the checkpoint keeps of it, as far as it is made of parts of ms_detr, torch and
-            Detectron2, and put on a GPU if there is one. With it, the model goes to
+        cfg: the config that the model was trained with, or its file. Left out, the model is rebuilt
+            from what the checkpoint keeps of it, as far as it is made of parts of ms_detr, torch
+            and Detectron2, and put on a GPU if there is one. With it, the model goes to
             ``cfg.train.device``, and the datasets of ``cfg`` are told, in place, to number their
             classes as the weights do: built from it afterwards, for evaluation or pictures, they
             fit the model by name.
@@ -43,6 +46,8 @@ def load_model(weights: str | os.PathLike[str], cfg: DictConfig | None = None) -
     """
     path = local_file(os.fspath(weights))
     classes = read_facts(path).get("classes", [])
+    if isinstance(cfg, (str, os.PathLike)):
+        cfg = load(os.fspath(cfg))
     if cfg is None:
         cfg = read_config(path)
     elif untold := order_classes(cfg, classes):

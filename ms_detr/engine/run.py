@@ -17,6 +17,7 @@ from ..data import TrainLoader
 from ..data.workers import named_worker_errors
 from ..evaluation import evaluate as evaluate_model
 from ..files import write_text
+from ..overrides import values
 from ..run_folder import CONFIG, EVAL_ONLY, METRICS
 from ..signals import termination
 from .agreement import alone, in_main_process
@@ -33,7 +34,7 @@ from .datasets import (
 )
 from .device import prepare
 from .distribution import distribute, synchronise_batchnorm
-from .ema import EMAHook, average_of, evaluation_of
+from .ema import EMAHook, average_of, begin_average, evaluation_of
 from .fit import TimeLimit, fit
 from .limits import check_limits
 from .logs import environment, setup_logging
@@ -68,8 +69,7 @@ class Origin:
 
     def names_weights(self) -> bool:
         """Whether the overrides say what to start from."""
-        given = dict(text.lstrip("+").partition("=")[::2] for text in self.overrides)
-        return given.get("train.init_checkpoint", "") not in ("", "null", '""', "''")
+        return bool(values(self.overrides).get("train.init_checkpoint"))
 
 
 HERE = Origin()
@@ -193,6 +193,8 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     checkpointer = Checkpointer(folder, keep=settings.checkpoints_to_keep, extra=extra, **parts)
     evaluation = evaluation_of(cfg, test_loader, model, average)
     first = begin(start, model, checkpointer, datasets["classes"])
+    if average is not None:
+        begin_average(average, model)
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
     in_main_process(lambda: _prepare_folder(folder, first, origin, description["text"]))

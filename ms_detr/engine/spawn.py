@@ -18,11 +18,10 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessException
 
-from ..errors import SentError, SystemLimitError, short_message
+from ..errors import USER_ERROR, SentError, SystemLimitError, short_message
 from ..processes import end_with_parent
 from ..signals import TERMINATED, Terminated, raised, termination
 
-USER_ERROR = 2  # exit code, argparse's
 LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
 ENDING = {signal.SIGINT, signal.SIGTERM}
 # What is likely behind a signal that nobody has sent.

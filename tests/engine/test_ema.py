@@ -103,3 +103,27 @@ def test_averages_may_begin_with_a_resumed_run(train, tmp_path):
 def test_decays_out_of_range(train, decay):
     with pytest.raises(ValueError, match=r"train\.ema\.decay must be at least 0 and below 1"):
         train("out", f"+train.ema={{decay: {decay}}}")
+
+
+def test_averages_of_no_step_are_the_weights(train, tmp_path):
+    """Asked for when nothing is left to train: not those that the model was built with."""
+    train("out", "train.max_iter=3")
+    train("out", "--resume", "train.max_iter=3", "+train.ema={decay: 0.9}")
+    assert_same(weights(tmp_path / "out", "model_ema.pth"), weights(tmp_path / "out"))
+
+
+def test_averages_that_a_run_goes_on_without_are_named(train, tmp_path):
+    train("out", AVERAGED, "train.max_iter=3")
+    train("out", "--resume")
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "holds 'ema', which this run goes on without" in log
+    assert "goes on without" not in log.replace("holds 'ema', which this run goes on without", "")
+
+
+def test_a_file_that_cannot_be_written_costs_no_evaluation(train, tmp_path):
+    (tmp_path / "out" / "model_ema.pth" / "x").mkdir(parents=True)
+    results = train("out", AVERAGED)
+    assert results.keys() == {"bbox", "ema"}
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert f"the average is in {tmp_path}/out/model_final.pth, as 'ema'" in log
+    assert "what follows is the evaluation of the weights' average" in log

@@ -302,3 +302,11 @@ def test_names_of_classes_are_texts(trained, tmp_path, classes):
     write_checkpoint(tmp_path / "a.pth", {**read_checkpoint(trained[1]), "classes": classes})
     with pytest.raises(CheckpointError, match="the names of its classes are no texts"):
         ms_detr.load_model(tmp_path / "a.pth")
+
+
+def test_a_config_may_be_named_by_its_file(trained, tmp_path):
+    lines = ["from ms_detr.config import load", f"_base = load('demo/ms_detr.py', {[*KEYS]!r})"]
+    lines += ["model, dataloader, train = _base.model, _base.dataloader, _base.train"]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    found = ms_detr.load_model(trained[1], tmp_path / "mine.py")
+    assert found.class_names == tuple(CLASSES)
