@@ -11,25 +11,14 @@ from torch.nn import functional as F
 
 from .attention import attend
 from .deformable_attention import check_heads
-from .transformer import LayerContext, Sublayer
+from .transformer import LayerContext, MultiHeadSublayer, Sublayer
 
 
-class DenseAttention(Sublayer):
+class DenseAttention(MultiHeadSublayer):
     """Multi-head attention from the queries to the memory, or from the tokens to themselves.
 
-    DETR, arXiv:2005.12872, appendix A.3; dropout also on the attention weights.
+    DETR, arXiv:2005.12872, appendix A.3.
     """
-
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
-        super().__init__(embed_dim, dropout)
-        check_heads(embed_dim, num_heads)
-        self.attention = nn.MultiheadAttention(
-            embed_dim, num_heads, dropout=dropout, batch_first=True
-        )
-
-    def built_with(self) -> dict[str, float]:
-        """See `ms_detr.linked_keys.Linked`."""
-        return super().built_with() | {"num_heads": self.attention.num_heads}
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""

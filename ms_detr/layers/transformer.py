@@ -51,12 +51,8 @@ class Sublayer(nn.Module):
         return self.norm(x + self.dropout(update))
 
 
-class SelfAttention(Sublayer):
-    """Multi-head attention among the queries; dropout also on the attention weights.
-
-    The parameters are those of ``nn.MultiheadAttention``; blocks of queries that do not see each
-    other attend apart.
-    """
+class MultiHeadSublayer(Sublayer):
+    """With the parameters of ``nn.MultiheadAttention``; dropout also on the attention weights."""
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0):
         super().__init__(embed_dim, dropout)
@@ -68,6 +64,10 @@ class SelfAttention(Sublayer):
     def built_with(self) -> dict[str, float]:
         """See `ms_detr.linked_keys.Linked`."""
         return super().built_with() | {"num_heads": self.attention.num_heads}
+
+
+class SelfAttention(MultiHeadSublayer):
+    """Multi-head attention among the queries; blocks that do not see each other attend apart."""
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
