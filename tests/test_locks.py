@@ -17,8 +17,8 @@ HOLD = "import sys, time; from ms_detr.locks import hold\nwith hold(sys.argv[1])
 WAIT = "print('held', flush=True); time.sleep(60)"
 WITH_WORKER = """
     import os
-    if worker := os.fork():
-        print(worker, flush=True)
+    if not os.fork():  # the worker says that it runs, and so has closed what it must not keep
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
