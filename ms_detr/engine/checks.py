@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
 from numbers import Real
@@ -81,6 +82,7 @@ def check_config(cfg: DictConfig) -> None:
     missing = [key for key in (*REQUIRED, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
     if missing:
         raise ConfigError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
+    _expect_no_slips(cfg.train)
     for key, (default, _, _) in OPTIONAL.items():
         _fill_in(cfg, f"train.{key}", default)
     optional = {key: (fine, wanted) for key, (_, fine, wanted) in OPTIONAL.items()}
@@ -90,6 +92,17 @@ def check_config(cfg: DictConfig) -> None:
         if not fine(value):
             shown = "null" if value is None else repr(value)
             raise ConfigError(f"train.{key} must be {wanted}, got {shown}")
+
+
+def _expect_no_slips(train: DictConfig) -> None:
+    """Raise ConfigError for a key that looks like one that is read; others are somebody's own."""
+    known = {name for key in (*TRAIN, *OPTIONAL) for name in (key, key.partition(".")[0])}
+    written: Any = OmegaConf.to_container(train, resolve=False)
+    for name, value in written.items():
+        inner = [f"{name}.{key}" for key in value] if isinstance(value, dict) else []
+        for key in {name, *inner} - known:
+            if near := difflib.get_close_matches(key, known, 1, 0.75):
+                raise ConfigError(f"nothing reads train.{key}; did you mean train.{near[0]}?")
 
 
 def _fill_in(cfg: DictConfig, key: str, default: Any) -> None:

@@ -34,6 +34,9 @@ from tests.engine.standin import CONFIG, overrides, write_dataset
         ("train.checkpoint_epochs=nan", "train.checkpoint_epochs must be"),
         ("train.max_iter=1.5", "train.max_iter must be a whole number"),
         ("+train.amp=bfloat16", "train.amp must have keys of its own, such as enabled, got 'bfl"),
+        ("+train.accumulation=4", "nothing reads train.accumulation; did you mean train.accumul"),
+        ("+train.ema_decay=0.9", "nothing reads train.ema_decay; did you mean train.ema.decay"),
+        ("+train.amp={enable: true}", "nothing reads train.amp.enable; did you mean train.amp.en"),
         ("train.device=gpu", "train.device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("optimizer.lr=-1", "optimizer.lr must be"),
         ("optimizer.lr=null", "optimizer.lr must be"),
@@ -66,6 +69,12 @@ def test_keys_that_a_config_lacks_have_the_recipes_values(data, tmp_path, more):
     for key, (default, _, _) in OPTIONAL.items():
         found = (OmegaConf.select(node, key) for node in (cfg.train, recipe))
         assert list(found) == [default] * 2
+
+
+def test_a_key_of_ones_own_is_left_alone(train, tmp_path):
+    """It may be what other keys are linked to."""
+    train("out", "+train.my_batch=4", "dataloader.train.total_batch_size=${train.my_batch}")
+    assert (tmp_path / "out" / "model_final.pth").is_file()
 
 
 def test_a_link_to_what_was_dropped():
