@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from .denoising import DenoisingGroup, signed_noise
+from .denoising_group import DenoisingGroup, signed_noise
 
 
 class ContrastiveDenoising(DenoisingGroup):
