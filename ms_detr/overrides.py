@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -32,8 +32,10 @@ def apply(cfg: DictConfig, texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: one can't be read, names an unknown key, or has a value that doesn't fit.
     """
+    overrides = []
     for text in texts:
         override = _parse(text)
+        overrides.append(override)
         key, value = override.key_or_group, override.value()
         try:
             if override.is_delete():
@@ -47,7 +49,7 @@ def apply(cfg: DictConfig, texts: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"override '{text}': {str(error).splitlines()[0]}") from error
         except ConfigError as error:
             raise ConfigError(f"override '{text}': {error}") from None
-    return values(texts)
+    return _said(overrides)
 
 
 def values(texts: Sequence[str]) -> dict[str, Any]:
@@ -56,8 +58,12 @@ def values(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: one can't be read.
     """
+    return _said(map(_parse, texts))
+
+
+def _said(overrides: Iterable[Override]) -> dict[str, Any]:
     said: dict[str, Any] = {}
-    for override in map(_parse, texts):
+    for override in overrides:
         value = None if override.is_delete() else override.value()
         said.update(_leaves(override.key_or_group, value))
     return said
