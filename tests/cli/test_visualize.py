@@ -19,18 +19,13 @@ def weights_of(folder, name):
     return str(folder / name / "seed3" / "model_final.pth")
 
 
+def predictions_to(folder):
+    return ["visualize", "predictions", "--config-file", CONFIG, "--output", str(folder)]
+
+
 def test_visualize_draws_pairs_and_a_sheet(compared, overrides, tmp_path, capsys):
     folder, _ = compared
-    words = [
-        "visualize",
-        "predictions",
-        "--config-file",
-        CONFIG,
-        "--output",
-        str(tmp_path),
-        "--count",
-        "3",
-    ]
+    words = [*predictions_to(tmp_path), "--count", "3"]
     weights = weights_of(folder, "mixed")
     assert main([*words, "--weights", weights, "--threshold", "0", *overrides]) == 0
     assert "3 images drawn" in capsys.readouterr().out
@@ -63,16 +58,7 @@ def test_visualize_annotated_masks(compared, overrides, tmp_path):
 def test_visualize_refuses_weights_of_another_model(compared, overrides, tmp_path, capsys):
     folder, _ = compared
     weights = weights_of(folder, "mixed")
-    words = [
-        "visualize",
-        "predictions",
-        "--config-file",
-        CONFIG,
-        "--output",
-        str(tmp_path),
-        "--weights",
-        weights,
-    ]
+    words = [*predictions_to(tmp_path), "--weights", weights]
     assert main([*words, *overrides, "model.num_classes=7"]) == 2
     assert "num_classes" in capsys.readouterr().err
 
