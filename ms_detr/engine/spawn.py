@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -66,7 +67,7 @@ class Group:
         set_local_group(self.local_size)
         yield
         # Not after an error: it could wait for processes that are gone.
-        distributed.destroy_process_group()
+        leave_group()
 
 
 def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -168,6 +169,19 @@ def _process(
                 raise  # mp.spawn brings the traceback to the parent
             errors.put(SentError.of(error))
             sys.exit(USER_ERROR)
+
+
+def leave_group() -> None:
+    """Leave the group of processes, and end its threads.
+
+    They live as long as anything refers to the group. One that is still at work while Python ends
+    aborts the process, whatever that has achieved; and Detectron2 would talk to the group that is
+    gone if the process joined another one.
+    """
+    getattr(comm._get_global_gloo_group, "cache_clear", bool)()
+    comm._LOCAL_PROCESS_GROUP = None
+    distributed.destroy_process_group()
+    gc.collect()  # a distributed model is part of cycles
 
 
 def set_local_group(local_size: int) -> None:

@@ -5,12 +5,10 @@ import logging
 import multiprocessing
 import os
 import re
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.distributed as dist
 from detectron2.utils import comm
 from PIL import Image
 
@@ -20,8 +18,8 @@ from ms_detr.data import DetrMapper, ImageError, coco_dataset
 from ms_detr.data import image_headers as look
 from ms_detr.data.image_check import BAD
 from ms_detr.data.image_headers import KNOWN
-from ms_detr.engine.spawn import set_local_group
 from tests.data.test_images import STORED
+from tests.processes import gloo
 
 
 def noise(height: int = 20, width: int = 30) -> np.ndarray:
@@ -220,20 +218,16 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(folder, opened, caplog):
 
 
 def work(rank: int, meeting: Path, arguments: tuple, results: multiprocessing.Queue) -> None:
-    dist.init_process_group(
-        "gloo", f"file://{meeting}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
-    set_local_group(2)
-    opened = []
-    original = look.open_image
-    look.open_image = lambda path: opened.append(path) or original(path)
-    try:
-        coco_dataset(*arguments)
-        trouble = ""
-    except Exception as error:
-        trouble = f"{type(error).__name__}: {error}"
-    results.put((comm.get_rank(), len(opened), trouble))
-    dist.destroy_process_group()
+    with gloo(meeting).joined(rank, rank):
+        opened = []
+        original = look.open_image
+        look.open_image = lambda path: opened.append(path) or original(path)
+        try:
+            coco_dataset(*arguments)
+            trouble = ""
+        except Exception as error:
+            trouble = f"{type(error).__name__}: {error}"
+        results.put((comm.get_rank(), len(opened), trouble))
 
 
 @pytest.mark.parametrize("bad", [False, True])

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.data.transforms import RandomFlip, RandomRotation, ResizeShortestEdge
@@ -25,6 +24,7 @@ from ms_detr.data import (
     coco_dataset,
     detr_augmentations,
 )
+from tests.processes import gloo
 
 MAPPER = DetrMapper(detr_augmentations(range(96, 161, 32), 200, (80, 100), (70, 90)))
 
@@ -241,12 +241,11 @@ def test_built_from_a_config(demo_dataset: Path):
 
 def work(rank: int, meeting: Path, records: list[dict], results: multiprocessing.Queue) -> None:
     """What one of two processes loads: for training, and for testing."""
-    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
-    train = build_train_loader(records, DetrMapper([]), 4, num_workers=1, seed=3)
-    test = build_test_loader(records, DetrMapper([], is_train=False), 5, num_workers=1)
-    batches = [[r["image_id"] for r in batch] for batch in take(train, 7)]
-    results.put((rank, batches, [r["image_id"] for batch in test for r in batch]))
-    dist.destroy_process_group()
+    with gloo(meeting).joined(rank, rank):
+        train = build_train_loader(records, DetrMapper([]), 4, num_workers=1, seed=3)
+        test = build_test_loader(records, DetrMapper([], is_train=False), 5, num_workers=1)
+        batches = [[r["image_id"] for r in batch] for batch in take(train, 7)]
+        results.put((rank, batches, [r["image_id"] for batch in test for r in batch]))
 
 
 def test_two_real_processes_share_the_work(load_demo, tmp_path: Path):

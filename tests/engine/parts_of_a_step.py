@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import distributed
 
 from ms_detr.engine import Trainer
 from ms_detr.engine.distribution import distribute
@@ -19,6 +18,7 @@ from ms_detr.supervision import masks
 from ms_detr.variants import contrastive_denoising, denoising
 
 from ..modeling.support import make_input, make_model
+from ..processes import gloo
 
 COUNTS = [3, 1, 0, 2]  # objects of the whole batch's images
 METHODS = {
@@ -107,18 +107,15 @@ def gradients(method, first, counts, accumulate):
 
 def main():
     rank, meeting, out, cases = sys.argv[1:]
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2
-    )
-    tame_chance()
     made = []
-    for method, accumulate in json.loads(cases):
-        half = len(COUNTS) // 2
-        first = int(rank) * half
-        made.append(gradients(method, first, COUNTS[first : first + half], accumulate))
+    with gloo(meeting).joined(int(rank), int(rank)):
+        tame_chance()
+        for method, accumulate in json.loads(cases):
+            half = len(COUNTS) // 2
+            first = int(rank) * half
+            made.append(gradients(method, first, COUNTS[first : first + half], accumulate))
     if rank == "0":
         torch.save(made, Path(out))
-    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

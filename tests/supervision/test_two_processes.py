@@ -1,13 +1,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from ..modeling.support import ROOT
 from . import two_processes
 
-SCRIPT = Path(two_processes.__file__)
+MODULE = "tests.supervision.two_processes"
 # Objects of each process's images.
 BATCHES = [[[3, 1], [0, 1]], [[2], [2]], [[1, 0], [0, 0]], [[0], [0]]]
 
@@ -19,8 +19,8 @@ def results(tmp_path_factory):
     running = []
     for rank in range(2):
         batches = json.dumps([counts[rank] for counts in BATCHES])
-        command = [sys.executable, SCRIPT, str(rank), folder / "meeting", folder / f"{rank}.json"]
-        running.append(subprocess.Popen([*command, batches]))
+        words = [str(rank), folder / "meeting", folder / f"{rank}.json", batches]
+        running.append(subprocess.Popen([sys.executable, "-m", MODULE, *words], cwd=ROOT))
     try:
         for process in running:
             assert process.wait(timeout=120) == 0

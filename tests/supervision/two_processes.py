@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import distributed
 
 from ms_detr.structures import Predictions, PredictionSet, Targets
 from ms_detr.supervision import (
@@ -24,6 +23,8 @@ from ms_detr.supervision import (
     Terms,
 )
 from ms_detr.supervision.criterion import count_objects
+
+from ..processes import gloo
 
 
 def scene(counts):
@@ -57,11 +58,8 @@ def compute(counts):
 
 def main():
     rank, meeting, out, batches = sys.argv[1:]
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2
-    )
-    Path(out).write_text(json.dumps([compute(counts) for counts in json.loads(batches)]))
-    distributed.destroy_process_group()
+    with gloo(meeting).joined(int(rank), int(rank)):
+        Path(out).write_text(json.dumps([compute(counts) for counts in json.loads(batches)]))
 
 
 if __name__ == "__main__":
