@@ -1,4 +1,4 @@
-"""Measure training steps, the operator, matching and losses, groups, images, evaluation."""
+"""Measure training, steps, the operator, matching and losses, groups, images, evaluation."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from typing import Any
 from ms_detr.errors import ConfigError
 
 from ._arguments import count
+from ._tasks import add_process_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--config-file", nargs="+", required=True, dest="configs")
     step.add_argument("--steps", type=count, default=5, help="steps a round (default: 5)")
     step.add_argument("--opts", nargs="*", default=[], help="overrides, key=value, for all configs")
+    train = what.add_parser(
+        "train",
+        parents=[rounds, shared],
+        help="where the time of training goes, stage by stage, by the real trainer",
+    )
+    train.add_argument(
+        "--run", action="append", nargs="+", required=True, metavar=("NAME", "CONFIG"), dest="runs",
+        help="NAME CONFIG [key=value ...]; once for every row of the table",
+    )  # fmt: skip
+    train.add_argument("--steps", type=count, default=5, help="steps a round (default: 5)")
+    train.add_argument(
+        "--size", type=count, nargs=2, metavar=("HEIGHT", "WIDTH"),
+        help="make images of so many pixels instead of reading the config's",
+    )  # fmt: skip
+    train.add_argument("--objects", type=count, default=7, help="of a made image (default: 7)")
+    add_process_arguments(train)
     op = what.add_parser(
         "op",
         parents=[rounds, shared, device],
@@ -70,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluation.add_argument("--detections", type=count, default=100, help="an image")
     measures = {
         step: _step,
+        train: _train,
         op: _operator,
         criterion: _criterion,
         masks: _masks,
@@ -108,6 +126,44 @@ def _step(args: argparse.Namespace) -> None:
 
     rows = compare_steps(args.configs, args.opts, args.rounds, args.steps, args.threads)
     _show(rows, args, ("", "", ".3f", ".3f", ".0f"))
+
+
+def _train(args: argparse.Namespace) -> None:
+    from functools import partial
+
+    from ms_detr.benchmarks.training import MadeImages, TrainingRun
+    from ms_detr.config import load
+    from ms_detr.engine import launch
+
+    for words in args.runs:
+        if len(words) < 2:
+            raise ConfigError(f"--run {words[0]}: a name needs a config behind it")
+    runs = [TrainingRun(name, config, overrides) for name, config, *overrides in args.runs]
+    devices = {load(run.config, run.overrides).train.device for run in runs}
+    if len(devices) > 1:
+        raise ConfigError(f"runs are compared on one device, these have {sorted(devices)}")
+    height, width = args.size or (0, 0)
+    made = MadeImages(height, width, args.objects) if args.size else None
+    launch(
+        partial(_show_training, args, runs, made),
+        num_processes=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        device=devices.pop(),
+    )
+
+
+def _show_training(args: argparse.Namespace, runs: Sequence[Any], made: Any) -> None:
+    """What every process does; the first one shows."""
+    from detectron2.utils import comm
+
+    from ms_detr.benchmarks.training import compare_training
+
+    rows = compare_training(runs, made, args.rounds, args.steps, args.threads)
+    if comm.is_main_process():
+        formats = {"run": "", "images/s": ".2f", "memory MB": ".0f"}
+        _show(rows, args, [formats.get(key, ".3f") for key in rows[0]])
 
 
 def _masks(args: argparse.Namespace) -> None:

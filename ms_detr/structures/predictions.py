@@ -171,3 +171,7 @@ class Predictions(Mapping[Source, PredictionSet]):
 
     def __len__(self) -> int:
         return len(self._sources)
+
+    def at_least_single(self) -> Predictions:
+        """The same with logits and boxes as :func:`at_least_single` has them."""
+        return Predictions({source: half.at_least_single() for source, half in self.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -56,12 +56,15 @@ class Criterion(nn.Module):
             KeyError: if a term's source was not predicted.
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
-        predictions = Predictions(
-            {source: half.at_least_single() for source, half in predictions.items()}
-        )
+        predictions = predictions.at_least_single()
+        return self.losses(predictions, targets, self.assign(predictions, targets))
+
+    def losses(
+        self, predictions: Predictions, targets: Targets, assignments: Mapping[str, Assignment]
+    ) -> dict[str, Tensor]:
+        """What a call returns, of predictions in single precision and what `assign` has found."""
         with torch.no_grad():
             objects = count_objects(targets)
-        assignments = self.assign(predictions, targets)
         with _in_full_precision(targets):
             return {
                 f"{name}/{loss}": value
