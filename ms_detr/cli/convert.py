@@ -1,6 +1,8 @@
-"""Turn a published checkpoint into one that ms_detr loads."""
+"""Turn a published checkpoint into one that ms_detr loads; ours into .safetensors and back."""
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from ms_detr.errors import CheckpointError, ConfigError, listed
 
@@ -34,9 +36,11 @@ SOURCES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "source", type=path, metavar="SRC", help="the published .pth, .bin or .safetensors file"
+        "source", type=path, metavar="SRC", help="the .pth, .bin or .safetensors file"
     )
-    parser.add_argument("target", type=path, metavar="DST", help="the .pth file to be written")
+    parser.add_argument(
+        "target", type=path, metavar="DST", help="the .pth or .safetensors file to be written"
+    )
     parser.add_argument(
         "--from",
         choices=SOURCES,
@@ -61,25 +65,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
-    from ms_detr.convert import LAYOUTS, convert_state_dict, recognise
-    from ms_detr.data import class_names
+    from ms_detr.convert import LAYOUTS, recognise
     from ms_detr.engine.archive import write_checkpoint
+    from ms_detr.engine.safetensors_file import SUFFIX, write_safetensors
     from ms_detr.engine.weights import read_weights
 
     if args.target.exists():
         raise ConfigError(f"{args.target} exists; choose another file or remove it")
     state = read_weights(args.source)
     layout = args.layout or recognise(state)
-    if layout is None and any(name.startswith("query_initializer.") for name in state):
-        raise CheckpointError(
-            f"{args.source} has our names already: give it as it is, "
-            f"train.init_checkpoint={args.source}"
-        )
     if layout is None:
-        raise CheckpointError(
-            f"{args.source}: no layout is known by its names ({listed(state, 3)}); "
-            "tell it with --from"
-        )
+        content, origin = _ours(args, state), "ours"
+    else:
+        content, origin = _converted(args, state, layout), layout
+    write = write_safetensors if args.target.suffix == SUFFIX else write_checkpoint
+    write(args.target, content)
+    count = len(content["model"])
+    print(f"{args.target}: {count} tensors from {len(state)} of {args.source} ({origin})")
+    evaluated = f"ms-detr evaluate CONFIG {args.target}, or "
+    print(
+        f"use it: {evaluated if layout is None or LAYOUTS[layout].detector else ''}"
+        f"ms-detr train CONFIG train.init_checkpoint={args.target}"
+    )
+    return 0
+
+
+def _converted(args: argparse.Namespace, state: Mapping[str, Any], layout: str) -> dict[str, Any]:
+    """The content of a checkpoint, of a published state dict."""
+    from ms_detr.convert import LAYOUTS, convert_state_dict
+    from ms_detr.data import class_names
+
     classes = args.classes or LAYOUTS[layout].classes
     try:
         converted = convert_state_dict(state, layout, classes, args.all_queries)
@@ -89,11 +104,22 @@ def run(args: argparse.Namespace) -> int:
     plain = {name: tensor.clone() for name, tensor in converted.items()}
     # Those of the rows that are taken; of others only their owner knows the names.
     names = {"classes": class_names("coco_2017_val")} if classes == "coco91" else {}
-    write_checkpoint(args.target, {"model": plain, **names})
-    print(f"{args.target}: {len(plain)} tensors from {len(state)} of {args.source} ({layout})")
-    evaluated = f"ms-detr evaluate CONFIG {args.target}, or "
-    print(
-        f"use it: {evaluated if LAYOUTS[layout].detector else ''}"
-        f"ms-detr train CONFIG train.init_checkpoint={args.target}"
-    )
-    return 0
+    return {"model": plain, **names}
+
+
+def _ours(args: argparse.Namespace, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of a checkpoint of ours for a file of the other format, with what it knows."""
+    from ms_detr.engine.archive import read_facts
+    from ms_detr.engine.safetensors_file import SUFFIX
+
+    if not any(name.startswith("query_initializer.") for name in state):
+        raise CheckpointError(
+            f"{args.source}: no layout is known by its names ({listed(state, 3)}); "
+            "tell it with --from"
+        )
+    if (args.source.suffix == SUFFIX) == (args.target.suffix == SUFFIX):
+        raise CheckpointError(
+            f"{args.source} has our names already: give it as it is, "
+            f"train.init_checkpoint={args.source}"
+        )
+    return {"model": state, **read_facts(args.source)}

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, MissingFileError
+from ..errors import CheckpointError, MissingFileError, MissingPackageError
 from ..files import atomic_path
+from .safetensors_file import SUFFIX, read_safetensors
 
 CHUNK = 2**20  # bytes read at a time
 RECORD = 500  # bytes of a record in an archive, beside its content
@@ -26,7 +27,8 @@ logger = logging.getLogger(__name__)
 def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """Read a ``.pth`` file onto the CPU, refusing anything but tensors and plain values.
 
-    What the file holds is compared with its checksums, which torch.load leaves to others.
+    What the file holds is compared with its checksums, which torch.load leaves to others. A
+    ``.safetensors`` file is read likewise, but has none.
 
     Args:
         mmap: leave tensors on the disk, unread and unchecked, for who wants what lies beside them.
@@ -35,9 +37,12 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
         MissingFileError: there is no such file.
         CheckpointError: the file is damaged, can't be read, or needs unpickling, which could run
             code from it.
+        MissingPackageError: a ``.safetensors`` file, and the library for it isn't there.
     """
     if not Path(path).is_file():
         raise MissingFileError(f"checkpoint {path} not found")
+    if Path(path).suffix == SUFFIX:
+        return read_safetensors(path, tensors=not mmap)
     mmap &= _check_sums(path, tensors=not mmap)
     try:
         # Published checkpoints hold their command line: a plain record, harmless to read.
@@ -58,19 +63,21 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what lies beside the weights in a checkpoint of ours: class names and datasets.
+    """Return what lies beside the weights in a checkpoint of ours, as far as the file has it.
+
+    That is ``classes``, ``datasets``, ``config`` and ``version``.
 
     It is empty for a state dict alone, for files of others, and for what can't be read: whoever
     loads the weights says why.
     """
     try:
         content = read_checkpoint(path, mmap=True)
-    except (MissingFileError, CheckpointError):
+    except (MissingFileError, CheckpointError, MissingPackageError):
         return {}
     found = content if isinstance(content, dict) else {}
     if not all(isinstance(name, str) for name in found.get("classes") or []):
         raise CheckpointError(f"{path}: the names of its classes are no texts")
-    kinds = {"classes": list, "datasets": dict}
+    kinds = {"classes": list, "datasets": dict, "config": dict, "version": str}
     facts = {key: found[key] for key, kind in kinds.items() if isinstance(found.get(key), kind)}
     classes = facts.get("classes", [])
     if len(set(classes)) < len(classes):  # of earlier versions

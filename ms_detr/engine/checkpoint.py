@@ -43,6 +43,7 @@ class Checkpointer:
     Args:
         folder: ``train.output_dir``; shared by all processes.
         keep: so many of the newest periodic checkpoints are kept.
+        keep_every: those after a multiple of so many iterations are kept for good; 0 for none.
         extra: stored as it is: tensors and plain types.
         parts: what is saved and resumed, by name: ``model``, the bare model and not a distributed
             wrapper; ``optimizer``; and others that a run has.
@@ -56,6 +57,7 @@ class Checkpointer:
         folder: str | os.PathLike[str],
         *,
         keep: int = 2,
+        keep_every: int = 0,
         extra: Mapping[str, Any] | None = None,
         **parts: Stateful,
     ):
@@ -64,6 +66,7 @@ class Checkpointer:
         self.folder = Path(folder)
         self.parts = parts
         self.keep = keep
+        self.keep_every = keep_every
         self.extra = dict(extra or {})
         self.saved = -1  # the newest iteration that is
 
@@ -84,12 +87,24 @@ class Checkpointer:
         # Those of a later iteration are of a run that was gone back behind, not older ones.
         own = [path for path in _periodic(self.folder) if _iteration(path) <= iteration]
         for old in own[self.keep :]:
-            old.unlink()
+            if not self._is_kept(_iteration(old)):
+                old.unlink()
 
-    def save_best(self, iteration: int, ap: float, metric: str = "box_ap") -> None:
-        """Write the weights as the best so far by a metric; not meant for resuming."""
-        self.export(BEST, self.parts["model"], iteration, **{metric: ap})
-        logger.info("%s: %s %.2f", BEST, metric.replace("_ap", " AP"), ap)
+    def _is_kept(self, iteration: int) -> bool:
+        """Whether the checkpoint after an iteration is kept for good."""
+        return bool(self.keep_every) and (iteration + 1) % self.keep_every == 0
+
+    def save_best(
+        self, iteration: int, score: float, metric: str = "box_ap", model: Stateful | None = None
+    ) -> None:
+        """Write weights as the best so far by a metric; not meant for resuming.
+
+        Args:
+            metric: the name of the score in the file.
+            model: whose weights; None takes the part ``model``.
+        """
+        self.export(BEST, model or self.parts["model"], iteration, **{metric: score})
+        logger.info("%s: %s %.2f", BEST, shown(metric), score)
 
     def export(self, name: str, model: Stateful, iteration: int, **scores: float) -> None:
         """Write a model's weights to a file in the folder; not meant for resuming.
@@ -102,21 +117,33 @@ class Checkpointer:
             write_checkpoint(self.folder / name, {**content, **self.extra})
             logger.info("saved %s", self.folder / name)
 
-    def best_ap(self, metric: str = "box_ap") -> float | None:
-        """Return the AP of the best checkpoint so far.
+    def best_score(self, metric: str = "box_ap") -> float | None:
+        """Return the score of the best checkpoint so far.
 
         It is None where the best one was chosen by another metric or on another test dataset.
         """
-        path = self.folder / BEST
-        if not path.is_file():
-            return None
-        try:
-            best = read_checkpoint(path, mmap=True)
-        except CheckpointError as error:
-            logger.warning("%s; the best weights are chosen anew", error)
-            return None
+        best = self._read_best()
         before, now = (x.get("datasets", {}).get("test") for x in (best, self.extra))
         return best.get(metric) if before is None or now is None or before == now else None
+
+    def other_best(self, metric: str) -> str:
+        """Say that the best checkpoint was chosen by another metric; empty if it was not."""
+        others = [name for name in self._read_best() if _is_score(name)]
+        if not others or metric in others:
+            return ""
+        named = ", ".join(map(shown, others))
+        return f"{BEST} was chosen by {named}: it is chosen anew, by {shown(metric)}"
+
+    def _read_best(self) -> dict[str, Any]:
+        """What lies beside the best weights so far, empty where there are none."""
+        path = self.folder / BEST
+        if not path.is_file():
+            return {}
+        try:
+            return read_checkpoint(path, mmap=True)
+        except CheckpointError as error:
+            logger.warning("%s; the best weights are chosen anew", error)
+            return {}
 
     def last(self) -> str:
         """Return the newest checkpoint that can be resumed, empty if there is none."""
@@ -145,6 +172,15 @@ class Checkpointer:
         logger.info("resuming from %s", path)
         self.saved = int(state["iteration"])
         return self.saved + 1
+
+
+def _is_score(name: str) -> bool:
+    return name.endswith("_ap") or name.startswith("best/")
+
+
+def shown(metric: str) -> str:
+    """The name of a score in a file, for people."""
+    return metric.removeprefix("best/").replace("_ap", " AP")
 
 
 def _state(part: Stateful) -> Any:

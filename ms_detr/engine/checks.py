@@ -42,6 +42,8 @@ COUNT = _of(int, lambda v: v >= 1)
 ABOVE_0 = _of(Real, lambda v: 0 < v < math.inf)
 AT_LEAST_0 = _of(Real, lambda v: 0 <= v < math.inf)
 
+METRIC = "a metric such as bbox/AP or ema/segm/AP50, or null (segm/AP, without masks bbox/AP)"
+
 # Key of the train node -> which values are fine, and that in words.
 TRAIN: dict[str, tuple[Check, str]] = {
     "output_dir": (_of(str, lambda v: bool(v.strip())), "the name of a folder"),
@@ -61,6 +63,8 @@ TRAIN: dict[str, tuple[Check, str]] = {
 OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "sync_batchnorm": (False, BOOLEAN, "true or false"),
     "fine_tune": (False, BOOLEAN, "true or false"),
+    "best": (None, _null_or(_of(str, lambda v: "/" in v)), METRIC),
+    "keep_every_epochs": (0.0, AT_LEAST_0, "a number of at least 0 (0: none for good)"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
     "amp.enabled": (False, BOOLEAN, "true or false"),

@@ -16,6 +16,7 @@ from ..data.workers import named_worker_errors
 from ..errors import short_message
 from ..evaluation import evaluate
 from ..run_folder import EMA
+from .best import expect_metric
 from .building import build
 from .checkpoint import Checkpointer
 from .distribution import average_buffers
@@ -68,13 +69,18 @@ class EMAHook(HookBase):
 def evaluation_of(
     cfg: DictConfig, loader: Any, model: nn.Module, average: AveragedModel | None
 ) -> Callable[[], Mapping[str, Any]]:
-    """Return what evaluates a model and, under the name ``ema``, the average of its weights."""
+    """Return what evaluates a model and, under the name ``ema``, the average of its weights.
+
+    Raises:
+        ConfigError: none of it measures ``train.best``.
+    """
     evaluated = {"": (model, build(cfg, "dataloader.evaluator"))}
     if average is not None:
         beside = copy.deepcopy(cfg)
         if folder := OmegaConf.select(cfg, "dataloader.evaluator.output_dir"):
             beside.dataloader.evaluator.output_dir = f"{folder}_ema"
         evaluated["ema"] = (average.module, build(beside, "dataloader.evaluator"))
+    expect_metric(cfg.train.best, {name: evaluator for name, (_, evaluator) in evaluated.items()})
 
     def evaluation() -> Mapping[str, Any]:
         results: dict[str, Any] = {}

@@ -39,7 +39,7 @@ def fit(
         multiplier: of the learning rate, over the course of the run.
     """
     loader.start_at(start)
-    epoch = iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
+    epoch = epoch_of(loader)
     max_iter = run_length(settings, epoch)
     logger.info(
         "%d images, %d iterations an epoch; training from iteration %d to %d",
@@ -51,7 +51,9 @@ def fit(
             "raise train.max_iter or train.epochs to train on", start,
         )  # fmt: skip
         start = max_iter
-    evaluation_hook = EvaluationHook(evaluation, round(settings.eval_epochs * epoch), checkpointer)
+    evaluation_hook = EvaluationHook(
+        evaluation, round(settings.eval_epochs * epoch), checkpointer, settings.best
+    )
     trainer.register_hooks(
         [
             IterationTimer(),
@@ -69,6 +71,11 @@ def fit(
     return evaluation_hook.results
 
 
+def epoch_of(loader: TrainLoader) -> int:
+    """Return the iterations of an epoch."""
+    return iterations_per_epoch(loader.dataset_size, loader.total_batch_size)
+
+
 def run_length(train: Any, epoch: int) -> int:
     """Return a run's iterations: ``train.max_iter``, else ``train.epochs`` times an epoch's."""
     max_iter = round((train.epochs or 0) * epoch) if train.max_iter is None else train.max_iter
@@ -78,6 +85,14 @@ def run_length(train: Any, epoch: int) -> int:
             "set one of them above 0"
         )
     return max_iter
+
+
+def kept_every(train: Any, epoch: int) -> int:
+    """Return every how many iterations a periodic checkpoint is kept for good; 0 for none."""
+    if not train.keep_every_epochs:
+        return 0
+    count = round(train.keep_every_epochs / train.checkpoint_epochs)
+    return count * round(train.checkpoint_epochs * epoch)
 
 
 class TimeLimit:

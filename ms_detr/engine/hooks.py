@@ -16,13 +16,11 @@ from ..evaluation import UnwrittenError
 from ..files import reason
 from ..signals import Terminated, termination
 from .agreement import in_main_process, raise_in_all
+from .best import BestWeights
 from .checkpoint import Checkpointer, what_is_safe
 from .distribution import average_buffers
 
 logger = logging.getLogger(__name__)
-
-# By which the best weights are chosen: the first that was measured; and its name in the file.
-BEST_BY = {"segm/AP": "mask_ap", "bbox/AP": "box_ap"}
 
 
 class CheckpointHook(HookBase):
@@ -91,14 +89,20 @@ class EvaluationHook(HookBase):
 
     Args:
         evaluate: returns nested results in the main process, e.g. ``{"bbox": {"AP": 40.0}}``.
+        best: by which metric the best weights are chosen, ``train.best``.
     """
 
     def __init__(
-        self, evaluate: Callable[[], Mapping[str, Any]], period: int, checkpointer: Checkpointer
+        self,
+        evaluate: Callable[[], Mapping[str, Any]],
+        period: int,
+        checkpointer: Checkpointer,
+        best: str | None = None,
     ):
         self._evaluate = evaluate
         self._period = period
         self._checkpointer = checkpointer
+        self._best = BestWeights(checkpointer, best)
         self.results: Mapping[str, Any] = {}
 
     def after_step(self) -> None:
@@ -129,24 +133,9 @@ class EvaluationHook(HookBase):
                 if math.isfinite(value)  # no objects of a size or class
             }
             self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
-            self._keep_best(iteration, scalars)
+            self._best.consider(iteration, self.results)
         comm.synchronize()  # so that the next iteration's speed is the step's
         return problem
-
-    def _keep_best(self, iteration: int, scalars: Mapping[str, float]) -> None:
-        """Save the weights if they are the best by masks, without masks by boxes."""
-        measured = [name for name in BEST_BY if name in scalars]
-        if not measured:
-            return
-        ap, metric = scalars[measured[0]], BEST_BY[measured[0]]
-        best = self._checkpointer.best_ap(metric)
-        if best is not None and ap <= best:
-            return
-        try:
-            self._checkpointer.save_best(iteration, ap, metric)
-        except OSError as error:
-            name = metric.replace("_ap", " AP")
-            logger.error("%s; the weights of %s %.2f are lost", short_message(error), name, ap)
 
     def _keep(self, iteration: int) -> None:
         """Save what an evaluation is about that is cut short."""

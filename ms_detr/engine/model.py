@@ -26,7 +26,7 @@ def load_model(
     """Build a trained model, load its weights and make it ready for `predict`.
 
     Args:
-        weights: a ``.pth`` file or a URL.
+        weights: a ``.pth`` or ``.safetensors`` file, or a URL.
         cfg: the config that the model was trained with, or its file. Left out, the model is rebuilt
             from what the checkpoint keeps of it, as far as it is made of parts of ms_detr, torch
             and Detectron2, and put on a GPU if there is one. With it, the model goes to

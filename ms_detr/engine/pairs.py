@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from detectron2.utils import comm
@@ -49,6 +50,7 @@ def check_training(cfg: DictConfig) -> None:
     images = _value(cfg, "dataloader.train.total_batch_size")
     if isinstance(images, int):  # else the loader is somebody's own
         check_parts(cfg.train.accumulate, images // comm.get_world_size())
+    _check_kept(cfg.train)
     source = _value(cfg, "train.init_checkpoint")
     if _value(cfg, "train.fine_tune") and not source:
         raise ConfigError(
@@ -60,6 +62,17 @@ def check_training(cfg: DictConfig) -> None:
             "model.backbone.pretrained=true takes timm's weights, and train.init_checkpoint="
             f'{source} would replace them: set train.init_checkpoint="" for timm\'s, or '
             "model.backbone.pretrained=false for those of the file"
+        )
+
+
+def _check_kept(train: DictConfig) -> None:
+    """Raise ConfigError where checkpoints are to be kept that aren't written."""
+    every, period = train.keep_every_epochs, train.checkpoint_epochs
+    count = every / period if period else 0.0
+    if every and (count < 1 or not math.isclose(count, round(count))):
+        raise ConfigError(
+            f"train.keep_every_epochs={every} must be a multiple of train.checkpoint_epochs="
+            f"{period}, which says what is written"
         )
 
 

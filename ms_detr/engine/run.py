@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from .. import __version__
 from ..config import describe, expand_paths
 from ..data import TrainLoader
 from ..data.workers import named_worker_errors
@@ -35,7 +36,7 @@ from .datasets import (
 from .device import prepare
 from .distribution import distribute, synchronise_batchnorm
 from .ema import EMAHook, average_of, begin_average, evaluation_of
-from .fit import TimeLimit, fit
+from .fit import TimeLimit, epoch_of, fit, kept_every
 from .limits import check_limits
 from .logs import environment, setup_logging
 from .metrics import forget_metrics_from
@@ -189,8 +190,14 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         parts["precision"] = precision
     if average is not None:
         parts["ema"] = average
-    extra = {"config": description, **datasets}
-    checkpointer = Checkpointer(folder, keep=settings.checkpoints_to_keep, extra=extra, **parts)
+    extra = {"version": __version__, "config": description, **datasets}
+    checkpointer = Checkpointer(
+        folder,
+        keep=settings.checkpoints_to_keep,
+        keep_every=kept_every(settings, epoch_of(train_loader)),
+        extra=extra,
+        **parts,
+    )
     evaluation = evaluation_of(cfg, test_loader, model, average)
     first = begin(start, model, checkpointer, datasets["classes"])
     if average is not None:

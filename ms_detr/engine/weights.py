@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..convert import LAYOUTS, convert_state_dict, recognise
-from ..errors import CheckpointError, MissingPackageError, SystemLimitError
+from ..errors import CheckpointError, SystemLimitError
 from ..paths import expand
 from .archive import read_checkpoint
 from .state import load_strictly
@@ -97,8 +97,6 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         MissingPackageError: a ``.safetensors`` file, and the library for it isn't there.
     """
     path = str(path)
-    if Path(path).suffix == ".safetensors" and Path(path).is_file():
-        return state_of(_read_safetensors(path), path)
     try:
         content = read_checkpoint(path)
     except CheckpointError as error:
@@ -108,20 +106,6 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} looks like a file of Detectron2's model zoo. {ZOO}"
         ) from error
     return state_of(content, path)
-
-
-def _read_safetensors(path: str) -> dict[str, Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{path} needs the library safetensors: python -m pip install safetensors"
-        ) from error
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} can't be read as safetensors: {error}") from error
 
 
 def state_of(content: Any, path: str) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Evaluation: COCO's box and mask AP, with and without NMS."""
 
 from .coco import CocoEvaluator
-from .inference import evaluate, evaluating
+from .inference import evaluate, evaluating, metrics_of
 from .results import UnwrittenError, read_results
 from .scoring import MAX_DETECTIONS
 from .table import format_results
@@ -13,5 +13,6 @@ __all__ = [
     "evaluate",
     "evaluating",
     "format_results",
+    "metrics_of",
     "read_results",
 ]

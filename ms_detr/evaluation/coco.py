@@ -17,11 +17,11 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
-from ..data import GroundTruth, kept_truth, read_truth
-from ..errors import ConfigError, NonFiniteError, listed
+from ..data import GroundTruth, class_names, kept_truth, read_truth
+from ..errors import ConfigError, DataError, NonFiniteError, listed
 from .detections import Detections, ImageDetections
 from .results import write_results
-from .scoring import MAX_DETECTIONS, score
+from .scoring import MAX_DETECTIONS, metric_names, score
 from .table import format_results
 
 logger = logging.getLogger(__name__)
@@ -135,6 +135,21 @@ class CocoEvaluator(DatasetEvaluator):
         if self._output_dir is not None:
             write_results(self._output_dir, results, images, truth.category_ids)
         return results
+
+    def metrics(self) -> list[str]:
+        """Names of what `evaluate` will yield, such as ``bbox/AP``; none before data are loaded.
+
+        They are the same in all processes.
+        """
+        try:
+            classes = class_names(self._dataset_name)
+        except DataError:
+            return []
+        tasks = [*self._kinds]
+        if self._nms_threshold is not None:
+            tasks += [f"{kind}_nms" for kind in self._kinds]
+        names = metric_names(classes, self._max_detections)
+        return [f"{task}/{name}" for task in tasks for name in names]
 
     def _ground_truth(self) -> GroundTruth:
         if self._truth is None:

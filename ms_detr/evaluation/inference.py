@@ -30,6 +30,12 @@ def evaluate(
         model.train(training)  # Detectron2 0.4 doesn't go back after an error
 
 
+def metrics_of(evaluator: DatasetEvaluator) -> list[str]:
+    """Names of the metrics that an evaluator will yield, as ``bbox/AP``; none if it can't tell."""
+    tell = getattr(evaluator, "metrics", None)
+    return list(tell()) if callable(tell) else []
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode without gradients while the block lasts."""

@@ -42,7 +42,7 @@ def score(
         0.50 to 0.95), AP50, AP75; APs, APm, APl of small, medium and large objects; AR@n with at
         most n detections; ARs@n, ARm@n, ARl@n; AP-<class>.
     """
-    limits = sorted({1, min(10, max_detections), max_detections})
+    limits = _limits(max_detections)
     survives = detections.survives
     metrics = [_Metrics(limits) for _ in range(1 if survives is None else 2)]
     count = len(truth.category_ids)
@@ -58,6 +58,18 @@ def score(
         if survives is not None:
             metrics[1].add(_evaluate(known, [*compress(found, survives[theirs])], kind, limits))
     return [each.in_percent(truth.class_names) for each in metrics]
+
+
+def metric_names(class_names: Sequence[str], max_detections: int = MAX_DETECTIONS) -> list[str]:
+    """Return the names of the metrics that `score` returns."""
+    metrics = _Metrics(_limits(max_detections))
+    for _ in class_names:
+        metrics.add_nothing()
+    return [*metrics.in_percent(class_names)]
+
+
+def _limits(max_detections: int) -> list[int]:
+    return sorted({1, min(10, max_detections), max_detections})
 
 
 def _rows(classes: np.ndarray, count: int) -> list[np.ndarray]:
@@ -145,6 +157,11 @@ class _Metrics:
         """Take a class, the next one in order."""
         self._precision.append(evaluation.eval["precision"][..., -1].copy())
         self._recall.append(evaluation.eval["recall"])
+
+    def add_nothing(self) -> None:
+        """Take a class without objects: of 10 IoUs, and of all sizes and three others."""
+        self._precision.append(np.full((10, 1, 1, 4), -1.0))
+        self._recall.append(np.full((10, 1, 4, len(self._limits)), -1.0))
 
     def in_percent(self, class_names: Sequence[str]) -> dict[str, float]:
         """Return all metrics by name."""

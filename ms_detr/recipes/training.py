@@ -40,6 +40,8 @@ def run(**changes: Any) -> DictConfig:
         eval_epochs=1.0,  # 0: only at the end
         checkpoint_epochs=1.0,
         checkpoints_to_keep=2,
+        keep_every_epochs=0.0,  # checkpoints at multiples of it are kept beside these; 0: none
+        best=None,  # metric of model_best.pth, e.g. bbox/AP-cell; None: segm/AP, else bbox/AP
     )
     train.update(changes)
     return DictConfig(train, flags={"allow_objects": True})

@@ -68,7 +68,7 @@ def test_the_newest_are_kept(tmp_path):
         "model_best.pth",
         "model_final.pth",
     ]
-    assert saved.best_ap() == 40.0
+    assert saved.best_score() == 40.0
     assert saved.last().endswith("model_final.pth")
     with pytest.raises(ValueError, match="at least 1"):
         make(tmp_path, keep=0)
@@ -240,11 +240,11 @@ def test_frozen_statistics_survive_the_old_detectron2():
     assert not hasattr(plain_state(state), "_metadata")
 
 
-def hook_run(folder, results, period=1, steps=3):
+def hook_run(folder, results, period=1, steps=3, best=None):
     checkpointer = make(folder)
     trainer = Trainer(_Loss(), [[]] * steps, torch.optim.SGD([torch.ones(1)], lr=0.0))
     results = iter(results)
-    hook = EvaluationHook(lambda: next(results), period, checkpointer)
+    hook = EvaluationHook(lambda: next(results), period, checkpointer, best)
     trainer.register_hooks([hook])
     trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
     trainer._parameters = list(trainer.model.parameters())
@@ -264,7 +264,7 @@ class _Loss(nn.Module):
 def test_best_is_kept(tmp_path):
     results = [{"bbox": {"AP": ap, "APl": float("nan")}} for ap in (1.0, 3.0, 2.0)]
     checkpointer, hook, trainer = hook_run(tmp_path, results)
-    assert checkpointer.best_ap() == 3.0
+    assert checkpointer.best_score() == 3.0
     assert read_checkpoint(tmp_path / "model_best.pth")["iteration"] == 1
     assert hook.results == results[-1]
     history = trainer.storage.history("bbox/AP").values()
@@ -272,7 +272,7 @@ def test_best_is_kept(tmp_path):
     assert "bbox/APl" not in trainer.storage.histories()
     # A resumed run remembers: 2.5 isn't the best.
     checkpointer, _, _ = hook_run(tmp_path, [{"bbox": {"AP": 2.5}}], steps=1)
-    assert checkpointer.best_ap() == 3.0
+    assert checkpointer.best_score() == 3.0
 
 
 def test_best_of_masks(tmp_path):
@@ -286,15 +286,15 @@ def test_best_of_masks(tmp_path):
     assert stored["iteration"] == 1 and stored["mask_ap"] == 6.0 and "box_ap" not in stored
     # Its boxes are worse than those masks in number, but nothing is known of boxes before.
     checkpointer, _, _ = hook_run(tmp_path, [{"bbox": {"AP": 2.0}}], steps=1)
-    assert checkpointer.best_ap("box_ap") == 2.0 and checkpointer.best_ap("mask_ap") is None
+    assert checkpointer.best_score("box_ap") == 2.0 and checkpointer.best_score("mask_ap") is None
     # A mask run from before has stored its boxes, which masks aren't measured by.
     checkpointer, _, _ = hook_run(tmp_path, [{"bbox": {"AP": 3}, "segm": {"AP": 1}}], steps=1)
-    assert checkpointer.best_ap("mask_ap") == 1.0
+    assert checkpointer.best_score("mask_ap") == 1.0
 
 
 def test_evaluation_without_period_is_at_the_end(tmp_path):
     checkpointer, hook, _ = hook_run(tmp_path, [{"bbox": {"AP": float("nan")}}], period=0)
-    assert hook.results and checkpointer.best_ap() is None
+    assert hook.results and checkpointer.best_score() is None
 
 
 class Counter:

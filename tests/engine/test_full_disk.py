@@ -276,7 +276,7 @@ def test_results_that_cannot_be_written_count_all_the_same(tmp_path, caplog):
         assert "results.json: File exists; the results are in the log alone; training goes" in (
             caplog.text
         )
-        assert storage.latest()["bbox/AP"][0] == 3.0 and checkpointer.best_ap() == 3.0
+        assert storage.latest()["bbox/AP"][0] == 3.0 and checkpointer.best_score() == 3.0
         hook.trainer.iter = 2
         with pytest.raises(SystemLimitError, match="the results are in the log alone"):
             hook.after_train()
