@@ -85,7 +85,7 @@ class Checkpointer:
         self.saved = iteration
         logger.info("saved %s", self.folder / name)
         # Those of a later iteration are of a run that was gone back behind, not older ones.
-        own = [path for path in _periodic(self.folder) if _iteration(path) <= iteration]
+        own = [path for path in periodic_checkpoints(self.folder) if _iteration(path) <= iteration]
         for old in own[self.keep :]:
             if not self._is_kept(_iteration(old)):
                 old.unlink()
@@ -273,12 +273,12 @@ def resumable(folder: str | os.PathLike[str]) -> list[Path]:
         if tag.is_file()
         else []
     )
-    found = [*tagged, folder / FINAL, *_periodic(folder)]
+    found = [*tagged, folder / FINAL, *periodic_checkpoints(folder)]
     return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
-def _periodic(folder: Path) -> list[Path]:
-    """Periodic checkpoints, newest first."""
+def periodic_checkpoints(folder: Path) -> list[Path]:
+    """Return a run's periodic checkpoints, the newest one first."""
     found = [path for path in folder.glob("*.pth") if PERIODIC.fullmatch(path.name)]
     return sorted(found, key=_iteration, reverse=True)
 
