@@ -26,18 +26,22 @@ def resnet(
     freeze_at: int = 2,
     out_features: Sequence[str] = MAPS,
     dilated: bool = False,
+    stride_in_1x1: bool = False,
 ) -> ResNet:
     """A ResNet in torchvision's layout, with the stride in the 3x3.
 
     Args:
         freeze_at: 0 trains everything, 1 all but the stem, 2 freezes also what makes ``res2``, ...
         dilated: res5 has stride 16, its 3x3 convolutions behind the first are dilated by 2 (DC5).
+        stride_in_1x1: the stride is in the first 1x1, as the weights of MSRA have it.
     """
     if depth not in RESNETS:
         raise ConfigError(f"model.backbone.depth must be one of {list(RESNETS)}, got {depth}")
     if dilated and depth < 50:
         raise ConfigError(f"model.backbone.dilated needs a depth of at least 50, got {depth}")
-    options = {} if depth < 50 else {"stride_in_1x1": False}
+    if stride_in_1x1 and depth < 50:
+        raise ConfigError(f"model.backbone.stride_in_1x1 needs a depth of at least 50, got {depth}")
+    options = {} if depth < 50 else {"stride_in_1x1": stride_in_1x1}
     stages = ResNet.make_default_stages(depth, norm=norm, **options)
     if dilated:
         stages[-1] = ResNet.make_stage(

@@ -29,6 +29,8 @@ SOURCES = (
     "transformers-dab-detr",
     "transformers-deformable-detr",
     "torchvision",
+    "detectron2",
+    "caffe2",
     "swin",
 )
 
@@ -36,7 +38,7 @@ SOURCES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "source", type=path, metavar="SRC", help="the .pth, .bin or .safetensors file"
+        "source", type=path, metavar="SRC", help="the .pth, .bin, .safetensors or .pkl file"
     )
     parser.add_argument(
         "target", type=path, metavar="DST", help="the .pth or .safetensors file to be written"

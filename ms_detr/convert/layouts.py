@@ -20,7 +20,17 @@ from .rearrange import (
     UnknownLabel,
     embed_dim,
 )
-from .rules import ANCHORS, DENOISING_LABELS, QUERIES, Rules, Sizes, State, resnet, swin
+from .rules import (
+    ANCHORS,
+    DENOISING_LABELS,
+    QUERIES,
+    Rules,
+    Sizes,
+    State,
+    caffe2_resnet,
+    resnet,
+    swin,
+)
 
 # Queries that only H-DETR's one-to-many branch uses, behind the others.
 H_DETR_EXTRA = 1500
@@ -258,6 +268,22 @@ LAYOUTS = {
         lambda _: resnet(""),
         has("conv1.weight", "bn1.running_var", "layer1.0.conv1.weight"),
         dropped=r".*\.num_batches_tracked|fc\..*",
+        detector=False,
+        classes="keep",
+    ),
+    # ResNets of Detectron2's model zoo: those made from torchvision's, and from Caffe2's.
+    "detectron2": Layout(
+        lambda _: [("backbone.{resnet}", "{resnet}")],
+        has("stem.conv1.weight", "res2.0.conv1.weight", "res2.0.conv1.norm.running_var"),
+        dropped=r".*\.num_batches_tracked|(?:stem\.)?fc\..*",
+        detector=False,
+        classes="keep",
+    ),
+    "caffe2": Layout(
+        lambda _: caffe2_resnet(),
+        has("conv1_w", "res2_0_branch2a_w"),
+        # The bias of a convolution before a norm: Detectron2 leaves it out, too.
+        dropped=r"conv1_b|fc1000_[wb]|pred_[wb]|lr|.*_momentum",
         detector=False,
         classes="keep",
     ),

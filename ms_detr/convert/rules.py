@@ -22,6 +22,13 @@ DENOISING_LABELS = "groups.denoising.embedding.weight"
 QUERIES = "query_initializer.queries"
 ANCHORS = "query_initializer.anchors"
 
+CAFFE2_BRANCHES = {
+    "shortcut": "branch1",
+    "conv1": "branch2a",
+    "conv2": "branch2b",
+    "conv3": "branch2c",
+}
+
 # Parts of names that are the same on both sides.
 PARTS = {
     "i": r"\d+",
@@ -82,6 +89,29 @@ def resnet(theirs: str) -> Rules:
             (f"{ours}shortcut.norm.{{norm}}", f"{block}downsample.1.{{norm}}"),
         ]
     return rules
+
+
+def caffe2_resnet() -> Rules:
+    """As Caffe2, and so Detectron and the oldest weights of Detectron2, have them."""
+    norms = {"weight": "s|gamma", "bias": "b|beta", "running_mean": "rm|running_mean"}
+    norms["running_var"] = "riv|running_var"
+    places = [("stem.conv1", "conv1", "res_conv1")]
+    for stage in range(2, 6):
+        for part, branch in CAFFE2_BRANCHES.items():
+            theirs = f"res{stage}_{{i}}_{branch}"
+            places.append((f"res{stage}.{{i}}.{part}", theirs, theirs))
+    return [
+        rule
+        for ours, convolution, norm in places
+        for rule in (
+            (f"backbone.{ours}.weight", f"{convolution}_w"),
+            *(
+                (f"backbone.{ours}.norm.{name}", f"{norm}_bn_{short}")
+                for name, shorts in norms.items()
+                for short in shorts.split("|")
+            ),
+        )
+    ]
 
 
 def swin(theirs: str) -> Rules:

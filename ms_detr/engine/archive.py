@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError, MissingFileError, MissingPackageError
 from ..files import atomic_path
+from .pickles import SUFFIX as PICKLED
+from .pickles import read_pickle
 from .safetensors_file import SUFFIX, read_safetensors
 
 CHUNK = 2**20  # bytes read at a time
@@ -28,7 +30,7 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """Read a ``.pth`` file onto the CPU, refusing anything but tensors and plain values.
 
     What the file holds is compared with its checksums, which torch.load leaves to others. A
-    ``.safetensors`` file is read likewise, but has none.
+    ``.safetensors`` file is read likewise, and a ``.pkl`` file of arrays; these have none.
 
     Args:
         mmap: leave tensors on the disk, unread and unchecked, for who wants what lies beside them.
@@ -43,6 +45,8 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
         raise MissingFileError(f"checkpoint {path} not found")
     if Path(path).suffix == SUFFIX:
         return read_safetensors(path, tensors=not mmap)
+    if Path(path).suffix == PICKLED:
+        return {} if mmap else read_pickle(path)  # it knows nothing beside its weights
     mmap &= _check_sums(path, tensors=not mmap)
     try:
         # Published checkpoints hold their command line: a plain record, harmless to read.

@@ -35,7 +35,7 @@ def fine_tune(
     Raises:
         CheckpointError: nothing fits, or the file can't be read.
     """
-    state = weights_of(source)
+    state = weights_of(source, model)
     own = model.state_dict()
     rows = rows_of(model)
     new_state, found = {}, defaultdict(list)

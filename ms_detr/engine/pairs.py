@@ -12,12 +12,14 @@ from omegaconf.errors import InterpolationResolutionError
 from ..errors import ConfigError
 from .datasets import LOADERS
 from .parts import check_parts
+from .zoo import MSRA, TORCHVISION
 
 # A key, and the one that is linked to it unless someone has set that one by itself.
 SAME = (
     ("dataloader.test.dataset.name", "dataloader.evaluator.dataset_name"),
     ("optimizer.lr", "optimizer.params.base_lr"),
 )
+IMAGENET = {"RGB": TORCHVISION.mean, "BGR": MSRA.mean}  # means of the channels
 # Of a pair, one that does what the other one doesn't.
 WITHOUT_MASKS = "configs/ms_detr/ms_detr_r50_300q_12ep.py"
 WITH_MASKS = "configs/ms_detr/ms_detr_masks_r50_300q_12ep.py"
@@ -34,6 +36,7 @@ def check_pairs(cfg: DictConfig) -> None:
                 f"'${{{key}}}' in ms_detr.recipes"
             )
     _check_masks(cfg)
+    _check_channels(cfg)
 
 
 def _check_length(cfg: DictConfig) -> None:
@@ -63,6 +66,20 @@ def check_training(cfg: DictConfig) -> None:
             f'{source} would replace them: set train.init_checkpoint="" for timm\'s, or '
             "model.backbone.pretrained=false for those of the file"
         )
+
+
+def _check_channels(cfg: DictConfig) -> None:
+    """Raise ConfigError where ImageNet's means are in another order than the images' channels."""
+    mean = _value(cfg, "model.pixel_mean")
+    for loader in LOADERS:
+        key = f"dataloader.{loader}.mapper.image_format"
+        order = _value(cfg, key)
+        other = IMAGENET.get({"RGB": "BGR", "BGR": "RGB"}.get(order, ""))
+        if mean is not None and other is not None and list(mean) == list(other):
+            raise ConfigError(
+                f"model.pixel_mean={list(mean)} are ImageNet's means in another order than the "
+                f"channels of {key}={order}: for these they are {list(IMAGENET[order])}"
+            )
 
 
 def _check_kept(train: DictConfig) -> None:

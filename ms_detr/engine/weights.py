@@ -19,25 +19,22 @@ from ..errors import CheckpointError, SystemLimitError
 from ..paths import expand
 from .archive import read_checkpoint
 from .state import load_strictly
+from .zoo import ZOO, expect_input, zoo_file
 
 logger = logging.getLogger(__name__)
 
 # What weights may fill, the smallest part first: a map's norm outside the body has none published.
 PREFIXES = ("backbone.body.", "backbone.", "")
 OFF = 'train.init_checkpoint=""'
-ZOO = (
-    "Its files are pickles, which could run code and are not read, and none is a detector of this "
-    "kind. For a ResNet take torchvision's weights: leave train.init_checkpoint as the config has "
-    "it, or give the URL or .pth file of another depth"
-)
 
 
 def load_weights(model: nn.Module, source: str | None) -> bool:
     """Load weights into a model.
 
     Args:
-        source: empty or None for none; a ``.pth`` file; or a URL, downloaded once into torch hub's
-            cache. A whole model, a backbone alone (``backbone.*``), torchvision's ResNet, or a
+        source: empty or None for none; a ``.pth``, ``.safetensors`` or ``.pkl`` file; or a URL,
+            downloaded once into a cache. A whole model, a backbone alone (``backbone.*``),
+            torchvision's ResNet, one of Detectron2's model zoo (``detectron2://...``), or a
             published Swin Transformer.
 
     Returns:
@@ -49,17 +46,19 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     """
     if not source:
         return False
-    state = weights_of(source)
+    state = weights_of(source, model)
     part = next(part for part in PREFIXES if all(name.startswith(part) for name in state))
     load_strictly(model, state, source, required=part)
     logger.info("loaded %s%s", source, " (backbone only)" if part else "")
     return not part
 
 
-def weights_of(source: str) -> dict[str, Tensor]:
-    """The state dict in a file or behind a URL, by our names; raises as `load_weights` does."""
-    if source.startswith("detectron2://"):
-        raise CheckpointError(f"{source} is in Detectron2's model zoo. {ZOO}")
+def weights_of(source: str, model: nn.Module) -> dict[str, Tensor]:
+    """The state dict in a file or behind a URL, by our names; raises as `load_weights` does.
+
+    Args:
+        model: that is to take them; it has to prepare images as their backbone wants them.
+    """
     path = local_file(source)
     state = read_weights(path)
     if layout := recognise(state):
@@ -68,6 +67,7 @@ def weights_of(source: str) -> dict[str, Tensor]:
                 f"{source} has the names of {layout}: convert it first, ms-detr convert {path} "
                 f"converted.pth --from {layout}, and give that file"
             )
+        expect_input(model, source, layout)
         state = convert_state_dict(state, layout)
     return state
 
@@ -86,26 +86,19 @@ def load_whole(model: nn.Module, source: str) -> None:
 
 def local_file(source: str) -> str:
     """Return the file that a source stands for. A URL is downloaded once, as a collective."""
-    return download(source) if source.startswith(("http://", "https://")) else expand(source)
+    if source.startswith(("http://", "https://")):
+        return download(source)
+    return zoo_file(source) if source.startswith(ZOO) else expand(source)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the state dict in a ``.pth``, ``.bin`` or ``.safetensors`` file, without running code.
+    """Read the state dict in a file, as `ms_detr.engine.read_checkpoint` reads it.
 
     Raises:
         MissingFileError, CheckpointError: no such file, not a safe one, or without weights.
         MissingPackageError: a ``.safetensors`` file, and the library for it isn't there.
     """
-    path = str(path)
-    try:
-        content = read_checkpoint(path)
-    except CheckpointError as error:
-        if Path(path).suffix != ".pkl":
-            raise
-        raise CheckpointError(
-            f"{path} looks like a file of Detectron2's model zoo. {ZOO}"
-        ) from error
-    return state_of(content, path)
+    return state_of(read_checkpoint(path), str(path))
 
 
 def state_of(content: Any, path: str) -> dict[str, Tensor]:

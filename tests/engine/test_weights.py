@@ -2,10 +2,8 @@
 
 import copy
 import http.server
-import pickle
 import threading
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -198,16 +196,3 @@ def test_a_published_detector_has_to_be_converted_first(tmp_path):
         ValueError, match=r"names of deformable-detr: convert it first, ms-detr conv"
     ):
         load_weights(Model(), path)
-
-
-@pytest.mark.parametrize("source", ["detectron2://ImageNetPretrained/MSRA/R-50.pkl", "R-50.pkl"])
-def test_the_model_zoo_of_detectron2(tmp_path, monkeypatch, source):
-    """Names of its catalog and its files, which are pickles."""
-    monkeypatch.chdir(tmp_path)
-    content = {"model": {"stem.conv1.weight": np.ones(3, np.float32)}, "__author__": "somebody"}
-    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(content))
-    with pytest.raises(
-        ValueError, match="model zoo.*pickles.* take torchvision's weights"
-    ) as error:
-        load_weights(Model(), source)
-    assert source in str(error.value) and "\n" not in str(error.value)
