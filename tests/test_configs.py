@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from ms_detr.config import load
 from ms_detr.data import iterations_per_epoch
 from ms_detr.engine import build_optimizer
+from ms_detr.engine.checks import DETECTRON2S
 from ms_detr.engine.fit import run_length
 from ms_detr.layers.dense_attention import SplitAttention
 from ms_detr.recipes import coco, coco_lsj
@@ -58,6 +59,7 @@ def test_has_everything_that_training_needs(config):
     cfg = load(ROOT / config)
     assert set(cfg) >= {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
     assert set(cfg.dataloader) >= {"train", "test", "evaluator"}
+    assert set(cfg.train) >= DETECTRON2S.keys()
     instantiate(cfg.lr_multiplier)(0.5)
 
 

@@ -75,6 +75,19 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
         "at least 0 and below 1, or null for no averages",
     ),
 }
+# What Detectron2's own tools/lazyconfig_train_net.py reads and a run of ours does not: the recipes'
+# values, and what to take here instead.
+DETECTRON2S: dict[str, tuple[Any, str]] = {
+    "ddp": (
+        dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+        "nothing in its place: processes are wrapped as the run needs it",
+    ),
+    "checkpointer": (
+        dict(period=5000, max_to_keep=2),
+        "train.checkpoint_epochs, train.checkpoints_to_keep and train.keep_every_epochs",
+    ),
+    "eval_period": (5000, "train.eval_epochs"),
+}
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -87,6 +100,7 @@ def check_config(cfg: DictConfig) -> None:
     if missing:
         raise ConfigError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
     _expect_no_slips(cfg.train)
+    _expect_ours(cfg.train)
     for key, (default, _, _) in OPTIONAL.items():
         _fill_in(cfg, f"train.{key}", default)
     optional = {key: (fine, wanted) for key, (_, fine, wanted) in OPTIONAL.items()}
@@ -100,13 +114,27 @@ def check_config(cfg: DictConfig) -> None:
 
 def _expect_no_slips(train: DictConfig) -> None:
     """Raise ConfigError for a key that looks like one that is read; others are somebody's own."""
-    known = {name for key in (*TRAIN, *OPTIONAL) for name in (key, key.partition(".")[0])}
+    known = {
+        name for key in (*TRAIN, *OPTIONAL, *DETECTRON2S) for name in (key, key.partition(".")[0])
+    }
     written: Any = OmegaConf.to_container(train, resolve=False)
     for name, value in written.items():
-        inner = [f"{name}.{key}" for key in value] if isinstance(value, dict) else []
+        nested = isinstance(value, dict) and name not in DETECTRON2S
+        inner = [f"{name}.{key}" for key in value] if nested else []
         for key in {name, *inner} - known:
             if near := difflib.get_close_matches(key, known, 1, 0.75):
                 raise ConfigError(f"nothing reads train.{key}; did you mean train.{near[0]}?")
+
+
+def _expect_ours(train: DictConfig) -> None:
+    """Raise ConfigError where a key is set that would act under Detectron2's own tool alone."""
+    written: Any = OmegaConf.to_container(train, resolve=False)
+    for key, (default, instead) in DETECTRON2S.items():
+        if written.get(key, default) != default:
+            raise ConfigError(
+                f"train.{key} is read by Detectron2's lazyconfig_train_net.py alone; here take "
+                f"{instead}"
+            )
 
 
 def _fill_in(cfg: DictConfig, key: str, default: Any) -> None:

@@ -42,6 +42,10 @@ def run(**changes: Any) -> DictConfig:
         checkpoints_to_keep=2,
         keep_every_epochs=0.0,  # checkpoints at multiples of it are kept beside these; 0: none
         best=None,  # metric of model_best.pth, e.g. bbox/AP-cell; None: segm/AP, else bbox/AP
+        # Of Detectron2's own tool alone, in iterations; set otherwise, they are an error here.
+        eval_period=5000,
+        checkpointer=dict(period=5000, max_to_keep=2),
+        ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     )
     train.update(changes)
     return DictConfig(train, flags={"allow_objects": True})
