@@ -63,7 +63,7 @@ TRAIN: dict[str, tuple[Check, str]] = {
 OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "sync_batchnorm": (False, BOOLEAN, "true or false"),
     "fine_tune": (False, BOOLEAN, "true or false"),
-    "best": (None, _null_or(_of(str, lambda v: "/" in v)), METRIC),
+    "best": (None, _null_or(_of(str, lambda v: bool(v.strip()))), METRIC),
     "keep_every_epochs": (0.0, AT_LEAST_0, "a number of at least 0 (0: none for good)"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),

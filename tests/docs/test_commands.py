@@ -114,6 +114,8 @@ def check(words: list[str]) -> None:
             check_ms_detr(rest)
         case ["python", "train_net.py", *rest]:
             check_ms_detr(["train", *rest])
+        case ["python", "tools/lazyconfig_train_net.py", "--config-file", config, *rest]:
+            check_config(config, [word for word in rest if OVERRIDE.fullmatch(word)])
         case ["python", script, *_] if script.endswith(".py"):
             assert (ROOT / script).is_file(), script
         case ["make", *rest]:
