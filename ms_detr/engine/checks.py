@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
 from .building import building
+from .memory import PARTS
 from .precision import DTYPES
 
 REQUIRED = (
@@ -67,6 +68,7 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "keep_every_epochs": (0.0, AT_LEAST_0, "a number of at least 0 (0: none for good)"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
+    **{f"activation_checkpointing.{part}": (False, BOOLEAN, "true or false") for part in PARTS},
     "amp.enabled": (False, BOOLEAN, "true or false"),
     "amp.dtype": ("bfloat16", lambda v: v in DTYPES, " or ".join(DTYPES)),
     "ema.decay": (

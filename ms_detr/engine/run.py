@@ -39,6 +39,7 @@ from .ema import EMAHook, average_of, begin_average, evaluation_of
 from .fit import TimeLimit, epoch_of, fit, kept_every
 from .limits import check_limits
 from .logs import environment, setup_logging
+from .memory import recompute
 from .metrics import forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_training
@@ -179,6 +180,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     order_classes(cfg, start.order)
     if settings.sync_batchnorm:
         model = synchronise_batchnorm(model, device)
+    recompute(model, settings.activation_checkpointing)
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")

@@ -34,6 +34,8 @@ def run(**changes: Any) -> DictConfig:
         sync_batchnorm=False,
         clip_grad_norm=0.1,
         accumulate=1,  # parts of a process's batch, one after the other: less memory, same step
+        # Less memory, more time: activations are computed again for the gradients.
+        activation_checkpointing=dict(encoder=False, decoder=False, backbone=False),
         amp=dict(enabled=False, dtype="bfloat16"),  # or float16, with a scale
         ema=dict(decay=None),  # averages of the weights, evaluated beside them, e.g. 0.9997
         log_period=20,  # iterations

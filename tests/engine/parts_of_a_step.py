@@ -2,7 +2,7 @@
 
 Random draws follow from the object or are the same for all, so that they don't hang on how images
 are put together. Arguments: rank, file to meet in, file to write, as JSON a list of cases
-[method, [objects of each of this process's images], accumulate].
+[method, accumulate, parts of the model that are recomputed].
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import torch
 
 from ms_detr.engine import Trainer
 from ms_detr.engine.distribution import distribute
+from ms_detr.engine.memory import recompute
 from ms_detr.supervision import masks
 from ms_detr.variants import contrastive_denoising, denoising
 
@@ -93,10 +94,11 @@ class InDouble(torch.nn.Module):
         return detector.criterion(predictions, targets)
 
 
-def gradients(method, first, counts, accumulate):
+def gradients(method, first, counts, accumulate, recomputed=()):
     """{name: gradient} and {name: loss} of a step."""
     torch.manual_seed(0)
     model = InDouble(make_model(*OVERRIDES, config=f"configs/{METHODS[method]}.py"))
+    recompute(model.detector, dict.fromkeys(recomputed, True))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     batch = images(first, counts)
     trainer = Trainer(distribute(model), [batch], optimizer, accumulate=accumulate, log_period=1)
@@ -110,10 +112,11 @@ def main():
     made = []
     with gloo(meeting).joined(int(rank), int(rank)):
         tame_chance()
-        for method, accumulate in json.loads(cases):
+        for method, accumulate, recomputed in json.loads(cases):
             half = len(COUNTS) // 2
             first = int(rank) * half
-            made.append(gradients(method, first, COUNTS[first : first + half], accumulate))
+            counts = COUNTS[first : first + half]
+            made.append(gradients(method, first, counts, accumulate, recomputed))
     if rank == "0":
         torch.save(made, Path(out))
 
