@@ -57,6 +57,10 @@ class SystemLimitError(UserError, OSError):
     """The system lacks, or refuses, what is needed: memory, space, files, processes, a network."""
 
 
+class OutOfMemoryError(SystemLimitError):
+    """A training step needs more memory than there is; the message names its images."""
+
+
 class RemoteTraceback(Exception):
     """Where an error was raised in another process: the cause of that same error in this one."""
 

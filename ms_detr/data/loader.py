@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError, DataError
-from .bad_images import BadImages, map_or_replace
+from .bad_images import REPLACES, BadImages, map_or_replace
 from .batches import Size, group_by_size
 from .sampler import Key, TrainingSampler
 from .workers import WorkerLoader
@@ -36,6 +37,7 @@ class TrainLoader(WorkerLoader):
 
     def __init__(self, dataset: Dataset, *, bad_images: BadImages, **options: Any):
         super().__init__(dataset, **options)
+        self._mapped = dataset
         self.bad_images = bad_images
 
     def __iter__(self) -> Any:
@@ -55,6 +57,16 @@ class TrainLoader(WorkerLoader):
     def start_at(self, iteration: int) -> None:
         """Begin with the batch of an iteration. Before the first batch is taken."""
         self.batch_sampler.start_at(iteration)
+
+    def first_images(self, batches: int) -> list[dict[str, Any]]:
+        """Map this process's images of the next batches here; the loader is left as it is.
+
+        Raises:
+            MissingFileError, ImageError: too many of them are bad.
+        """
+        keys = [key for batch in islice(self.batch_sampler, batches) for key in batch]
+        images = [self._mapped[key] for key in keys]
+        return [{name: x[name] for name in x if name != REPLACES} for x in images]
 
 
 def build_train_loader(

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
+from .batch_size import AUTO, SCALINGS
 from .building import building
 from .memory import PARTS
 from .precision import DTYPES
@@ -67,6 +68,14 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "best": (None, _null_or(_of(str, lambda v: bool(v.strip()))), METRIC),
     "keep_every_epochs": (0.0, AT_LEAST_0, "a number of at least 0 (0: none for good)"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
+    "compile": (False, BOOLEAN, "true or false"),
+    "batch_size": (
+        None,
+        lambda v: v is None or v == AUTO or COUNT(v),
+        "at least 1 (images at once), auto, or null for all of a process's",
+    ),
+    "lr_scaling": ("none", lambda v: v in SCALINGS, " or ".join(SCALINGS)),
+    "lr_batch_size": (None, _null_or(COUNT), "at least 1, or null where it is unknown"),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
     **{f"activation_checkpointing.{part}": (False, BOOLEAN, "true or false") for part in PARTS},
     "amp.enabled": (False, BOOLEAN, "true or false"),

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from ..errors import ConfigError
+from .batch_size import TOTAL, check_batch_size
 from .datasets import LOADERS
 from .parts import check_parts
 from .zoo import MSRA, TORCHVISION
@@ -50,7 +51,8 @@ def _check_length(cfg: DictConfig) -> None:
 
 def check_training(cfg: DictConfig) -> None:
     """Raise ConfigError where keys that a training alone reads don't go together."""
-    images = _value(cfg, "dataloader.train.total_batch_size")
+    check_batch_size(cfg)
+    images = _value(cfg, TOTAL)
     if isinstance(images, int):  # else the loader is somebody's own
         check_parts(cfg.train.accumulate, images // comm.get_world_size())
     _check_kept(cfg.train)

@@ -22,9 +22,11 @@ from ..overrides import values
 from ..run_folder import CONFIG, EVAL_ONLY, METRICS
 from ..signals import termination
 from .agreement import alone, in_main_process
+from .batch_size import batching, scale_learning_rate
 from .building import build, building
 from .checkpoint import Checkpointer
 from .checks import check_config
+from .compilation import check_compiler, compile_parts
 from .datasets import (
     LOADERS,
     build_like_training,
@@ -47,6 +49,7 @@ from .precision import Precision
 from .start import Start, begin, choose_start, weights_to_evaluate
 from .state import FINE_TUNE
 from .trainer import Trainer
+from .trial import largest_that_fits
 from .weights import load_whole
 
 logger = logging.getLogger(__name__)
@@ -181,6 +184,10 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     if settings.sync_batchnorm:
         model = synchronise_batchnorm(model, device)
     recompute(model, settings.activation_checkpointing)
+    if settings.compile:
+        check_compiler(device)
+        compile_parts(model, settings.activation_checkpointing)
+    rate = scale_learning_rate(cfg)
     with building("optimizer"):
         optimizer = build_optimizer(cfg.optimizer, model)
     multiplier = build(cfg, "lr_multiplier")
@@ -207,13 +214,20 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
     in_main_process(lambda: _prepare_folder(folder, first, origin, description["text"]))
+    distributed = distribute(model)
+    split = batching(
+        settings,
+        train_loader.total_batch_size,
+        lambda: largest_that_fits(model, optimizer, train_loader, precision),
+    )
+    logger.info("%s; %s", split, rate)
     trainer = Trainer(
-        distribute(model),
+        distributed,
         train_loader,
         optimizer,
         seed=settings.seed,
         clip_grad_norm=settings.clip_grad_norm,
-        accumulate=settings.accumulate,
+        accumulate=split.parts,
         precision=precision,
         log_period=settings.log_period,
         last_checkpoint=checkpointer.last,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
-from ..errors import NonFiniteError, listed
+from ..errors import NonFiniteError, OutOfMemoryError, listed
 from .finite import MAX_NAMED, bad_names, largest, report
 from .metrics import TOTAL, RunningMean, term_sums
+from .out_of_memory import describe, is_out_of_memory, named
+from .out_of_memory import report as report_memory
 from .parts import Batch, in_parts
 from .precision import Precision
 
@@ -92,6 +94,8 @@ class Trainer(TrainerBase):
         Raises:
             NonFiniteError: in all processes, if a loss or the gradient isn't finite in any of
                 them; before the weights are changed.
+            OutOfMemoryError: in all processes, if the forward pass of any lacks memory; in that
+                process alone, if it lacks it later.
             SystemLimitError: a loader's process has died.
         """
         with named_worker_errors():
@@ -106,9 +110,10 @@ class Trainer(TrainerBase):
         self.optimizer.zero_grad(set_to_none=True)
         parts = in_parts(batch, self.accumulate)
         losses = self._learn(parts[-1], parts[:-1])
-        self.precision.unscale(self.optimizer)
-        norm = self._clip(batch)
-        self.precision.step(self.optimizer)
+        with self._memory_for("the optimiser's step", batch):
+            self.precision.unscale(self.optimizer)
+            norm = self._clip(batch)
+            self.precision.step(self.optimizer)
 
         self._means.add({**losses, "grad_norm": norm})
         self._log(data_time)
@@ -123,36 +128,49 @@ class Trainer(TrainerBase):
         for part in (*before, last):
             with nullcontext() if part is last else alone():
                 losses = self._forward(part)
-                losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
-                self.precision.backward(losses[TOTAL])
+                with self._memory_for("the backward pass", part):
+                    losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
+                    self.precision.backward(losses[TOTAL])
             for name, loss in losses.items():
                 sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
         return sums
 
     def _forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return the losses, which are finite in all processes.
+        """Return the losses, for which there was memory and which are finite in all processes.
 
         The processes agree before the backward pass and not after it: there they would wait for
         the gradients of one that has failed. Matching has just made the host wait for the device,
         so that reading the flag here costs little; so they agree on stopping at the same time.
         """
         losses: dict[str, Tensor] = {}
-        trouble = ""
+        trouble = lacking = ""
         try:
             with self.precision.autocast():
                 losses = self.model(batch)
             bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
         except NonFiniteError as error:
             trouble = str(error)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            lacking = describe(error, batch)
+        if trouble or lacking:  # of what the pass held, nothing is left by now
             bad = torch.ones((), dtype=torch.bool, device=self._parameters[0].device)
-        verdict = largest(2 * bad.to(torch.int32) + self.asked_to_stop())
+        verdict = largest((4 if lacking else 2) * bad.to(torch.int32) + self.asked_to_stop())
         self.stopping = self.stopping or verdict == 1
+        if verdict >= 4:
+            raise OutOfMemoryError(
+                report_memory("the forward pass", self.iter, lacking, self.last_checkpoint())
+            )
         if verdict > 1:
             trouble = trouble or ", ".join(bad_names(losses))
             raise NonFiniteError(
                 report("a loss", self.iter, batch, trouble, self.last_checkpoint())
             )
         return losses
+
+    def _memory_for(self, where: str, batch: Batch) -> AbstractContextManager:
+        return named(where, self.iter, batch, self.last_checkpoint)
 
     def _clip(self, batch: list[dict[str, Any]]) -> Tensor:
         """Clip the gradient, and return its norm before that, which is finite in all processes."""

@@ -146,6 +146,7 @@ def demo(name: str, folder: str = "", *, mixed: bool = False) -> Nodes:
         init_checkpoint="",
         epochs=None,
         max_iter=3200,
+        lr_batch_size=8,
         eval_epochs=0.0,
         clip_grad_norm=1.0,
         log_period=50,

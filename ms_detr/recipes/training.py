@@ -33,6 +33,12 @@ def run(**changes: Any) -> DictConfig:
         # process has statistics of its own, whose averages are evaluated and saved.
         sync_batchnorm=False,
         clip_grad_norm=0.1,
+        # On any number of devices a step has dataloader.train.total_batch_size images. So many of
+        # them a device takes at once: None takes all of its own, "auto" as many as fit.
+        batch_size=None,
+        lr_batch_size=None,  # the total batch size that the learning rate is made for
+        lr_scaling="none",  # to another: linear, sqrt
+        compile=False,  # layers of encoder and decoder, and the backbone, by torch.compile
         accumulate=1,  # parts of a process's batch, one after the other: less memory, same step
         # Less memory, more time: activations are computed again for the gradients.
         activation_checkpointing=dict(encoder=False, decoder=False, backbone=False),
@@ -88,7 +94,7 @@ def three_rates(**lr_factors: float) -> Training:
         lr_factors: of what only some methods have.
     """
     factors = dict(backbone=0.1, sampling_offsets=0.1, **lr_factors)
-    return run(), adamw(2e-4, **factors), step(11, 12)
+    return run(lr_batch_size=16), adamw(2e-4, **factors), step(11, 12)
 
 
 def two_rates(epochs: int = 12, drop: int = 11) -> Training:
@@ -97,4 +103,5 @@ def two_rates(epochs: int = 12, drop: int = 11) -> Training:
     Args:
         drop: the epoch after which the learning rate is a tenth.
     """
-    return run(epochs=float(epochs)), adamw(1e-4, backbone=0.1), step(drop, epochs)
+    train = run(epochs=float(epochs), lr_batch_size=16)
+    return train, adamw(1e-4, backbone=0.1), step(drop, epochs)
