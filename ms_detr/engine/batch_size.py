@@ -108,8 +108,9 @@ def scale_learning_rate(cfg: DictConfig) -> str:
     total, made_for = OmegaConf.select(cfg, TOTAL), settings.lr_batch_size
     how = f"train.lr_scaling={settings.lr_scaling}"
     if settings.lr_scaling == "none":
+        known = "of the optimiser" if rate is None else rate
         others = isinstance(made_for, int) and total != made_for
-        return f"learning rate {rate} ({how}{f', made for {made_for} images' if others else ''})"
+        return f"learning rate {known} ({how}{f', made for {made_for} images' if others else ''})"
     factor = SCALINGS[settings.lr_scaling](total / made_for)
     cfg.optimizer.lr = rate * factor
     _tell_of_steps(settings, total)

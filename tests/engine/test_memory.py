@@ -78,6 +78,9 @@ def test_each_part_by_itself(part):
     plain, other = Step(model, batch()), Step(recomputed, batch())
     assert other.same_as(plain) and other.kept < plain.kept
     calls = []
+    # Of one kind, they are of one class: what is compiled for one serves all.
+    before, after = ({type(layer) for layer in layers_of(of, part)} for of in (model, recomputed))
+    assert len(after) == len(before) and before.isdisjoint(after)
     for layer in layers_of(recomputed, part):
         layer.register_forward_pre_hook(lambda *_: calls.append(part))
     Step(recomputed, batch())

@@ -4,10 +4,14 @@ import pickle
 
 import pytest
 import torch
+from detectron2.utils import comm
 
+from ms_detr.config import load
+from ms_detr.engine import launch
+from ms_detr.engine import train as train_config
 from ms_detr.engine.out_of_memory import is_out_of_memory
 from ms_detr.errors import OutOfMemoryError, short_message
-from tests.engine.standin import Detector
+from tests.engine.standin import CONFIG, Detector, overrides
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
 
@@ -87,3 +91,42 @@ def test_without_a_checkpoint(train, monkeypatch):
     fail_at(monkeypatch, 1, in_forward)
     with pytest.raises(OutOfMemoryError, match="there is no checkpoint yet: start again"):
         train("out")
+
+
+def two_processes(folder, data):
+    """Process 1 takes one image at once, then lacks memory in the forward, the backward pass."""
+    original = Detector.losses
+    lacking = {"images": 1, "fail": None}
+
+    def losses(self, inputs, *args):
+        if comm.get_rank() == 0:
+            return original(self, inputs, *args)
+        if len(inputs) > lacking["images"]:
+            in_forward({})
+        found = original(self, inputs, *args)
+        return lacking["fail"](found) if lacking["fail"] else found
+
+    Detector.losses = losses
+
+    def run(name, *more):
+        return train_config(load(CONFIG, overrides(data, folder / name, "train.max_iter=2", *more)))
+
+    run("auto", "+train.batch_size=auto")
+    lacking.update(fail=in_forward)
+    try:
+        run("forward", "+train.batch_size=1")
+    except OutOfMemoryError as error:
+        (folder / f"forward_{comm.get_rank()}").write_text(str(error))
+    lacking.update(fail=in_backward)
+    run("backward", "+train.batch_size=1")
+
+
+@pytest.mark.slow
+def test_in_one_of_two_processes(tmp_path, data):
+    """All say so of the forward pass; of the backward pass one does, and nobody waits for it."""
+    with pytest.raises(OutOfMemoryError, match="in the backward pass; rank 1: CUDA out of memory"):
+        launch(two_processes, (tmp_path, data), num_processes=2, device="cpu")
+    log = (tmp_path / "auto" / "log.txt").read_text()
+    assert "2 processes x 1 image at once x 2 parts = 4 images a step" in log
+    told = [(tmp_path / f"forward_{rank}").read_text() for rank in range(2)]
+    assert told[0] == told[1] and "in the forward pass; rank 1: CUDA out of memory" in told[0]
