@@ -20,10 +20,10 @@ from torch.multiprocessing.spawn import ProcessException
 
 from ..errors import USER_ERROR, SentError, SystemLimitError, short_message
 from ..processes import end_with_parent
-from ..signals import TERMINATED, Terminated, raised, termination
+from ..signals import SIGNALS, TERMINATED, Terminated, raised, termination
 
 LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
-ENDING = {signal.SIGINT, signal.SIGTERM}
+ENDING = {signal.SIGINT, *SIGNALS}
 # What is likely behind a signal that nobody has sent.
 KILLERS = {
     "SIGKILL": ", most likely by the system for want of memory: smaller batches, smaller images or "
@@ -79,15 +79,17 @@ def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[A
         KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM.
         ProcessException: a bug has ended one of them; with its traceback.
     """
-    errors = mp.get_context("spawn").SimpleQueue()
-    arguments = (errors, mp.get_start_method(), os.getpid(), group, first_rank, main, args)
     # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence,
-    # and SIGTERM until they can obey it. Here it waits until all of them are known.
-    context = None
+    # and `SIGNALS` until they can obey them. Here it waits until all of them are known.
+    context = errors = None
     with raised():
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             try:
+                # It starts multiprocessing's tracker of resources, which keeps SIGUSR1 blocked.
+                errors = mp.get_context("spawn").SimpleQueue()
+                start = mp.get_start_method()
+                arguments = (errors, start, os.getpid(), group, first_rank, main, args)
                 context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
