@@ -62,6 +62,11 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "sync_batchnorm": (False, BOOLEAN, "true or false"),
     "fine_tune": (False, BOOLEAN, "true or false"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
+    "max_skipped_steps": (
+        0,
+        _of(int, lambda v: v >= 0),
+        "a whole number of steps that aren't finite (0: the first one ends the training)",
+    ),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
     "amp.enabled": (False, BOOLEAN, "true or false"),
     "amp.dtype": ("bfloat16", lambda v: v in DTYPES, " or ".join(DTYPES)),

@@ -51,8 +51,9 @@ class EMAHook(HookBase):
         self._checkpointer = checkpointer
 
     def after_step(self) -> None:
-        """Take the step's weights into the average."""
-        self._average.update_parameters(self._model)
+        """Take the step's weights into the average, unless the step was passed over."""
+        if not self.trainer.skipped:
+            self._average.update_parameters(self._model)
 
     def after_train(self) -> None:
         """Write the average as a file like that of the weights; the last checkpoint has it, too."""

@@ -35,6 +35,7 @@ from .datasets import (
 from .device import prepare
 from .distribution import distribute, synchronise_batchnorm
 from .ema import EMAHook, average_of, begin_average, evaluation_of
+from .failures import Failures
 from .fit import TimeLimit, fit
 from .limits import check_limits
 from .logs import environment, setup_logging
@@ -42,6 +43,7 @@ from .metrics import forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_training
 from .precision import Precision
+from .record import StepRecorder
 from .start import Start, begin, choose_start, weights_to_evaluate
 from .state import FINE_TUNE
 from .trainer import Trainer
@@ -190,6 +192,13 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     if average is not None:
         parts["ema"] = average
     extra = {"config": description, **datasets}
+    failures = Failures(
+        settings.max_skipped_steps,
+        StepRecorder(folder, model, precision, extra),
+        last_checkpoint=lambda: checkpointer.last(),
+    )
+    if failures.limit:
+        parts["failures"] = failures
     checkpointer = Checkpointer(folder, keep=settings.checkpoints_to_keep, extra=extra, **parts)
     evaluation = evaluation_of(cfg, test_loader, model, average)
     first = begin(start, model, checkpointer, datasets["classes"])
@@ -207,7 +216,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         accumulate=settings.accumulate,
         precision=precision,
         log_period=settings.log_period,
-        last_checkpoint=checkpointer.last,
+        failures=failures,
         asked_to_stop=lambda: termination.requested or limit.is_over(),
     )
     if average is not None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
 from ..errors import NonFiniteError, listed
-from .finite import MAX_NAMED, bad_names, largest, report
+from .failures import Buffers, FailedStep, Failures, NotFinite
+from .finite import MAX_NAMED, bad_names, largest
 from .metrics import TOTAL, RunningMean, term_sums
 from .parts import Batch, in_parts
 from .precision import Precision
@@ -37,12 +38,13 @@ class Trainer(TrainerBase):
             is counted and learnt is the same, see `ms_detr.structures.Step`.
         precision: of the computation; None: that of the weights.
         log_period: losses are read from the device every so many iterations.
-        last_checkpoint: tells the last good checkpoint for the message of a failed run.
+        failures: decides what becomes of a step that isn't finite; None: it ends the training.
         asked_to_stop: whether this process should stop training.
 
     Attributes:
         stopping: whether some process was asked to before this step's backward pass; the same in
             all of them.
+        skipped: whether the last step was passed over, since it wasn't finite, and changed nothing.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Trainer(TrainerBase):
         accumulate: int = 1,
         precision: Precision | None = None,
         log_period: int = 20,
-        last_checkpoint: Callable[[], str] = str,
+        failures: Failures | None = None,
         asked_to_stop: Callable[[], bool] = bool,
     ):
         super().__init__()
@@ -67,11 +69,14 @@ class Trainer(TrainerBase):
         self.clip_grad_norm = clip_grad_norm
         self.accumulate = accumulate
         self.log_period = log_period
-        self.last_checkpoint = last_checkpoint
+        self.failures = failures or Failures()
         self.asked_to_stop = asked_to_stop
         self.stopping = False
+        self.skipped = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.precision = precision or Precision(self._parameters[0].device)
+        self._buffers = Buffers(model)
+        self._losses: list[dict[str, Tensor]] = []  # of each part of the step
         self._means = RunningMean()
         self._batches: Iterator[list[dict[str, Any]]] = iter(())
 
@@ -91,7 +96,7 @@ class Trainer(TrainerBase):
 
         Raises:
             NonFiniteError: in all processes, if a loss or the gradient isn't finite in any of
-                them; before the weights are changed.
+                them, and that step may not be skipped; before the weights are changed.
             SystemLimitError: a loader's process has died.
         """
         with named_worker_errors():
@@ -101,17 +106,36 @@ class Trainer(TrainerBase):
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
-        torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
+        seed = step_seed(self.seed, self.iter, comm.get_rank())
+        torch.manual_seed(seed)
 
         self.optimizer.zero_grad(set_to_none=True)
         parts = in_parts(batch, self.accumulate)
-        losses = self._learn(parts[-1], parts[:-1])
-        self.precision.unscale(self.optimizer)
-        norm = self._clip(batch)
-        self.precision.step(self.optimizer)
-
-        self._means.add({**losses, "grad_norm": norm})
+        self._buffers.keep()
+        trouble = self._attempt(parts)
+        self.skipped = trouble is not None
+        if trouble is not None:
+            self._undo()
+            step = FailedStep(trouble.what, trouble.text, self.iter, seed, parts, self._losses)
+            self.failures.meet(step)
         self._log(data_time)
+
+    def _attempt(self, parts: Sequence[Batch]) -> NotFinite | None:
+        """Learn from a batch, or return why it can't be done; the weights are what they were."""
+        try:
+            losses = self._learn(parts[-1], parts[:-1])
+            self.precision.unscale(self.optimizer)
+            norm = self._clip()
+        except NotFinite as trouble:
+            return trouble
+        self.precision.step(self.optimizer)
+        self._means.add({**losses, "grad_norm": norm})
+        return None
+
+    def _undo(self) -> None:
+        """Take back what a step has changed so far."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._buffers.restore()
 
     def _learn(self, last: Batch, before: Sequence[Batch]) -> dict[str, Tensor]:
         """Losses of all parts of a batch together, whose gradients are left with the parameters.
@@ -119,6 +143,7 @@ class Trainer(TrainerBase):
         The processes exchange gradients once, with those of the last part.
         """
         sums: dict[str, Tensor] = {}
+        self._losses = []
         alone = getattr(self.model, "no_sync", nullcontext)
         for part in (*before, last):
             with nullcontext() if part is last else alone():
@@ -130,7 +155,7 @@ class Trainer(TrainerBase):
         return sums
 
     def _forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return the losses, which are finite in all processes.
+        """Return the losses, which are finite in all processes; raises `NotFinite`.
 
         The processes agree before the backward pass and not after it: there they would wait for
         the gradients of one that has failed. Matching has just made the host wait for the device,
@@ -141,6 +166,7 @@ class Trainer(TrainerBase):
         try:
             with self.precision.autocast():
                 losses = self.model(batch)
+            self._losses.append({name: loss.detach() for name, loss in losses.items()})
             bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
         except NonFiniteError as error:
             trouble = str(error)
@@ -148,14 +174,14 @@ class Trainer(TrainerBase):
         verdict = largest(2 * bad.to(torch.int32) + self.asked_to_stop())
         self.stopping = self.stopping or verdict == 1
         if verdict > 1:
-            trouble = trouble or ", ".join(bad_names(losses))
-            raise NonFiniteError(
-                report("a loss", self.iter, batch, trouble, self.last_checkpoint())
-            )
+            raise NotFinite("a loss", trouble or ", ".join(bad_names(losses)))
         return losses
 
-    def _clip(self, batch: list[dict[str, Any]]) -> Tensor:
-        """Clip the gradient, and return its norm before that, which is finite in all processes."""
+    def _clip(self) -> Tensor:
+        """Clip the gradient, and return its norm before that, which is finite in all processes.
+
+        Raises `NotFinite`, but where the scale of float16 is to blame.
+        """
         limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
         if not self.precision.may_overflow() and not math.isfinite(norm.item()):
@@ -165,10 +191,7 @@ class Trainer(TrainerBase):
                 if parameter.grad is not None
             }
             names = bad_names(gradients) or ["the sum of squares overflows"]
-            trouble = "gradient of " + listed(names, MAX_NAMED)
-            raise NonFiniteError(
-                report("the gradient", self.iter, batch, trouble, self.last_checkpoint())
-            )
+            raise NotFinite("the gradient", "gradient of " + listed(names, MAX_NAMED))
         return norm
 
     def _log(self, data_time: float) -> None:
@@ -181,6 +204,7 @@ class Trainer(TrainerBase):
                 values = {**means, **term_sums(means)}
                 if self.precision.may_overflow():
                     values["amp_skipped"] = self.precision.skipped
+                values |= self.failures.scalars()
                 self.storage.put_scalars(**values, smoothing_hint=False)
 
 

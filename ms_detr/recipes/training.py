@@ -33,6 +33,7 @@ def run(**changes: Any) -> DictConfig:
         # process has statistics of its own, whose averages are evaluated and saved.
         sync_batchnorm=False,
         clip_grad_norm=0.1,
+        max_skipped_steps=0,  # of a run, whose losses or gradients aren't finite; 0 ends it instead
         accumulate=1,  # parts of a process's batch, one after the other: less memory, same step
         amp=dict(enabled=False, dtype="bfloat16"),  # or float16, with a scale
         ema=dict(decay=None),  # averages of the weights, evaluated beside them, e.g. 0.9997

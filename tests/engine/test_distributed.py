@@ -26,6 +26,7 @@ from ms_detr.engine.distribution import (
     keep_gradient_layout,
     synchronise_batchnorm,
 )
+from ms_detr.engine.failures import Failures
 from ms_detr.engine.spawn import set_local_group
 from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
@@ -66,6 +67,15 @@ def trainer(model, inputs, **options):
     return Trainer(model, [inputs] * 3, optimizer, clip_grad_norm=0.5, log_period=1, **options)
 
 
+def with_a_poisoned_batch(model, part=list):
+    """Train on three batches, of which the second is skipped: it has image 9 at its end."""
+    bad = [*batch(3), {**batch(4)[3], "image_id": 9}]
+    run = trainer(model, part(batch()), failures=Failures(limit=1))
+    run.loader = [part(batch()), part(bad), part(batch())]
+    run.train(0, 3)
+    return run
+
+
 def part(inputs):
     """What the sampler gives this process."""
     size = len(inputs) // comm.get_world_size()
@@ -90,15 +100,20 @@ def in_process(folder, data):
     for kind in ("nan", "raises"):
         model = detector(poison=3, poison_raises=kind == "raises")
         before = copy.deepcopy(model.state_dict())
-        run = trainer(
-            DistributedDataParallel(model), part(batch()), last_checkpoint=lambda: "kept.pth"
-        )
+        failures = Failures(last_checkpoint=lambda: "kept.pth")
+        run = trainer(DistributedDataParallel(model), part(batch()), failures=failures)
         try:
             run.train(0, 3)
         except NonFiniteError as error:
             found[kind] = str(error)
         after = model.state_dict()
         found[f"{kind} unchanged"] = all(torch.equal(before[n], after[n]) for n in before)
+
+    for kind in ("nan", "raises"):
+        run = with_a_poisoned_batch(
+            DistributedDataParallel(detector(poison=9, poison_raises=kind == "raises")), part
+        )
+        found[f"{kind} skipped"] = dict(run.model.module.state_dict())
 
     coco_dataset(data.name, data / "images", data / "annotations.json")
     evaluator = CocoEvaluator(data.name, nms_threshold=0.5)
@@ -237,6 +252,17 @@ def test_error_in_one_forward_pass_stops_all(found):
     assert found[0]["raises"] == found[1]["raises"]
     assert "rank 1: matching cost of term 'o2o' is not finite in layer 1" in found[0]["raises"]
     assert all(result["raises unchanged"] for result in found)
+
+
+@pytest.mark.parametrize("kind", ["nan", "raises"])
+def test_a_step_is_skipped_by_all(found, kind):
+    """In the second process alone it isn't finite."""
+    run = with_a_poisoned_batch(detector(poison=9))
+    assert run.failures.skipped == 1
+    for name, value in run.model.state_dict().items():
+        skipped = found[0][f"{kind} skipped"][name]
+        torch.testing.assert_close(skipped, value, rtol=1e-9, atol=1e-12)
+        assert torch.equal(skipped, found[1][f"{kind} skipped"][name])
 
 
 def test_gathered_evaluation_equals_that_of_one_process(found, data):
