@@ -62,6 +62,7 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "sync_batchnorm": (False, BOOLEAN, "true or false"),
     "fine_tune": (False, BOOLEAN, "true or false"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
+    "timeout_minutes": (30.0, ABOVE_0, "a number above 0"),
     "max_skipped_steps": (
         0,
         _of(int, lambda v: v >= 0),

@@ -19,6 +19,7 @@ from ..run_folder import EMA
 from .building import build
 from .checkpoint import Checkpointer
 from .distribution import average_buffers
+from .progress import SAVING, Predicting, progress
 from .state import plain_state
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class EMAHook(HookBase):
         """Write the average as a file like that of the weights; the last checkpoint has it, too."""
         if self.trainer.iter < self.trainer.max_iter:
             return
+        progress.enter(SAVING)
         try:
             self._checkpointer.export(EMA, self._average.module, self.trainer.max_iter - 1)
         except OSError as error:
@@ -84,7 +86,7 @@ def evaluation_of(
                 logger.info("what follows is the evaluation of the weights' average, train.ema")
             average_buffers(candidate)
             with named_worker_errors():
-                found = evaluate(candidate, loader, evaluator)
+                found = evaluate(candidate, Predicting(loader), evaluator)
             results.update({name: found} if name and found else found)
         return results
 

@@ -43,6 +43,7 @@ from .metrics import forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_training
 from .precision import Precision
+from .progress import Predicting
 from .record import StepRecorder
 from .start import Start, begin, choose_start, weights_to_evaluate
 from .state import FINE_TUNE
@@ -137,7 +138,7 @@ def evaluate(
         evaluator = build(cfg, "dataloader.evaluator")
         load_whole(model, start.path)
         with named_worker_errors():
-            return evaluate_model(model, loader, evaluator)
+            return evaluate_model(model, Predicting(loader), evaluator)
 
 
 def _checked(cfg: DictConfig) -> DictConfig:

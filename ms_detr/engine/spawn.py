@@ -16,11 +16,13 @@ import torch
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import distributed
+from torch.distributed import PrefixStore, rendezvous
 from torch.multiprocessing.spawn import ProcessException
 
 from ..errors import USER_ERROR, SentError, SystemLimitError, short_message
 from ..processes import end_with_parent
 from ..signals import SIGNALS, TERMINATED, Terminated, raised, termination
+from .watch import PATIENCE, Watch
 
 LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
 ENDING = {signal.SIGINT, *SIGNALS}
@@ -32,7 +34,11 @@ KILLERS = {
 }
 
 
-class Killed(SystemLimitError):
+class Lost(SystemLimitError):
+    """A process of the group hangs, or has ended without a word."""
+
+
+class Killed(Lost):
     """The system has killed a started process."""
 
 
@@ -43,6 +49,7 @@ class Group:
     Attributes:
         url: where its processes meet.
         local_size: processes on each machine.
+        timeout: that a step may take.
     """
 
     backend: str
@@ -52,19 +59,39 @@ class Group:
     timeout: timedelta
 
     @contextmanager
-    def joined(self, rank: int, local_rank: int) -> Iterator[None]:
-        """Be a member while the block lasts; all processes must join together."""
+    def joined(
+        self, rank: int, local_rank: int, tell: Callable[[str], None]
+    ) -> Iterator[None]:  # fmt: skip
+        """Be a member while the block lasts; all processes must join together.
+
+        Args:
+            tell: is given a message where `Watch` ends this process.
+
+        Raises:
+            Lost: out of the block, instead of an error about the connection to another process.
+        """
         if self.backend == "nccl":
             torch.cuda.set_device(local_rank)
+        patience = max(self.timeout, timedelta(seconds=PATIENCE))
+        meeting = rendezvous(self.url, rank, self.world_size, timeout=self.timeout)
+        store, *_ = next(meeting)
+        # Who hangs is found out by the watch, which knows who may take his time.
         distributed.init_process_group(
-            self.backend,
-            init_method=self.url,
-            rank=rank,
-            world_size=self.world_size,
-            timeout=self.timeout,
-        )
+            self.backend, store=PrefixStore("group", store), rank=rank,
+            world_size=self.world_size, timeout=patience,
+        )  # fmt: skip
+        _set_gloo_group(patience)
         set_local_group(self.local_size)
-        yield
+        seconds = self.timeout.total_seconds()
+        watch = Watch(PrefixStore("watch", store), rank, self.world_size, seconds, tell)
+        with watch.kept():
+            try:
+                yield
+            except RuntimeError as error:
+                # Threads that beat are needed to tell who doesn't.
+                if LOST.search(str(error)) and (text := watch.lost()):
+                    raise Lost(text) from error
+                raise
         # Not after an error: it could wait for processes that are gone.
         distributed.destroy_process_group()
 
@@ -127,8 +154,9 @@ def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
         return KeyboardInterrupt()
     if getattr(error, "exit_code", None) in (TERMINATED, -signal.SIGTERM):
         return Terminated()
-    if not errors.empty():
-        return errors.get().received()
+    sent = None if errors.empty() else errors.get().received()
+    if sent is not None and not isinstance(sent, Lost):
+        return sent
     # Who talks to a process that was killed may fail before that one is looked at.
     followed = LOST.search(str(error))
     killed = [
@@ -139,7 +167,7 @@ def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
         and (followed or rank == error.error_index)
     ]
     if not killed:
-        return error
+        return sent or error
     rank, name = killed[0]
     return Killed(f"process {rank} of this machine was killed by {name}{KILLERS.get(name, '')}")
 
@@ -162,14 +190,25 @@ def _process(
         # A spawned process spawns its loaders' workers, too, unless told otherwise: they would
         # take seconds to start, and a copy of the dataset each.
         mp.set_start_method(start_method, force=True)
+
+        def tell(text: str) -> None:
+            errors.put(SentError.of(Lost(text)))
+
         try:
-            with group.joined(first_rank + local_rank, local_rank):
+            with group.joined(first_rank + local_rank, local_rank, tell):
                 main(*args)
         except Exception as error:
             if short_message(error) is None:
                 raise  # mp.spawn brings the traceback to the parent
             errors.put(SentError.of(error))
             sys.exit(USER_ERROR)
+
+
+def _set_gloo_group(timeout: timedelta) -> None:
+    """Let Detectron2 wait as long beside NCCL as elsewhere; its own group has torch's default."""
+    if distributed.get_backend() == "nccl":
+        group = distributed.new_group(backend="gloo", timeout=timeout)
+        comm._get_global_gloo_group = lambda: group
 
 
 def set_local_group(local_size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -21,6 +20,8 @@ from .finite import MAX_NAMED, bad_names, largest
 from .metrics import TOTAL, RunningMean, term_sums
 from .parts import Batch, in_parts
 from .precision import Precision
+from .progress import AGREEING, BACKWARD, BETWEEN, COUNTING, FORWARD, SAVING, UPDATING, progress
+from .timing import timer_of
 
 
 class Trainer(TrainerBase):
@@ -42,6 +43,7 @@ class Trainer(TrainerBase):
         asked_to_stop: whether this process should stop training.
 
     Attributes:
+        device: of the model.
         stopping: whether some process was asked to before this step's backward pass; the same in
             all of them.
         skipped: whether the last step was passed over, since it wasn't finite, and changed nothing.
@@ -74,7 +76,9 @@ class Trainer(TrainerBase):
         self.stopping = False
         self.skipped = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.precision = precision or Precision(self._parameters[0].device)
+        self.device = self._parameters[0].device
+        self.precision = precision or Precision(self.device)
+        self._data_timer = timer_of(self.device)
         self._buffers = Buffers(model)
         self._losses: list[dict[str, Tensor]] = []  # of each part of the step
         self._means = RunningMean()
@@ -103,13 +107,15 @@ class Trainer(TrainerBase):
             self._step()
 
     def _step(self) -> None:
-        start = time.perf_counter()
+        progress.begin(self.iter)
+        self._data_timer.reset()
         batch = next(self._batches)
-        data_time = time.perf_counter() - start
+        data_time = self._data_timer.seconds()
         seed = step_seed(self.seed, self.iter, comm.get_rank())
         torch.manual_seed(seed)
 
         self.optimizer.zero_grad(set_to_none=True)
+        progress.enter(COUNTING)
         parts = in_parts(batch, self.accumulate)
         self._buffers.keep()
         trouble = self._attempt(parts)
@@ -117,7 +123,9 @@ class Trainer(TrainerBase):
         if trouble is not None:
             self._undo()
             step = FailedStep(trouble.what, trouble.text, self.iter, seed, parts, self._losses)
+            progress.enter(SAVING)
             self.failures.meet(step)
+        progress.enter(BETWEEN)
         self._log(data_time)
 
     def _attempt(self, parts: Sequence[Batch]) -> NotFinite | None:
@@ -128,6 +136,7 @@ class Trainer(TrainerBase):
             norm = self._clip()
         except NotFinite as trouble:
             return trouble
+        progress.enter(UPDATING)
         self.precision.step(self.optimizer)
         self._means.add({**losses, "grad_norm": norm})
         return None
@@ -149,6 +158,7 @@ class Trainer(TrainerBase):
             with nullcontext() if part is last else alone():
                 losses = self._forward(part)
                 losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
+                progress.enter(BACKWARD)
                 self.precision.backward(losses[TOTAL])
             for name, loss in losses.items():
                 sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
@@ -163,6 +173,7 @@ class Trainer(TrainerBase):
         """
         losses: dict[str, Tensor] = {}
         trouble = ""
+        progress.enter(FORWARD)
         try:
             with self.precision.autocast():
                 losses = self.model(batch)
@@ -170,7 +181,8 @@ class Trainer(TrainerBase):
             bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
         except NonFiniteError as error:
             trouble = str(error)
-            bad = torch.ones((), dtype=torch.bool, device=self._parameters[0].device)
+            bad = torch.ones((), dtype=torch.bool, device=self.device)
+        progress.enter(AGREEING)
         verdict = largest(2 * bad.to(torch.int32) + self.asked_to_stop())
         self.stopping = self.stopping or verdict == 1
         if verdict > 1:

@@ -192,12 +192,12 @@ RECEIVERS = {
     ("number", "receiver"),
     [
         (signal.SIGTERM, "the process"),
-        (signal.SIGTERM, "the launcher"),
-        (signal.SIGUSR1, "one rank"),
-        pytest.param(signal.SIGTERM, "one rank", marks=SLOW),
+        (signal.SIGTERM, "one rank"),
+        (signal.SIGUSR1, "the launcher"),
+        pytest.param(signal.SIGTERM, "the launcher", marks=SLOW),
         pytest.param(signal.SIGTERM, "all at once", marks=SLOW),
         pytest.param(signal.SIGUSR1, "the process", marks=SLOW),
-        pytest.param(signal.SIGUSR1, "the launcher", marks=SLOW),
+        pytest.param(signal.SIGUSR1, "one rank", marks=SLOW),
         pytest.param(signal.SIGUSR1, "all at once", marks=SLOW),
     ],
 )
