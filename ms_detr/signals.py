@@ -1,4 +1,4 @@
-"""SIGTERM, by which schedulers end a run: noted while training, obeyed at once elsewhere."""
+"""Signals by which schedulers end a run: noted while training, obeyed at once elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-TERMINATED = 128 + signal.SIGTERM  # exit code, the shells'
+# What ends a run: SIGTERM, and SIGUSR1, of which SLURM gives notice (``--signal=USR1@120``).
+SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGUSR1") if hasattr(signal, n))
+TERMINATED = 128 + signal.SIGTERM  # exit code after either, the shells' for the first
 GRACE = 60.0  # seconds; a training that has not come to the end of a step by then is stuck
 # Seconds; a scheduler signals to a launcher, which tells its processes, and to these.
 TOGETHER = 3.0
@@ -19,7 +22,7 @@ STOP = 0  # no signal's number
 
 
 class Terminated(SystemExit):
-    """SIGTERM has ended a run.
+    """One of `SIGNALS` has ended a run.
 
     Attributes:
         message: for the terminal; empty where another process says it.
@@ -31,10 +34,10 @@ class Terminated(SystemExit):
 
 
 class Termination:
-    """What SIGTERM does to this process.
+    """What `SIGNALS` do to this process.
 
-    A thread of its own obeys it, since handlers in Python have to wait for a main thread that is
-    in C++, e.g. for another process. A second SIGTERM, later than `TOGETHER` behind the first one,
+    A thread of its own obeys them, since handlers in Python have to wait for a main thread that is
+    in C++, e.g. for another process. A second signal, later than `TOGETHER` behind the first one,
     always ends the process at once.
     """
 
@@ -48,7 +51,7 @@ class Termination:
 
     @contextmanager
     def taken_over(self, farewell: Callable[[], str] = str) -> Iterator[None]:
-        """In the block SIGTERM is this object's; whoever had it before has it again afterwards.
+        """In the block `SIGNALS` are this object's; who had them before has them afterwards.
 
         Python lets only a main thread take signals over; in another one, and in a block within
         such a block, only the farewell changes.
@@ -73,7 +76,7 @@ class Termination:
         read, write = os.pipe()
         os.set_blocking(write, False)
         thread = threading.Thread(target=self._read, args=(read,), daemon=True, name="SIGTERM")
-        handler = signal.signal(signal.SIGTERM, _note)
+        handlers = {number: signal.signal(number, _note) for number in SIGNALS}
         wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         self._watching = True
         thread.start()
@@ -81,7 +84,7 @@ class Termination:
             yield
         finally:
             signal.set_wakeup_fd(wakeup)
-            signal.signal(signal.SIGTERM, handler)
+            _restore(handlers)
             self._watching = self.requested = False
             # Closing the pipe isn't enough: forked children have it, too.
             os.write(write, bytes([STOP]))
@@ -91,7 +94,7 @@ class Termination:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """In the block SIGTERM sets ``requested``, and whoever runs there stops when it can."""
+        """In the block a signal sets ``requested``, and whoever runs there stops when it can."""
         self._noting = True
         try:
             yield
@@ -103,7 +106,7 @@ class Termination:
 
     @contextmanager
     def first(self, action: Callable[[], None]) -> Iterator[None]:
-        """In the block SIGTERM ends the process, too, but calls ``action`` before that."""
+        """In the block a signal ends the process, too, but calls ``action`` before that."""
         noting, self._noting, self._first = self._noting, False, action
         try:
             if self.requested:
@@ -124,11 +127,11 @@ class Termination:
         while STOP not in numbers:
             numbers = os.read(pipe, 64)
             for number in numbers:
-                if number == signal.SIGTERM:
-                    self._receive()
+                if number in SIGNALS:
+                    self._receive(number)
 
-    def _receive(self) -> None:
-        if signal.getsignal(signal.SIGTERM) is not _note:
+    def _receive(self, number: int) -> None:
+        if signal.getsignal(number) is not _note:
             return  # somebody else has taken it over
         if self.requested:
             if time.monotonic() - self._since > TOGETHER:
@@ -161,19 +164,20 @@ def _note(*_: object) -> None:
 
 @functools.cache  # what is registered once stays
 def _keep_from_forked_children() -> None:
-    """A forked child has the same pipe: its own SIGTERM would end its parent."""
+    """A forked child has the same pipe: its own signals would end its parent."""
     masks: list[set[int | signal.Signals]] = []  # as they were; a fork holds the interpreter
 
     def block() -> None:
-        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
 
     def restore() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
     def leave_to_the_system() -> None:
-        if signal.getsignal(signal.SIGTERM) is _note:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in SIGNALS:
+            if signal.getsignal(number) is _note:
+                signal.set_wakeup_fd(-1)
+                signal.signal(number, signal.SIG_DFL)
         restore()
 
     os.register_at_fork(before=block, after_in_parent=restore, after_in_child=leave_to_the_system)
@@ -181,18 +185,23 @@ def _keep_from_forked_children() -> None:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """In the block SIGTERM raises `Terminated` in the main thread, as Ctrl-C its exception.
+    """In the block `SIGNALS` raise `Terminated` in the main thread, as Ctrl-C its exception.
 
-    For who waits for started processes, and ends them with itself. Whoever had the signal before
-    hears nothing of it, and has it again afterwards.
+    For who waits for started processes, and ends them with itself. Whoever had the signals before
+    hears nothing of them, and has them again afterwards.
     """
-    handler = signal.signal(signal.SIGTERM, _raise)
+    handlers = {number: signal.signal(number, _raise) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(-1)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        _restore(handlers)
         signal.set_wakeup_fd(wakeup)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _raise(*_: object) -> None:

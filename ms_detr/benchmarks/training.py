@@ -231,7 +231,7 @@ def compare_training(
         over the rounds of its ratio to the first run's; median seconds by stage, with "other" for
         the rest of the step; with several processes "communication", what a step takes longer than
         by itself, which is a part of the others; megabytes at the peak, and their ratio to the
-        first run's.
+        first run's. In the main process; elsewhere there are none.
 
     Raises:
         ConfigError: images are to be made for a model that learns masks.
@@ -258,7 +258,7 @@ def compare_training(
         if "alone" in median:
             row["communication"] = median["step"] - median["alone"]
         rows.append({**row, "memory MB": megabytes, "memory ratio": megabytes / memory[0]})
-    return rows
+    return rows if comm.is_main_process() else []
 
 
 def _config(run: TrainingRun, made: MadeImages | None) -> DictConfig:

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from ms_detr.errors import ConfigError
@@ -71,12 +72,21 @@ def launched(task: Training | Evaluation, args: argparse.Namespace) -> int:
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         device=OmegaConf.select(cfg, "train.device", default="auto"),
+        timeout=timedelta(minutes=_timeout(cfg)),
         # Where nothing is trained there is nothing to go on with.
         output_dir=OmegaConf.select(cfg, "train.output_dir")
         if isinstance(task, Training)
         else None,
     )
     return 0
+
+
+def _timeout(cfg: Any) -> float:
+    """The minutes that a step may take; whether the key is sound is checked by the run."""
+    from omegaconf import OmegaConf
+
+    minutes = OmegaConf.select(cfg, "train.timeout_minutes", default=None)
+    return minutes if isinstance(minutes, (int, float)) and 0 < minutes < 1e6 else 30.0
 
 
 def named_config(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:

@@ -155,13 +155,10 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _show_training(args: argparse.Namespace, runs: Sequence[Any], made: Any) -> None:
-    """What every process does; the first one shows."""
-    from detectron2.utils import comm
-
+    """What every process does; the main one has rows to show."""
     from ms_detr.benchmarks.training import compare_training
 
-    rows = compare_training(runs, made, args.rounds, args.steps, args.threads)
-    if comm.is_main_process():
+    if rows := compare_training(runs, made, args.rounds, args.steps, args.threads):
         formats = {"run": "", "images/s": ".2f", "memory MB": ".0f"}
         _show(rows, args, [formats.get(key, ".3f") for key in rows[0]])
 

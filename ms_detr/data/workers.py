@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import SentError, SystemLimitError, UserError, short_message
 from ..processes import end_with_parent
+from ..signals import SIGNALS
 
 logger = getLogger(__name__)
 
@@ -207,12 +208,13 @@ def _tensor(content: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) -> 
 
 
 def _start(_: int) -> None:
-    """Let a worker live as long as its parent, and no shorter for a SIGTERM.
+    """Let a worker live as long as its parent, and no shorter for a SIGTERM or SIGUSR1.
 
-    Schedulers send that to all processes of a run, and the training still has a step to finish.
+    Schedulers send these to all processes of a run, and the training still has a step to finish.
     """
     signal.set_wakeup_fd(-1)  # the parent's
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
 
 

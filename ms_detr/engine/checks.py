@@ -76,6 +76,12 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     ),
     "lr_scaling": ("none", lambda v: v in SCALINGS, " or ".join(SCALINGS)),
     "lr_batch_size": (None, _null_or(COUNT), "at least 1, or null where it is unknown"),
+    "timeout_minutes": (30.0, ABOVE_0, "a number above 0"),
+    "max_skipped_steps": (
+        0,
+        _of(int, lambda v: v >= 0),
+        "a whole number of steps that aren't finite (0: the first one ends the training)",
+    ),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
     **{f"activation_checkpointing.{part}": (False, BOOLEAN, "true or false") for part in PARTS},
     "amp.enabled": (False, BOOLEAN, "true or false"),

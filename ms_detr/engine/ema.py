@@ -20,6 +20,7 @@ from .best import expect_metric
 from .building import build
 from .checkpoint import Checkpointer
 from .distribution import average_buffers
+from .progress import SAVING, Predicting, progress
 from .state import plain_state
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,15 @@ class EMAHook(HookBase):
         self._checkpointer = checkpointer
 
     def after_step(self) -> None:
-        """Take the step's weights into the average."""
-        self._average.update_parameters(self._model)
+        """Take the step's weights into the average, unless the step was passed over."""
+        if not self.trainer.skipped:
+            self._average.update_parameters(self._model)
 
     def after_train(self) -> None:
         """Write the average as a file like that of the weights; the last checkpoint has it, too."""
         if self.trainer.iter < self.trainer.max_iter:
             return
+        progress.enter(SAVING)
         try:
             self._checkpointer.export(EMA, self._average.module, self.trainer.max_iter - 1)
         except OSError as error:
@@ -89,7 +92,7 @@ def evaluation_of(
                 logger.info("what follows is the evaluation of the weights' average, train.ema")
             average_buffers(candidate)
             with named_worker_errors():
-                found = evaluate(candidate, loader, evaluator)
+                found = evaluate(candidate, Predicting(loader), evaluator)
             results.update({name: found} if name and found else found)
         return results
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
+from detectron2.engine.hooks import LRScheduler, PeriodicWriter
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
@@ -18,6 +18,7 @@ from ..signals import termination
 from .checkpoint import Checkpointer
 from .hooks import CheckpointHook, EvaluationHook
 from .metrics import writers
+from .timing import StepTimer
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def fit(
     )
     trainer.register_hooks(
         [
-            IterationTimer(),
+            StepTimer(trainer.device),
             LRScheduler(trainer.optimizer, multiplier),
             # Saved first: an evaluation that is interrupted costs no training.
             CheckpointHook(checkpointer, round(settings.checkpoint_epochs * epoch)),

@@ -19,6 +19,7 @@ from .agreement import in_main_process, raise_in_all
 from .best import BestWeights
 from .checkpoint import Checkpointer, what_is_safe
 from .distribution import average_buffers
+from .progress import BETWEEN, SAVING, progress
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class CheckpointHook(HookBase):
         periodic = bool(self._period) and done % self._period == 0
         if last or stopping or periodic:
             average_buffers(self.trainer.model)
+            progress.enter(SAVING)
         if last or stopping:
             in_main_process(self._save_last)
         elif periodic:
@@ -59,6 +61,7 @@ class CheckpointHook(HookBase):
         if stopping:
             comm.synchronize()  # who ends first ends the main process, which is still writing
             raise Terminated
+        progress.enter(BETWEEN)
 
     def _save_last(self) -> None:
         """The last checkpoint of a run, or an error that says what is safe."""

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ..signals import Terminated, termination
 from .checkpoint import what_is_safe
 from .device import choose_device
 from .slurm import as_torchruns
-from .spawn import Group, Killed, spawn
+from .spawn import Group, Lost, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def launch(
         machine_rank: None stands for the first one's.
         dist_url: where processes meet; None or ``auto`` finds a free port on this machine.
         device: as in ``train.device``: NCCL on CUDA, gloo on the CPU.
-        timeout: for what processes wait for one another, the slowest evaluation included.
+        timeout: that a step, or a batch of an evaluation, may take in several processes; who
+            takes longer ends all of them. For what takes its time, such as scoring, they wait.
         output_dir: of the run, where who is told of an early end finds what was saved.
 
     Returns:
@@ -58,7 +60,7 @@ def launch(
 
     Raises:
         UserError, OSError: what has ended a started process, if its user can mend it.
-        SystemLimitError: a started process was killed.
+        SystemLimitError: a started process was killed, or hangs.
         KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM, with a message.
         ConfigError: more processes than devices, machines that have no place to meet, or another
             layout than that of torchrun or srun.
@@ -138,11 +140,15 @@ def _join(
     group = Group(backend, "env://", world_size, local_size, timeout)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()
+
+    def tell(text: str) -> None:
+        print(f"error: {ended(text, output_dir)}", file=sys.stderr, flush=True)
+
     # One process speaks for all.
     with (
         told_early_end(output_dir if rank == 0 else None),
         termination.taken_over(lambda: ended("terminated", output_dir) if rank == 0 else ""),
-        group.joined(rank, int(os.environ["LOCAL_RANK"])),
+        group.joined(rank, int(os.environ["LOCAL_RANK"]), tell),
     ):
         return main(*args)
 
@@ -193,8 +199,8 @@ def told_early_end(output_dir: str | None) -> Iterator[None]:
         raise KeyboardInterrupt(ended("interrupted", output_dir)) from None
     except Terminated:
         raise Terminated(ended("terminated", output_dir) if output_dir else "") from None
-    except Killed as error:
-        raise Killed(ended(str(error), output_dir)) from error
+    except Lost as error:
+        raise type(error)(ended(str(error), output_dir)) from error
 
 
 def free_port() -> int:

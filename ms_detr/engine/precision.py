@@ -29,6 +29,7 @@ class Precision:
         self.device_type = torch.device(device).type
         if dtype == "float16" and self.device_type == "cpu":
             raise ConfigError("train.amp.dtype=float16 needs a GPU; on the CPU take bfloat16")
+        self.dtype_name = dtype
         self.dtype = None if dtype is None else DTYPES[dtype]
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=self.dtype is torch.float16)
         self.skipped = 0

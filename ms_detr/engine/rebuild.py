@@ -43,6 +43,7 @@ ROOMS: dict[str, tuple[type, ...]] = {
 }
 BARRED = ("detectron2.modeling.mmdet_wrapper",)  # builds whatever its own config names
 READ = ("model", "dataloader.test.mapper", "dataloader.test.batch_size")
+MODEL = ("model",)
 TARGET = "_target_"
 # The weights come from the checkpoint: no part reads or downloads others.
 UNWANTED = {"pretrained": False, "checkpoint_path": None}
@@ -53,10 +54,13 @@ COMPUTED = (computed_keys.EXTRA_QUERIES, computed_keys.SOURCES)
 HOW = "give the config that it was trained with: load_model(weights, cfg)"
 
 
-def read_config(path: str | os.PathLike[str]) -> DictConfig:
+def read_config(path: str | os.PathLike[str], keys: tuple[str, ...] = READ) -> DictConfig:
     """Return the model, its test mapper and batch size as a checkpoint of ours describes them.
 
     All links are resolved, and every ``_target_`` is a class or function of `ROOMS`.
+
+    Args:
+        keys: what is returned.
 
     Raises:
         MissingFileError: there is no such file.
@@ -71,12 +75,12 @@ def read_config(path: str | os.PathLike[str]) -> DictConfig:
         tree = _renewed(_read(yaml.safe_load(text), itertools.count()))
         whole = OmegaConf.create(tree, flags={"allow_objects": True})
         chosen = OmegaConf.create(flags={"allow_objects": True})
-        for key in READ:
+        for key in keys:
             node = OmegaConf.select(whole, key, throw_on_missing=True)
             if OmegaConf.is_config(node):
                 node = OmegaConf.to_container(node, resolve=True)
             OmegaConf.update(chosen, key, _with_objects(node), force_add=True)
-        if not isinstance(chosen.dataloader.test.batch_size, int):
+        if keys == READ and not isinstance(chosen.dataloader.test.batch_size, int):
             raise ValueError("dataloader.test.batch_size is no number")
     except Exception as error:  # the text leads its readers to whatever errors
         raise CheckpointError(

@@ -38,6 +38,7 @@ from .datasets import (
 from .device import prepare
 from .distribution import distribute, synchronise_batchnorm
 from .ema import EMAHook, average_of, begin_average, evaluation_of
+from .failures import Failures
 from .fit import TimeLimit, epoch_of, fit, kept_every
 from .limits import check_limits
 from .logs import environment, setup_logging
@@ -46,6 +47,8 @@ from .metrics import forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_training
 from .precision import Precision
+from .progress import Predicting
+from .record import StepRecorder
 from .start import Start, begin, choose_start, weights_to_evaluate
 from .state import FINE_TUNE
 from .trainer import Trainer
@@ -140,7 +143,7 @@ def evaluate(
         evaluator = build(cfg, "dataloader.evaluator")
         load_whole(model, start.path)
         with named_worker_errors():
-            return evaluate_model(model, loader, evaluator)
+            return evaluate_model(model, Predicting(loader), evaluator)
 
 
 def _checked(cfg: DictConfig) -> DictConfig:
@@ -200,6 +203,13 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     if average is not None:
         parts["ema"] = average
     extra = {"version": __version__, "config": description, **datasets}
+    failures = Failures(
+        settings.max_skipped_steps,
+        StepRecorder(folder, model, precision, extra),
+        last_checkpoint=lambda: checkpointer.last(),
+    )
+    if failures.limit:
+        parts["failures"] = failures
     checkpointer = Checkpointer(
         folder,
         keep=settings.checkpoints_to_keep,
@@ -230,7 +240,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         accumulate=split.parts,
         precision=precision,
         log_period=settings.log_period,
-        last_checkpoint=checkpointer.last,
+        failures=failures,
         asked_to_stop=lambda: termination.requested or limit.is_over(),
     )
     if average is not None:

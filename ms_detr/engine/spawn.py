@@ -17,14 +17,17 @@ import torch
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import distributed
+from torch.distributed import PrefixStore, rendezvous
 from torch.multiprocessing.spawn import ProcessException
 
 from ..errors import USER_ERROR, SentError, SystemLimitError, short_message
 from ..processes import end_with_parent
-from ..signals import TERMINATED, Terminated, raised, termination
+from ..signals import SIGNALS, TERMINATED, Terminated, raised, termination
+from .watch import PATIENCE, Watch
 
 LOST = re.compile("connection|gloo|nccl", re.IGNORECASE)  # errors about another process
-ENDING = {signal.SIGINT, signal.SIGTERM}
+GLOO_GROUP = comm._get_global_gloo_group  # Detectron2's own
+ENDING = {signal.SIGINT, *SIGNALS}
 # What is likely behind a signal that nobody has sent.
 KILLERS = {
     "SIGKILL": ", most likely by the system for want of memory: smaller batches, smaller images or "
@@ -33,7 +36,11 @@ KILLERS = {
 }
 
 
-class Killed(SystemLimitError):
+class Lost(SystemLimitError):
+    """A process of the group hangs, or has ended without a word."""
+
+
+class Killed(Lost):
     """The system has killed a started process."""
 
 
@@ -44,6 +51,7 @@ class Group:
     Attributes:
         url: where its processes meet.
         local_size: processes on each machine.
+        timeout: that a step may take.
     """
 
     backend: str
@@ -53,19 +61,39 @@ class Group:
     timeout: timedelta
 
     @contextmanager
-    def joined(self, rank: int, local_rank: int) -> Iterator[None]:
-        """Be a member while the block lasts; all processes must join together."""
+    def joined(
+        self, rank: int, local_rank: int, tell: Callable[[str], None] = print
+    ) -> Iterator[None]:
+        """Be a member while the block lasts; all processes must join together.
+
+        Args:
+            tell: is given a message where `Watch` ends this process.
+
+        Raises:
+            Lost: out of the block, instead of an error about the connection to another process.
+        """
         if self.backend == "nccl":
             torch.cuda.set_device(local_rank)
+        patience = max(self.timeout, timedelta(seconds=PATIENCE))
+        meeting = rendezvous(self.url, rank, self.world_size, timeout=self.timeout)
+        store, *_ = next(meeting)
+        # Who hangs is found out by the watch, which knows who may take his time.
         distributed.init_process_group(
-            self.backend,
-            init_method=self.url,
-            rank=rank,
-            world_size=self.world_size,
-            timeout=self.timeout,
-        )
+            self.backend, store=PrefixStore("group", store), rank=rank,
+            world_size=self.world_size, timeout=patience,
+        )  # fmt: skip
+        _set_gloo_group(patience)
         set_local_group(self.local_size)
-        yield
+        seconds = self.timeout.total_seconds()
+        watch = Watch(PrefixStore("watch", store), rank, self.world_size, seconds, tell)
+        with watch.kept():
+            try:
+                yield
+            except RuntimeError as error:
+                # Threads that beat are needed to tell who doesn't.
+                if LOST.search(str(error)) and (text := watch.lost()):
+                    raise Lost(text) from error
+                raise
         # Not after an error: it could wait for processes that are gone.
         leave_group()
 
@@ -80,15 +108,17 @@ def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[A
         KeyboardInterrupt, Terminated: after Ctrl-C and SIGTERM.
         ProcessException: a bug has ended one of them; with its traceback.
     """
-    errors = mp.get_context("spawn").SimpleQueue()
-    arguments = (errors, mp.get_start_method(), os.getpid(), group, first_rank, main, args)
     # Ctrl-C reaches the processes, too. They have it blocked until they can die of it in silence,
-    # and SIGTERM until they can obey it. Here it waits until all of them are known.
-    context = None
+    # and `SIGNALS` until they can obey them. Here it waits until all of them are known.
+    context = errors = None
     with raised():
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             try:
+                # It starts multiprocessing's tracker of resources, which keeps SIGUSR1 blocked.
+                errors = mp.get_context("spawn").SimpleQueue()
+                start = mp.get_start_method()
+                arguments = (errors, start, os.getpid(), group, first_rank, main, args)
                 context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
@@ -126,8 +156,9 @@ def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
         return KeyboardInterrupt()
     if getattr(error, "exit_code", None) in (TERMINATED, -signal.SIGTERM):
         return Terminated()
-    if not errors.empty():
-        return errors.get().received()
+    sent = None if errors.empty() else errors.get().received()
+    if sent is not None and not isinstance(sent, Lost):
+        return sent
     # Who talks to a process that was killed may fail before that one is looked at.
     followed = LOST.search(str(error))
     killed = [
@@ -138,7 +169,7 @@ def _reason(error: Any, processes: Iterable[Any], errors: Any) -> BaseException:
         and (followed or rank == error.error_index)
     ]
     if not killed:
-        return error
+        return sent or error
     rank, name = killed[0]
     return Killed(f"process {rank} of this machine was killed by {name}{KILLERS.get(name, '')}")
 
@@ -161,8 +192,12 @@ def _process(
         # A spawned process spawns its loaders' workers, too, unless told otherwise: they would
         # take seconds to start, and a copy of the dataset each.
         mp.set_start_method(start_method, force=True)
+
+        def tell(text: str) -> None:
+            errors.put(SentError.of(Lost(text)))
+
         try:
-            with group.joined(first_rank + local_rank, local_rank):
+            with group.joined(first_rank + local_rank, local_rank, tell):
                 main(*args)
         except Exception as error:
             if short_message(error) is None:
@@ -178,10 +213,18 @@ def leave_group() -> None:
     aborts the process, whatever that has achieved; and Detectron2 would talk to the group that is
     gone if the process joined another one.
     """
-    getattr(comm._get_global_gloo_group, "cache_clear", bool)()
+    comm._get_global_gloo_group = GLOO_GROUP
+    getattr(GLOO_GROUP, "cache_clear", bool)()
     comm._LOCAL_PROCESS_GROUP = None
     distributed.destroy_process_group()
     gc.collect()  # a distributed model is part of cycles
+
+
+def _set_gloo_group(timeout: timedelta) -> None:
+    """Let Detectron2 wait as long beside NCCL as elsewhere; its own group has torch's default."""
+    if distributed.get_backend() == "nccl":
+        group = distributed.new_group(backend="gloo", timeout=timeout)
+        comm._get_global_gloo_group = lambda: group
 
 
 def set_local_group(local_size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,12 +15,15 @@ from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
 from ..errors import NonFiniteError, OutOfMemoryError, listed
-from .finite import MAX_NAMED, bad_names, largest, report
+from .failures import Buffers, FailedStep, Failures, NotFinite
+from .finite import MAX_NAMED, bad_names, largest
 from .metrics import TOTAL, RunningMean, term_sums
 from .out_of_memory import describe, is_out_of_memory, named
 from .out_of_memory import report as report_memory
 from .parts import Batch, in_parts
 from .precision import Precision
+from .progress import AGREEING, BACKWARD, BETWEEN, COUNTING, FORWARD, SAVING, UPDATING, progress
+from .timing import timer_of
 
 
 class Trainer(TrainerBase):
@@ -39,12 +41,14 @@ class Trainer(TrainerBase):
             is counted and learnt is the same, see `ms_detr.structures.Step`.
         precision: of the computation; None: that of the weights.
         log_period: losses are read from the device every so many iterations.
-        last_checkpoint: tells the last good checkpoint for the message of a failed run.
+        failures: decides what becomes of a step that isn't finite; None: it ends the training.
         asked_to_stop: whether this process should stop training.
 
     Attributes:
+        device: of the model.
         stopping: whether some process was asked to before this step's backward pass; the same in
             all of them.
+        skipped: whether the last step was passed over, since it wasn't finite, and changed nothing.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Trainer(TrainerBase):
         accumulate: int = 1,
         precision: Precision | None = None,
         log_period: int = 20,
-        last_checkpoint: Callable[[], str] = str,
+        failures: Failures | None = None,
         asked_to_stop: Callable[[], bool] = bool,
     ):
         super().__init__()
@@ -69,11 +73,16 @@ class Trainer(TrainerBase):
         self.clip_grad_norm = clip_grad_norm
         self.accumulate = accumulate
         self.log_period = log_period
-        self.last_checkpoint = last_checkpoint
+        self.failures = failures or Failures()
         self.asked_to_stop = asked_to_stop
         self.stopping = False
+        self.skipped = False
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.precision = precision or Precision(self._parameters[0].device)
+        self.device = self._parameters[0].device
+        self.precision = precision or Precision(self.device)
+        self._data_timer = timer_of(self.device)
+        self._buffers = Buffers(model)
+        self._losses: list[dict[str, Tensor]] = []  # of each part of the step
         self._means = RunningMean()
         self._batches: Iterator[list[dict[str, Any]]] = iter(())
 
@@ -93,7 +102,7 @@ class Trainer(TrainerBase):
 
         Raises:
             NonFiniteError: in all processes, if a loss or the gradient isn't finite in any of
-                them; before the weights are changed.
+                them, and that step may not be skipped; before the weights are changed.
             OutOfMemoryError: in all processes, if the forward pass of any lacks memory; in that
                 process alone, if it lacks it later.
             SystemLimitError: a loader's process has died.
@@ -102,21 +111,45 @@ class Trainer(TrainerBase):
             self._step()
 
     def _step(self) -> None:
-        start = time.perf_counter()
+        progress.begin(self.iter)
+        self._data_timer.reset()
         batch = next(self._batches)
-        data_time = time.perf_counter() - start
-        torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
+        data_time = self._data_timer.seconds()
+        seed = step_seed(self.seed, self.iter, comm.get_rank())
+        torch.manual_seed(seed)
 
         self.optimizer.zero_grad(set_to_none=True)
+        progress.enter(COUNTING)
         parts = in_parts(batch, self.accumulate)
-        losses = self._learn(parts[-1], parts[:-1])
-        with self._memory_for("the optimiser's step", batch):
-            self.precision.unscale(self.optimizer)
-            norm = self._clip(batch)
-            self.precision.step(self.optimizer)
-
-        self._means.add({**losses, "grad_norm": norm})
+        self._buffers.keep()
+        trouble = self._attempt(parts)
+        self.skipped = trouble is not None
+        if trouble is not None:
+            self._undo()
+            step = FailedStep(trouble.what, trouble.text, self.iter, seed, parts, self._losses)
+            progress.enter(SAVING)
+            self.failures.meet(step)
+        progress.enter(BETWEEN)
         self._log(data_time)
+
+    def _attempt(self, parts: Sequence[Batch]) -> NotFinite | None:
+        """Learn from a batch, or return why it can't be done; the weights are what they were."""
+        try:
+            losses = self._learn(parts[-1], parts[:-1])
+            self.precision.unscale(self.optimizer)
+            norm = self._clip()
+        except NotFinite as trouble:
+            return trouble
+        progress.enter(UPDATING)
+        with self._memory_for("the optimiser's step", [x for part in parts for x in part]):
+            self.precision.step(self.optimizer)
+        self._means.add({**losses, "grad_norm": norm})
+        return None
+
+    def _undo(self) -> None:
+        """Take back what a step has changed so far."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._buffers.restore()
 
     def _learn(self, last: Batch, before: Sequence[Batch]) -> dict[str, Tensor]:
         """Losses of all parts of a batch together, whose gradients are left with the parameters.
@@ -124,10 +157,12 @@ class Trainer(TrainerBase):
         The processes exchange gradients once, with those of the last part.
         """
         sums: dict[str, Tensor] = {}
+        self._losses = []
         alone = getattr(self.model, "no_sync", nullcontext)
         for part in (*before, last):
             with nullcontext() if part is last else alone():
                 losses = self._forward(part)
+                progress.enter(BACKWARD)
                 with self._memory_for("the backward pass", part):
                     losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
                     self.precision.backward(losses[TOTAL])
@@ -136,7 +171,9 @@ class Trainer(TrainerBase):
         return sums
 
     def _forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return the losses, for which there was memory and which are finite in all processes.
+        """Return the losses, which are finite in all processes; raises `NotFinite`.
+
+        Memory that is lacking in one is an OutOfMemoryError in all.
 
         The processes agree before the backward pass and not after it: there they would wait for
         the gradients of one that has failed. Matching has just made the host wait for the device,
@@ -144,9 +181,11 @@ class Trainer(TrainerBase):
         """
         losses: dict[str, Tensor] = {}
         trouble = lacking = ""
+        progress.enter(FORWARD)
         try:
             with self.precision.autocast():
                 losses = self.model(batch)
+            self._losses.append({name: loss.detach() for name, loss in losses.items()})
             bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
         except NonFiniteError as error:
             trouble = str(error)
@@ -155,25 +194,25 @@ class Trainer(TrainerBase):
                 raise
             lacking = describe(error, batch)
         if trouble or lacking:  # of what the pass held, nothing is left by now
-            bad = torch.ones((), dtype=torch.bool, device=self._parameters[0].device)
+            bad = torch.ones((), dtype=torch.bool, device=self.device)
+        progress.enter(AGREEING)
         verdict = largest((4 if lacking else 2) * bad.to(torch.int32) + self.asked_to_stop())
         self.stopping = self.stopping or verdict == 1
         if verdict >= 4:
-            raise OutOfMemoryError(
-                report_memory("the forward pass", self.iter, lacking, self.last_checkpoint())
-            )
+            last = self.failures.last_checkpoint()
+            raise OutOfMemoryError(report_memory("the forward pass", self.iter, lacking, last))
         if verdict > 1:
-            trouble = trouble or ", ".join(bad_names(losses))
-            raise NonFiniteError(
-                report("a loss", self.iter, batch, trouble, self.last_checkpoint())
-            )
+            raise NotFinite("a loss", trouble or ", ".join(bad_names(losses)))
         return losses
 
     def _memory_for(self, where: str, batch: Batch) -> AbstractContextManager:
-        return named(where, self.iter, batch, self.last_checkpoint)
+        return named(where, self.iter, batch, self.failures.last_checkpoint)
 
-    def _clip(self, batch: list[dict[str, Any]]) -> Tensor:
-        """Clip the gradient, and return its norm before that, which is finite in all processes."""
+    def _clip(self) -> Tensor:
+        """Clip the gradient, and return its norm before that, which is finite in all processes.
+
+        Raises `NotFinite`, but where the scale of float16 is to blame.
+        """
         limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
         if not self.precision.may_overflow() and not math.isfinite(norm.item()):
@@ -183,10 +222,7 @@ class Trainer(TrainerBase):
                 if parameter.grad is not None
             }
             names = bad_names(gradients) or ["the sum of squares overflows"]
-            trouble = "gradient of " + listed(names, MAX_NAMED)
-            raise NonFiniteError(
-                report("the gradient", self.iter, batch, trouble, self.last_checkpoint())
-            )
+            raise NotFinite("the gradient", "gradient of " + listed(names, MAX_NAMED))
         return norm
 
     def _log(self, data_time: float) -> None:
@@ -199,6 +235,7 @@ class Trainer(TrainerBase):
                 values = {**means, **term_sums(means)}
                 if self.precision.may_overflow():
                     values["amp_skipped"] = self.precision.skipped
+                values |= self.failures.scalars()
                 self.storage.put_scalars(**values, smoothing_hint=False)
 
 

@@ -26,6 +26,7 @@ def run(**changes: Any) -> DictConfig:
         epochs=12.0,
         max_iter=None,  # instead of epochs
         max_hours=None,  # of a process; then it saves and ends as after SIGTERM, to be resumed
+        timeout_minutes=30.0,  # that a step may take in several processes: who hangs ends all
         seed=42,
         device="auto",  # CUDA if there is one
         threads=None,  # CPU threads a process; None leaves it to torch
@@ -39,6 +40,7 @@ def run(**changes: Any) -> DictConfig:
         lr_batch_size=None,  # the total batch size that the learning rate is made for
         lr_scaling="none",  # to another: linear, sqrt
         compile=False,  # layers of encoder and decoder, and the backbone, by torch.compile
+        max_skipped_steps=0,  # of a run, whose losses or gradients aren't finite; 0 ends it instead
         accumulate=1,  # parts of a process's batch, one after the other: less memory, same step
         # Less memory, more time: activations are computed again for the gradients.
         activation_checkpointing=dict(encoder=False, decoder=False, backbone=False),

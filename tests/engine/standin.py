@@ -5,9 +5,11 @@ by the objects of all processes; detections in ``Instances``; NonFiniteError out
 pass.
 """
 
+import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -15,10 +17,13 @@ from typing import IO
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from PIL import Image
 from torch import Tensor, nn
 
+from ms_detr.data import DetrMapper
 from ms_detr.errors import NonFiniteError
+from ms_detr.evaluation import CocoEvaluator
 
 CONFIG = str(Path(__file__).with_name("standin_config.py"))
 CATEGORIES = {3: "square", 7: "bar"}
@@ -173,3 +178,40 @@ def kill_in_save() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     original, torch.save = torch.save, save
+
+
+def hang_in_data(rank: int, iteration: int, seconds: float = 1000) -> None:
+    """From now on this process, if it has the rank, stops in front of a batch of two images."""
+
+    def call(self: DetrMapper, record: dict) -> dict:
+        if self.is_train and comm.get_rank() == rank and next(calls) == 2 * iteration:
+            time.sleep(seconds)
+        return original(self, record)
+
+    calls, original = itertools.count(), DetrMapper.__call__
+    DetrMapper.__call__ = call
+
+
+def score_slowly(seconds: float) -> None:
+    """From now on the main process takes so long to score an evaluation."""
+
+    def check(self: CocoEvaluator, *args) -> None:
+        time.sleep(seconds)
+        original(self, *args)
+
+    original, CocoEvaluator._check = CocoEvaluator._check, check
+
+
+def in_step(rank: int, step: int, action: Callable[[], object]) -> None:
+    """From now on a process of this rank does something in its training step of this number.
+
+    Torchrun starts processes again that have failed: these do nothing of the kind.
+    """
+
+    def losses(self: Detector, *args) -> dict[str, Tensor]:
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if first and comm.get_rank() == rank and self.steps == step:
+            action()
+        return original(self, *args)
+
+    original, Detector.losses = Detector.losses, losses

@@ -11,7 +11,6 @@ from datetime import timedelta
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,57 +18,27 @@ from torch.nn.parallel import DistributedDataParallel
 from ms_detr.cli import run_command
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
-from ms_detr.engine import Trainer, launch, train
+from ms_detr.engine import launch, train
 from ms_detr.engine.distribution import (
     average_buffers,
     distribute,
     keep_gradient_layout,
     synchronise_batchnorm,
 )
+from ms_detr.engine.failures import Failures
 from ms_detr.engine.spawn import set_local_group
 from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.evaluation.results import PREDICTIONS
-from tests.engine.standin import CONFIG, Detector, overrides
-
-
-def batch(count=4):
-    """A batch whose objects are unevenly spread: 0, 1, 2 and 3 in its images."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = []
-    for number in range(count):
-        instances = Instances((32, 40))
-        corners = torch.rand(number, 2, generator=generator) * 16
-        instances.gt_boxes = Boxes(torch.cat([corners, corners + 8], 1))
-        instances.gt_classes = torch.arange(number) % 2
-        image = torch.randint(0, 255, (3, 32, 40), generator=generator, dtype=torch.uint8)
-        inputs.append(
-            {
-                "image": image,
-                "instances": instances,
-                "image_id": number,
-                "file_name": f"{number}.png",
-                "height": 32,
-                "width": 40,
-            }
-        )
-    return inputs
-
-
-def detector(**options):
-    torch.manual_seed(0)
-    return Detector(dropout=0.0, **options)
-
-
-def trainer(model, inputs, **options):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return Trainer(model, [inputs] * 3, optimizer, clip_grad_norm=0.5, log_period=1, **options)
-
-
-def part(inputs):
-    """What the sampler gives this process."""
-    size = len(inputs) // comm.get_world_size()
-    return inputs[comm.get_rank() * size :][:size]
+from tests.engine.small_steps import (
+    batch,
+    detections,
+    detector,
+    part,
+    trainer,
+    with_a_poisoned_batch,
+)
+from tests.engine.standin import CONFIG, overrides
 
 
 def in_process(folder, data):
@@ -90,15 +59,20 @@ def in_process(folder, data):
     for kind in ("nan", "raises"):
         model = detector(poison=3, poison_raises=kind == "raises")
         before = copy.deepcopy(model.state_dict())
-        run = trainer(
-            DistributedDataParallel(model), part(batch()), last_checkpoint=lambda: "kept.pth"
-        )
+        failures = Failures(last_checkpoint=lambda: "kept.pth")
+        run = trainer(DistributedDataParallel(model), part(batch()), failures=failures)
         try:
             run.train(0, 3)
         except NonFiniteError as error:
             found[kind] = str(error)
         after = model.state_dict()
         found[f"{kind} unchanged"] = all(torch.equal(before[n], after[n]) for n in before)
+
+    for kind in ("nan", "raises"):
+        run = with_a_poisoned_batch(
+            DistributedDataParallel(detector(poison=9, poison_raises=kind == "raises")), part
+        )
+        found[f"{kind} skipped"] = dict(run.model.module.state_dict())
 
     coco_dataset(data.name, data / "images", data / "annotations.json")
     evaluator = CocoEvaluator(data.name, nms_threshold=0.5)
@@ -181,20 +155,6 @@ def strides_in_ddp():
     return said
 
 
-def detections(inputs):
-    """Made-up detections, different in every image."""
-    outputs = []
-    for x in inputs:
-        generator = torch.Generator().manual_seed(x["image_id"])
-        corners = torch.rand(20, 2, generator=generator) * 16
-        instances = Instances((32, 40))
-        instances.pred_boxes = Boxes(torch.cat([corners, corners + 12], 1))
-        instances.scores = torch.rand(20, generator=generator)
-        instances.pred_classes = torch.arange(20) % 2
-        outputs.append({"instances": instances})
-    return outputs
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("two_processes")
@@ -227,8 +187,8 @@ def test_training_steps_equal_those_of_one_process(found):
 
 def test_non_finite_loss_stops_all_before_the_weights_change(found):
     assert found[0]["nan"] == found[1]["nan"]
-    for part in ("iteration 0", "rank 1: o2m/loss_class/1;", "3 (3.png)", "kept.pth"):
-        assert part in found[0]["nan"]
+    for said in ("iteration 0", "rank 1: o2m/loss_class/1;", "3 (3.png)", "kept.pth"):
+        assert said in found[0]["nan"]
     assert "rank 0" not in found[0]["nan"]
     assert all(result["nan unchanged"] for result in found)
 
@@ -237,6 +197,17 @@ def test_error_in_one_forward_pass_stops_all(found):
     assert found[0]["raises"] == found[1]["raises"]
     assert "rank 1: matching cost of term 'o2o' is not finite in layer 1" in found[0]["raises"]
     assert all(result["raises unchanged"] for result in found)
+
+
+@pytest.mark.parametrize("kind", ["nan", "raises"])
+def test_a_step_is_skipped_by_all(found, kind):
+    """In the second process alone it isn't finite."""
+    run = with_a_poisoned_batch(detector(poison=9))
+    assert run.failures.skipped == 1
+    for name, value in run.model.state_dict().items():
+        skipped = found[0][f"{kind} skipped"][name]
+        torch.testing.assert_close(skipped, value, rtol=1e-9, atol=1e-12)
+        assert torch.equal(skipped, found[1][f"{kind} skipped"][name])
 
 
 def test_gathered_evaluation_equals_that_of_one_process(found, data):

@@ -23,6 +23,7 @@ from ms_detr.evaluation.results import UnwrittenError, write_results
 from ms_detr.files import explained, write_text
 from ms_detr.visualization.comparison import draw_comparison
 from tests.engine.standin import CONFIG, overrides
+from tests.engine.test_run import curve
 
 NO_SPACE = os.strerror(errno.ENOSPC)
 MOUNT = "mount -t tmpfs -o size={size} none '{folder}'"
@@ -95,9 +96,10 @@ def ending(process):
     return line
 
 
-def test_without_room_for_checkpoints_training_goes_on_until_the_last(run, tmp_path):
-    """They take 28 kB each, and the first one finds room."""
-    process = run("72k", status=2)
+def test_without_room_for_checkpoints_training_goes_on_until_the_last(run, train, tmp_path):
+    """They take 40 kB each, and the first one finds room. Resumed with room, it ends as ever."""
+    average = "+train.ema={decay: 0.75}"
+    process = run("88k", average, "train.eval_epochs=0", status=2, after="ls; cp -r . ../kept")
     first, second = (tmp_path / "out" / f"model_000000{k}.pth" for k in (2, 5))
     (said,) = [line for line in errors(process) if str(second) in line]
     for part in (NO_SPACE, "MB are needed", "MB are free", f"the last checkpoint is {first};"):
@@ -109,6 +111,12 @@ def test_without_room_for_checkpoints_training_goes_on_until_the_last(run, tmp_p
     assert "model_0000002.pth" in process.stdout.splitlines()
     assert not {"model_0000005.pth", "model_final.pth"} & {*process.stdout.splitlines()}
     assert ".partial" not in process.stdout.replace("loading", "")
+    train("kept", average, "train.eval_epochs=0", "--resume")
+    train("whole", average, "train.eval_epochs=0")
+    whole, kept = (read_checkpoint(tmp_path / x / "model_final.pth") for x in ("whole", "kept"))
+    for part in ("model", "ema"):
+        assert all(torch.equal(whole[part][n], kept[part][n]) for n in whole[part])
+    assert curve(tmp_path / "kept") == curve(tmp_path / "whole")
 
 
 def test_all_processes_end_where_the_main_one_cannot_write(run):

@@ -181,22 +181,31 @@ def test_interrupted_run(started, tmp_path, processes, period):
 SLOW = pytest.mark.slow
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train_net.py")
 RECEIVERS = {
-    "the process": (1, lambda run: os.kill(run.pid, signal.SIGTERM)),
-    "the launcher": (2, lambda run: os.kill(run.pid, signal.SIGTERM)),
-    "one rank": (2, lambda run: os.kill(children(run.pid)[1], signal.SIGTERM)),
-    "all at once": (2, lambda run: os.killpg(run.pid, signal.SIGTERM)),
+    "the process": (1, lambda run, number: os.kill(run.pid, number)),
+    "the launcher": (2, lambda run, number: os.kill(run.pid, number)),
+    "one rank": (2, lambda run, number: os.kill(children(run.pid)[1], number)),
+    "all at once": (2, lambda run, number: os.killpg(run.pid, number)),
 }
 
 
 @pytest.mark.parametrize(
-    "receiver",
-    ["the process", "the launcher", *(pytest.param(r, marks=SLOW) for r in list(RECEIVERS)[2:])],
+    ("number", "receiver"),
+    [
+        (signal.SIGTERM, "the process"),
+        (signal.SIGTERM, "one rank"),
+        (signal.SIGUSR1, "the launcher"),
+        pytest.param(signal.SIGTERM, "the launcher", marks=SLOW),
+        pytest.param(signal.SIGTERM, "all at once", marks=SLOW),
+        pytest.param(signal.SIGUSR1, "the process", marks=SLOW),
+        pytest.param(signal.SIGUSR1, "one rank", marks=SLOW),
+        pytest.param(signal.SIGUSR1, "all at once", marks=SLOW),
+    ],
 )
-def test_sigterm_saves_and_ends_every_process(started, train, tmp_path, receiver):
+def test_a_signal_saves_and_ends_every_process(started, train, tmp_path, number, receiver):
     processes, send = RECEIVERS[receiver]
     run = started(f"--num-gpus={processes}")
     wait_for(run, "iter 3/")
-    send(run)
+    send(run, number)
     status, _, errors = ended(run)
     assert status == 143
     last = (tmp_path / "out" / "last_checkpoint").read_text()
@@ -303,17 +312,21 @@ watched = termination.taken_over()
 watched.__enter__()
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
 child.start()
-os.kill(child.pid, signal.SIGTERM)
+os.kill(child.pid, signal.{name})
 child.join(20)
 time.sleep(1)
 print("alive, the child ended with", child.exitcode, termination.requested)
 """
 
 
-def test_the_sigterm_of_a_forked_child_is_its_own(root):
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=SLOW)])
+def test_the_signal_of_a_forked_child_is_its_own(root, number):
     """It would have been the parent's: both had one pipe for the signals' numbers."""
-    result = subprocess.run([sys.executable, "-c", FORK], cwd=root, capture_output=True, text=True)
-    assert result.stdout == "alive, the child ended with -15 False\n", result
+    script = FORK.format(name=number.name)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True
+    )
+    assert result.stdout == f"alive, the child ended with -{number.value} False\n", result
 
 
 TAKEN_OVER = """

@@ -8,6 +8,7 @@ from detectron2.engine import HookBase
 from torch import nn
 
 from ms_detr.engine import Trainer
+from ms_detr.engine.failures import Failures
 from ms_detr.engine.trainer import step_seed
 from ms_detr.errors import NonFiniteError
 
@@ -84,7 +85,9 @@ def test_step_seeds_differ():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_non_finite_loss(value):
-    model, trainer = make([1.0, value], last_checkpoint=lambda: "out/model_0000000.pth")
+    model, trainer = make(
+        [1.0, value], failures=Failures(last_checkpoint=lambda: "out/model_0000000.pth")
+    )
     with pytest.raises(NonFiniteError) as error:
         trainer.train(0, 2)
     message = str(error.value)
