@@ -50,7 +50,11 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["ms_detr", "ms_detr.*"]) + config_packages(),
     package_dir={"ms_detr.configs": "configs"},
-    package_data={"ms_detr": ["py.typed"], "ms_detr.benchmarks": ["*.cu", "*.cuh"]},
+    package_data={
+        "ms_detr": ["py.typed"],
+        "ms_detr.benchmarks": ["*.cu", "*.cuh"],
+        "ms_detr.report": ["*.html"],
+    },
     ext_modules=build_extensions.extensions(),
     cmdclass={"build_ext": build_extensions.build_command()},
     # Detectron2 isn't on the package index, so it can't be listed: see tools/detectron2_setup.py.
@@ -62,6 +66,7 @@ setup(
         "faster-coco-eval>=1.8.0",  # earlier ones: IoUs of masks by a wrong index (its notes)
         "fvcore",
         "hydra-core",
+        "Jinja2",
         "matplotlib",
         "omegaconf>=2.1",
         "pillow",

@@ -27,6 +27,7 @@ PACKAGES = {
     "faster_coco_eval": "faster-coco-eval",
     "fvcore": "fvcore",
     "hydra": "hydra-core",
+    "jinja2": "Jinja2",
     "matplotlib": "matplotlib",
     "omegaconf": "omegaconf",
     "PIL": "pillow",

@@ -61,6 +61,7 @@ TRAIN: dict[str, tuple[Check, str]] = {
 OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "sync_batchnorm": (False, BOOLEAN, "true or false"),
     "fine_tune": (False, BOOLEAN, "true or false"),
+    "report": (True, BOOLEAN, "true or false"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
     "amp.enabled": (False, BOOLEAN, "true or false"),

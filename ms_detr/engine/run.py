@@ -24,6 +24,7 @@ from .agreement import alone, in_main_process
 from .building import build, building
 from .checkpoint import Checkpointer
 from .checks import check_config
+from .closing import report
 from .datasets import (
     LOADERS,
     build_like_training,
@@ -212,7 +213,10 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     )
     if average is not None:
         trainer.register_hooks([EMAHook(average, model, checkpointer)])
-    return fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
+    results = fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
+    if settings.report:
+        report(folder)
+    return results
 
 
 def _build_data(cfg: DictConfig, start: Start) -> tuple[TrainLoader, Any, dict[str, Any]]:

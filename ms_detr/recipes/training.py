@@ -40,6 +40,7 @@ def run(**changes: Any) -> DictConfig:
         eval_epochs=1.0,  # 0: only at the end
         checkpoint_epochs=1.0,
         checkpoints_to_keep=2,
+        report=True,  # one HTML page at the end, report.html
     )
     train.update(changes)
     return DictConfig(train, flags={"allow_objects": True})
