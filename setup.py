@@ -72,6 +72,7 @@ setup(
         "pillow",
         "pycocotools>=2.0.2",
         "PyYAML",
+        "rich",
         "tabulate",
         "tqdm",
     ],
@@ -80,6 +81,8 @@ setup(
         "timm": ["timm>=1.0.9"],
         "safetensors": ["safetensors>=0.4"],
         "tensorboard": ["tensorboard"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow-skinny"],
     },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

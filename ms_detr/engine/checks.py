@@ -8,7 +8,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..errors import ConfigError
 from .building import building
@@ -61,7 +61,9 @@ TRAIN: dict[str, tuple[Check, str]] = {
 OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "sync_batchnorm": (False, BOOLEAN, "true or false"),
     "fine_tune": (False, BOOLEAN, "true or false"),
+    "writers": ([], _of(ListConfig), "a list of writers such as L(WandbWriter)(project=...)"),
     "report": (True, BOOLEAN, "true or false"),
+    "pictures": (4, _of(int, lambda v: v >= 0), "a whole number of at least 0 (0: none)"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
     "accumulate": (1, COUNT, "at least 1 (parts of a process's batch)"),
     "amp.enabled": (False, BOOLEAN, "true or false"),

@@ -36,12 +36,14 @@ from .datasets import (
 from .device import prepare
 from .distribution import distribute, synchronise_batchnorm
 from .ema import EMAHook, average_of, begin_average, evaluation_of
+from .external import begin_writers, service_writers
 from .fit import TimeLimit, fit
 from .limits import check_limits
 from .logs import environment, setup_logging
 from .metrics import forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_training
+from .pictures import with_pictures
 from .precision import Precision
 from .start import Start, begin, choose_start, weights_to_evaluate
 from .state import FINE_TUNE
@@ -169,6 +171,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     folder = Path(settings.output_dir)
     description = describe(origin.file, origin.overrides, cfg)
     device = _set_up(cfg, origin)
+    services = service_writers(cfg)
     # Before weights are downloaded, which is for nothing if the model can't be built.
     model = build(cfg, "model").to(device)
     start = choose_start(settings, resume)
@@ -192,13 +195,14 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         parts["ema"] = average
     extra = {"config": description, **datasets}
     checkpointer = Checkpointer(folder, keep=settings.checkpoints_to_keep, extra=extra, **parts)
-    evaluation = evaluation_of(cfg, test_loader, model, average)
+    evaluation = with_pictures(evaluation_of(cfg, test_loader, model, average), cfg, model)
     first = begin(start, model, checkpointer, datasets["classes"])
     if average is not None:
         begin_average(average, model)
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
     in_main_process(lambda: _prepare_folder(folder, first, origin, description["text"]))
+    begin_writers(services, folder, cfg)
     trainer = Trainer(
         distribute(model),
         train_loader,
@@ -213,7 +217,9 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     )
     if average is not None:
         trainer.register_hooks([EMAHook(average, model, checkpointer)])
-    results = fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
+    results = fit(
+        settings, first, train_loader, trainer, multiplier, checkpointer, evaluation, services
+    )
     if settings.report:
         report(folder)
     return results

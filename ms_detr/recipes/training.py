@@ -40,6 +40,8 @@ def run(**changes: Any) -> DictConfig:
         eval_epochs=1.0,  # 0: only at the end
         checkpoint_epochs=1.0,
         checkpoints_to_keep=2,
+        writers=[],  # of services: L(WandbWriter)(project=...), L(MlflowWriter)(experiment=...)
+        pictures=4,  # images drawn for TensorBoard at each evaluation, 0 for none
         report=True,  # one HTML page at the end, report.html
     )
     train.update(changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,7 @@ class ImageMatches:
     """The detections of an image, as far as they count.
 
     Attributes:
-        scores: (n,) of those that count, falling.
+        scores: (n,) of those that count.
         right: (n,) bool.
         objects: how many there are.
     """
@@ -95,12 +96,15 @@ def _match(
     return ImageMatches(scores[counts], right[counts], int((~crowds).sum()))
 
 
-def total(matches: dict[int, ImageMatches], threshold: float) -> Tally:
-    """The tally of all images together."""
-    tallies = [each.tally(threshold) for each in matches.values()]
-    return Tally(*(sum(getattr(t, name) for t in tallies) for name in ("found", "missed", "wrong")))
+def joined(matches: Mapping[int, ImageMatches]) -> ImageMatches:
+    """The matches of all images as those of one."""
+    each = list(matches.values())
+    scores = np.concatenate([np.empty(0, np.float32), *(m.scores for m in each)])
+    right = np.concatenate([np.empty(0, bool), *(m.right for m in each)])
+    return ImageMatches(scores, right, sum(m.objects for m in each))
 
 
-def best_threshold(matches: dict[int, ImageMatches]) -> float:
+def best_threshold(matches: Mapping[int, ImageMatches]) -> float:
     """The score at which the F of all images together is largest; the lowest of several."""
-    return float(max(THRESHOLDS, key=lambda score: total(matches, score).f))
+    whole = joined(matches)
+    return float(max(THRESHOLDS, key=lambda score: whole.tally(score).f))

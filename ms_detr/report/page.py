@@ -22,7 +22,7 @@ from . import curves
 from .dataset import evaluated_images
 from .duplicates import Duplicates, count_duplicates
 from .images import Picture, draw_images, worst_and_best
-from .matching import IOU, Tally, best_threshold, match_images, total
+from .matching import IOU, Tally, best_threshold, joined, match_images
 from .run import EMA, TOTAL, Run, read_run
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _look(run: Run, folder: Path) -> Seen:
     return Seen(
         threshold=threshold,
         images=len(truth.sizes),
-        tally=total(matches, threshold),
+        tally=joined(matches).tally(threshold),
         objects=dict(zip(truth.class_names, counts.tolist(), strict=True)),
         duplicates=count_duplicates(detections, len(truth.sizes), nms),
         worst=worst,

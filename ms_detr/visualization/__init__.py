@@ -1,6 +1,6 @@
 """Pictures."""
 
-from .assignments import draw_assignments
+from .assignments import assigned, draw_assignments
 from .candidates import draw_candidates
 from .comparison import draw_comparison
 from .losses import draw_losses
@@ -9,6 +9,7 @@ from .sampling import draw_sampling
 from .sweep import draw_sweep
 
 __all__ = [
+    "assigned",
     "draw_assignments",
     "draw_candidates",
     "draw_comparison",

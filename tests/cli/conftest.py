@@ -28,6 +28,7 @@ def overrides(demo_dataset):
         "train.device=cpu",
         "train.max_iter=2",
         "train.report=false",
+        "train.pictures=0",
     ]
 
 
