@@ -56,6 +56,18 @@ doctor: setup ## say what is installed, what is wrong and how to mend it
 test: setup-dev ## run the tests (PYTEST_ARGS="-n 2 ...", DETECTRON2_SRC=/path/to/detectron2)
 	$(RUN) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: browser
+browser: ## find or install (Debian, as root) the Chromium in which the tests look at reports
+	@if command -v "$${MS_DETR_BROWSER:-chromium}" chromium-browser google-chrome >/dev/null \
+	    && command -v chromedriver >/dev/null; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium chromium-driver; \
+	else \
+	  echo "No Chromium with chromedriver here, so tests that look at a page are skipped." >&2; \
+	  echo "Install both (Debian: apt install chromium chromium-driver)." >&2; \
+	fi
+
 .PHONY: capabilities
 capabilities: setup-dev ## run the tests as on CPUs with fewer vector instructions too (PYTEST_ARGS)
 	$(RUN) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python tools/capabilities.py $(PYTEST_ARGS)

@@ -50,7 +50,11 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["ms_detr", "ms_detr.*"]) + config_packages(),
     package_dir={"ms_detr.configs": "configs"},
-    package_data={"ms_detr": ["py.typed"], "ms_detr.benchmarks": ["*.cu", "*.cuh"]},
+    package_data={
+        "ms_detr": ["py.typed"],
+        "ms_detr.benchmarks": ["*.cu", "*.cuh"],
+        "ms_detr.report": ["*.html"],
+    },
     ext_modules=build_extensions.extensions(),
     cmdclass={"build_ext": build_extensions.build_command()},
     # Detectron2 isn't on the package index, so it can't be listed: see tools/detectron2_setup.py.
@@ -62,11 +66,13 @@ setup(
         "faster-coco-eval>=1.8.0",  # earlier ones: IoUs of masks by a wrong index (its notes)
         "fvcore",
         "hydra-core",
+        "Jinja2",
         "matplotlib",
         "omegaconf>=2.1",
         "pillow",
         "pycocotools>=2.0.2",
         "PyYAML",
+        "rich",
         "tabulate",
         "tqdm",
     ],
@@ -75,6 +81,8 @@ setup(
         "timm": ["timm>=1.0.9"],
         "safetensors": ["safetensors>=0.4"],
         "tensorboard": ["tensorboard"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow-skinny"],
     },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

@@ -19,6 +19,7 @@ EMA = "model_ema.pth"  # averages of the weights, see `ms_detr.engine.ema`
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
 LOG = "log.txt"
+REPORT = "report.html"
 EVALUATION = "evaluation"  # the folder of the next two
 RESULTS = "results.json"
 PREDICTIONS = "coco_instances_results.json"  # Detectron2's name

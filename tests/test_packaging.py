@@ -261,7 +261,9 @@ def test_dependencies_agree_everywhere():
     # TensorBoard by way of PyTorch.
     assert required() | optional() == imported() | {"tensorboard"}
     assert {name.lower() for name in doctor.OPTIONAL.values()} == optional()
-    assert optional() <= pins("dev.txt").keys() | pins("runtime.txt").keys()
+    # Two are large, and tests do without: with a stand-in, and with them where they are installed.
+    pinned = pins("dev.txt").keys() | pins("runtime.txt").keys()
+    assert optional() - {"wandb", "mlflow-skinny"} <= pinned
     assert {name.lower() for name in doctor.PACKAGES.values()} == required() - {"torch"}
     assert required() <= pins("runtime.txt").keys()
 

@@ -27,20 +27,30 @@ PACKAGES = {
     "faster_coco_eval": "faster-coco-eval",
     "fvcore": "fvcore",
     "hydra": "hydra-core",
+    "jinja2": "Jinja2",
     "matplotlib": "matplotlib",
     "omegaconf": "omegaconf",
     "PIL": "pillow",
     "pycocotools": "pycocotools",
     "yaml": "PyYAML",
+    "rich": "rich",
     "tabulate": "tabulate",
     "tqdm": "tqdm",
 }
 # The extras of setup.py, and what is missing without them.
-OPTIONAL = {"timm": "timm", "safetensors": "safetensors", "tensorboard": "tensorboard"}
+OPTIONAL = {
+    "timm": "timm",
+    "safetensors": "safetensors",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow-skinny",
+}
 WITHOUT = {
     "timm": "some configs need it",
     "safetensors": "files of that format can't be read",
     "tensorboard": "a training draws no curves for it",
+    "wandb": "a WandbWriter in train.writers needs it",
+    "mlflow": "an MlflowWriter in train.writers needs it",
 }
 OLDEST_TORCH = (2, 6)
 

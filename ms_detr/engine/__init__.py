@@ -5,19 +5,23 @@ from .checkpoint import Checkpointer
 from .device import choose_device
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import launch
+from .mlflow_writer import MlflowWriter
 from .model import load_model
 from .optimizer import build_optimizer, parameter_groups
 from .prediction import predict
 from .run import Origin, evaluate, train
 from .trainer import Trainer
+from .wandb_writer import WandbWriter
 from .weights import load_weights
 
 __all__ = [
     "CheckpointHook",
     "Checkpointer",
     "EvaluationHook",
+    "MlflowWriter",
     "Origin",
     "Trainer",
+    "WandbWriter",
     "build_optimizer",
     "choose_device",
     "evaluate",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..errors import ConfigError
 from .batch_size import AUTO, SCALINGS
@@ -67,6 +67,9 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     "fine_tune": (False, BOOLEAN, "true or false"),
     "best": (None, _null_or(_of(str, lambda v: bool(v.strip()))), METRIC),
     "keep_every_epochs": (0.0, AT_LEAST_0, "a number of at least 0 (0: none for good)"),
+    "writers": ([], _of(ListConfig), "a list of writers such as L(WandbWriter)(project=...)"),
+    "report": (True, BOOLEAN, "true or false"),
+    "pictures": (4, _of(int, lambda v: v >= 0), "a whole number of at least 0 (0: none)"),
     "max_hours": (None, _null_or(ABOVE_0), "a number above 0, or null for no limit"),
     "compile": (False, BOOLEAN, "true or false"),
     "batch_size": (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.engine.hooks import LRScheduler, PeriodicWriter
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
 
 from ..data import TrainLoader, iterations_per_epoch
@@ -17,6 +18,7 @@ from ..errors import ConfigError
 from ..signals import termination
 from .checkpoint import Checkpointer
 from .hooks import CheckpointHook, EvaluationHook
+from .live import FirstSteps, LiveLine
 from .metrics import writers
 from .timing import StepTimer
 from .trainer import Trainer
@@ -32,12 +34,14 @@ def fit(
     multiplier: Any,
     checkpointer: Checkpointer,
     evaluation: Callable[[], Mapping[str, Any]],
+    services: Sequence[EventWriter] = (),
 ) -> Mapping[str, Any]:
     """Train from an iteration to the end, and return the results of the last evaluation.
 
     Args:
         settings: the config's ``train`` node.
         multiplier: of the learning rate, over the course of the run.
+        services: further writers, which the main process has begun.
     """
     loader.start_at(start)
     epoch = epoch_of(loader)
@@ -52,6 +56,7 @@ def fit(
             "raise train.max_iter or train.epochs to train on", start,
         )  # fmt: skip
         start = max_iter
+    live = LiveLine()
     evaluation_hook = EvaluationHook(
         evaluation, round(settings.eval_epochs * epoch), checkpointer, settings.best
     )
@@ -62,12 +67,16 @@ def fit(
             # Saved first: an evaluation that is interrupted costs no training.
             CheckpointHook(checkpointer, round(settings.checkpoint_epochs * epoch)),
             evaluation_hook,
-            PeriodicWriter(writers(settings.output_dir, start, max_iter), settings.log_period)
+            PeriodicWriter(
+                [*writers(settings.output_dir, start, max_iter), *services], settings.log_period
+            )
             if comm.is_main_process()
             else None,
+            FirstSteps(settings.log_period),
+            live,
         ]
     )
-    with termination.noted():
+    with termination.noted(), live.shown(start, max_iter):
         trainer.train(start, max_iter)
     return evaluation_hook.results
 

@@ -6,8 +6,10 @@ import logging
 import logging.handlers
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -115,6 +117,18 @@ def setup_logging(folder: str | Path) -> None:
             logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+@contextmanager
+def through(stream: TextIO) -> Iterator[None]:
+    """In the block what goes to stdout of the log goes through another stream."""
+    of_all = {handler for name in NAMES for handler in logging.getLogger(name).handlers}
+    before = {h: h.setStream(stream) for h in of_all if isinstance(h, _Terminal)}
+    try:
+        yield
+    finally:
+        for handler, old in before.items():
+            handler.setStream(old or sys.stdout)
 
 
 def environment() -> str:

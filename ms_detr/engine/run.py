@@ -26,6 +26,7 @@ from .batch_size import batching, scale_learning_rate
 from .building import build, building
 from .checkpoint import Checkpointer
 from .checks import check_config
+from .closing import report
 from .compilation import check_compiler, compile_parts
 from .datasets import (
     LOADERS,
@@ -38,6 +39,7 @@ from .datasets import (
 from .device import prepare
 from .distribution import distribute, synchronise_batchnorm
 from .ema import EMAHook, average_of, begin_average, evaluation_of
+from .external import begin_writers, service_writers
 from .failures import Failures
 from .fit import TimeLimit, epoch_of, fit, kept_every
 from .limits import check_limits
@@ -46,6 +48,7 @@ from .memory import recompute
 from .metrics import forget_metrics_from
 from .optimizer import build_optimizer
 from .pairs import check_pairs, check_training
+from .pictures import with_pictures
 from .precision import Precision
 from .progress import Predicting
 from .record import StepRecorder
@@ -176,6 +179,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     folder = Path(settings.output_dir)
     description = describe(origin.file, origin.overrides, cfg)
     device = _set_up(cfg, origin)
+    services = service_writers(cfg)
     # Before weights are downloaded, which is for nothing if the model can't be built.
     model = build(cfg, "model").to(device)
     start = choose_start(settings, resume)
@@ -217,7 +221,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         extra=extra,
         **parts,
     )
-    evaluation = evaluation_of(cfg, test_loader, model, average)
+    evaluation = with_pictures(evaluation_of(cfg, test_loader, model, average), cfg, model)
     first = begin(start, model, checkpointer, datasets["classes"])
     if average is not None:
         begin_average(average, model)
@@ -231,6 +235,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
         lambda: largest_that_fits(model, optimizer, train_loader, precision),
     )
     logger.info("%s; %s", split, rate)
+    begin_writers(services, folder, cfg)
     trainer = Trainer(
         distributed,
         train_loader,
@@ -245,7 +250,12 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     )
     if average is not None:
         trainer.register_hooks([EMAHook(average, model, checkpointer)])
-    return fit(settings, first, train_loader, trainer, multiplier, checkpointer, evaluation)
+    results = fit(
+        settings, first, train_loader, trainer, multiplier, checkpointer, evaluation, services
+    )
+    if settings.report:
+        report(folder)
+    return results
 
 
 def _build_data(cfg: DictConfig, start: Start) -> tuple[TrainLoader, Any, dict[str, Any]]:

@@ -56,6 +56,9 @@ def run(**changes: Any) -> DictConfig:
         eval_period=5000,
         checkpointer=dict(period=5000, max_to_keep=2),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+        writers=[],  # of services: L(WandbWriter)(project=...), L(MlflowWriter)(experiment=...)
+        pictures=4,  # images drawn for TensorBoard at each evaluation, 0 for none
+        report=True,  # one HTML page at the end, report.html
     )
     train.update(changes)
     return DictConfig(train, flags={"allow_objects": True})

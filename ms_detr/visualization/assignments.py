@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from detectron2.data import MetadataCatalog
+import numpy as np
+from detectron2.data import Metadata, MetadataCatalog
 from matplotlib import colormaps
 from omegaconf import DictConfig
 from PIL import Image
@@ -34,32 +36,49 @@ def draw_assignments(
     metadata = MetadataCatalog.get(loader.dataset.name)
     files = []
     for record in chosen:
-        inputs = [mapper(record)]
-        with evaluating(model):
-            images, padding_mask = model.preprocess(inputs)
-            targets = model.targets(inputs, (images.shape[-2], images.shape[-1]))
-            predictions = model.forward_tensors(images, padding_mask, targets)
-            assignments = model.criterion.assign(predictions, targets)
-        objects = pixel_corners(targets.boxes[0], record)
-        rows = []
-        for name, assignment in assignments.items():
-            predicted = predictions[model.criterion.terms[name].source]
-            if not predicted.layered:
-                continue
-            panels = []
-            for layer in range(len(predicted.boxes)):
-                panel = canvas(record, metadata)
-                boxes = pixel_corners(predicted.boxes[layer, 0], record)
-                for g in range(targets.counts[0]):
-                    color = colormaps["tab10"](g % 10)
-                    panel.draw_box(objects[g], alpha=0.9, edge_color=color, line_style="--")
-                    slots = assignment.query[layer, 0, g][assignment.valid[layer, 0, g]]
-                    for query in slots.tolist():
-                        panel.draw_box(boxes[query], alpha=0.9, edge_color=color)
-                panels.append(titled(panel.output.get_image(), f"{name}, layer {layer}"))
-            rows.append(side_by_side(panels))
+        panels = assigned(model, mapper(record), record, metadata)
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_assignments.png")
         with atomic_path(files[-1]) as path:
-            Image.fromarray(stacked(rows)).save(path, "PNG")
+            Image.fromarray(panels).save(path, "PNG")
     return files
+
+
+def assigned(
+    model: GeneralizedDETR,
+    inputs: dict[str, Any],
+    record: dict[str, Any],
+    metadata: Metadata,
+    last: bool = False,
+) -> np.ndarray:
+    """The picture of one image, (H, W, 3) uint8: see `draw_assignments`.
+
+    Args:
+        inputs: the image and its objects, as the mapper hands them out in training.
+        last: the last layer alone, all terms in a row.
+    """
+    with evaluating(model):
+        images, padding_mask = model.preprocess([inputs])
+        targets = model.targets([inputs], (images.shape[-2], images.shape[-1]))
+        predictions = model.forward_tensors(images, padding_mask, targets)
+        assignments = model.criterion.assign(predictions, targets)
+    objects = pixel_corners(targets.boxes[0], record)
+    rows = []
+    for name, assignment in assignments.items():
+        predicted = predictions[model.criterion.terms[name].source]
+        if not predicted.layered:
+            continue
+        panels = []
+        layers = range(len(predicted.boxes))
+        for layer in layers[-1:] if last else layers:
+            panel = canvas(record, metadata)
+            boxes = pixel_corners(predicted.boxes[layer, 0], record)
+            for g in range(targets.counts[0]):
+                color = colormaps["tab10"](g % 10)
+                panel.draw_box(objects[g], alpha=0.9, edge_color=color, line_style="--")
+                slots = assignment.query[layer, 0, g][assignment.valid[layer, 0, g]]
+                for query in slots.tolist():
+                    panel.draw_box(boxes[query], alpha=0.9, edge_color=color)
+            panels.append(titled(panel.output.get_image(), f"{name}, layer {layer}"))
+        rows.append(side_by_side(panels))
+    return side_by_side(rows) if last else stacked(rows)

@@ -27,6 +27,8 @@ def overrides(demo_dataset):
         "model.num_queries=20",
         "train.device=cpu",
         "train.max_iter=2",
+        "train.report=false",
+        "train.pictures=0",
     ]
 
 

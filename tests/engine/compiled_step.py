@@ -8,12 +8,12 @@ import copy
 import sys
 
 import torch
-from torch import distributed
 
 from ms_detr.engine.compilation import compile_parts
 from ms_detr.engine.distribution import distribute
 
 from ..modeling.support import make_input, make_model
+from ..processes import gloo
 
 NO_DROPOUT = ("model.dropout=0.0", "model.encoder.num_layers=2")
 
@@ -34,20 +34,17 @@ def step(model, batch):
 
 def main():
     rank, meeting, out = sys.argv[1:]
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2
-    )
-    plain = make_model(*NO_DROPOUT)
-    compiled = copy.deepcopy(plain)
-    compile_parts(compiled, {}, backend="aot_eager")
-    models = distribute(plain), distribute(compiled)
-    made = []
-    for size in ((64, 96), (80, 112)):
-        batch = [make_input(*size, labels=(1, 0, 3), seed=int(rank))]
-        made.append([step(model, batch) for model in models])
+    with gloo(meeting).joined(int(rank), int(rank)):
+        plain = make_model(*NO_DROPOUT)
+        compiled = copy.deepcopy(plain)
+        compile_parts(compiled, {}, backend="aot_eager")
+        models = distribute(plain), distribute(compiled)
+        made = []
+        for size in ((64, 96), (80, 112)):
+            batch = [make_input(*size, labels=(1, 0, 3), seed=int(rank))]
+            made.append([step(model, batch) for model in models])
     if rank == "0":
         torch.save(made, out)
-    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

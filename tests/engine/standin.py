@@ -111,7 +111,8 @@ class Detector(nn.Module):
             [boxes[:, :2].minimum(boxes[:, 2:]), boxes[:, :2].maximum(boxes[:, 2:])], 1
         )
         instances.pred_boxes = Boxes(corners * torch.tensor([width, height] * 2))
-        instances.scores, instances.pred_classes = logits.softmax(-1).max(-1)
+        scores, instances.pred_classes = logits.softmax(-1).max(-1)
+        instances.scores = scores.to(instances.pred_boxes.tensor)  # as NMS wants them
         return {"instances": instances}
 
 

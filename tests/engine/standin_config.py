@@ -57,4 +57,6 @@ train = dict(
     eval_epochs=2,
     checkpoint_epochs=1.0,
     checkpoints_to_keep=2,
+    pictures=0,
+    report=False,
 )
