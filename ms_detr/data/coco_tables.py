@@ -51,7 +51,7 @@ class Table:
         self._file = json_file
         self._parts: dict[str, list[np.ndarray]] = defaultdict(list)
         self._wrong: str | None = None  # with an entry's keys
-        self._digits = 0  # of the largest id that is too large
+        self._huge_ids: dict[int, int] = {}  # by row, those of more than 64 bits
         self._problem: str | None = None  # with the values
 
     def take(self, entries: Sequence[Any]) -> None:
@@ -60,7 +60,7 @@ class Table:
             return
         values = self._values(entries)
         ids, huge = _whole_numbers(values["id"])
-        self._digits = max([self._digits, *(len(str(abs(number))) for number in huge.values())])
+        self._huge_ids.update({self.count + row: number for row, number in huge.items()})
         self._add("id", ids)
         self._take(values, entries[: len(ids)])
         self.count += len(ids)
@@ -77,7 +77,7 @@ class Table:
             DataError: an entry lacks a key or has a value of the wrong kind, or an id comes twice.
         """
         ids = self.column("id")
-        again = None if self._digits else _first_repeated(ids)
+        again = _first_repeated(ids, list(self._huge_ids))
         if again is not None:
             raise DataError(
                 f"{self._file}: the id {ids[again]} comes twice in '{self._kind}' "
@@ -85,9 +85,10 @@ class Table:
             )
         if self._wrong is not None:
             raise DataError(self._wrong)
-        if self._digits:
+        if self._huge_ids:
+            largest = max(map(abs, self._huge_ids.values()))
             raise DataError(
-                f"{self._file}: '{self._kind}' has an id of {self._digits} digits; ids are "
+                f"{self._file}: '{self._kind}' has an id of {len(str(largest))} digits; ids are "
                 "whole numbers of 64 bits."
             )
         return ids
@@ -250,23 +251,25 @@ class Annotations(Table):
 
     def _facts(self, entries: Sequence[dict]) -> np.ndarray:
         """Take areas, and tell what evaluation wants to know of each entry."""
-        areas = np.empty(len(entries))
-        facts = bytearray(len(entries))
-        for row, entry in enumerate(entries):
-            area, crowd = entry.get("area"), entry.get("iscrowd")
-            areas[row], odd = _area(area)
-            if odd is not None:
-                self.odd_areas[self.count + row] = odd
-            is_crowd = _is_crowd(crowd)
-            if is_crowd is None:
-                self.odd_crowds[self.count + row] = reprlib.repr(crowd)
-            facts[row] = (
-                (WHOLE_AREA if type(area) is int else NO_AREA if area is None else 0)
-                | (CROWD if is_crowd else 0)
-                | (IGNORED if entry.get("ignore") else 0)
-            )
-        self._add("area", areas)
-        return np.frombuffer(facts, np.uint8)
+        areas, crowds = ([entry.get(key) for entry in entries] for key in ("area", "iscrowd"))
+        ignored = np.array([bool(entry.get("ignore")) for entry in entries], np.uint8)
+        facts = ignored * np.uint8(IGNORED)
+        kinds = set(map(type, areas))
+        if kinds <= {float}:
+            self._add("area", np.array(areas, np.float64))
+        else:
+            known = [_area(area) for area in areas]
+            self._add("area", np.array([area for area, _ in known]))
+            odd = {self.count + row: shown for row, (_, shown) in enumerate(known) if shown}
+            self.odd_areas.update(odd)
+            bits = {int: WHOLE_AREA, type(None): NO_AREA}
+            facts |= np.array([bits.get(type(area), 0) for area in areas], np.uint8)
+        meant = [_is_crowd(crowd) for crowd in crowds]
+        if None in meant:
+            odd = {self.count + row: reprlib.repr(crowds[row])
+                   for row, is_crowd in enumerate(meant) if is_crowd is None}  # fmt: skip
+            self.odd_crowds.update(odd)
+        return facts | np.array([bool(is_crowd) for is_crowd in meant], np.uint8) * np.uint8(CROWD)
 
 
 def as_written(numbers: Sequence[float], facts: int, bits: Sequence[int] = WHOLE) -> list[float]:
@@ -293,7 +296,7 @@ def _area(value: Any) -> tuple[float, str | None]:
 
 def _is_crowd(value: Any) -> bool | None:
     """Tell whether an annotation marks a crowd, which files write in many ways, or not at all."""
-    if value in (None, 0, "0", ""):
+    if value == 0 or value is None or value in ("0", ""):
         return False
     return True if value in (1, "1") else None
 
@@ -320,11 +323,12 @@ def _whole_numbers(values: Sequence[int]) -> tuple[np.ndarray, dict[int, int]]:
     return np.array(kept, np.int64), huge
 
 
-def _first_repeated(ids: np.ndarray) -> int | None:
-    """Return the place of the first id that has come before."""
-    if (ids[1:] > ids[:-1]).all():
+def _first_repeated(ids: np.ndarray, unknown: Sequence[int]) -> int | None:
+    """Return the place of the first id that has come before; those at unknown places are none."""
+    if not unknown and (ids[1:] > ids[:-1]).all():
         return None
-    order = np.argsort(ids, kind="stable")
+    places = np.delete(np.arange(len(ids)), unknown)
+    order = places[np.argsort(ids[places], kind="stable")]
     again = ids[order[1:]] == ids[order[:-1]]
     return int(order[1:][again].min()) if again.any() else None
 

@@ -49,11 +49,12 @@ def fingerprint(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             count += len(table)
             yield table.tobytes()
 
+    digest = _digest(objects())
     return {
         "images": len(records),
-        "objects": _digest(objects()),
         "annotations": count,
         "files": _digest(text.encode() for text in files),
+        "objects": digest,
     }
 
 

@@ -8,10 +8,12 @@ parse, so the guess can cost time and nothing else.
 from __future__ import annotations
 
 import codecs
+import gc
 import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from ..errors import DataError
@@ -45,7 +47,7 @@ def read_members(
         DataError: the file is no JSON; says where.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, _uncollected():
             yield from _Window(file, entry_of).members(lists)
     except RecursionError:
         raise DataError(f"{path} is not COCO's format: it is nested too deeply.") from None
@@ -57,6 +59,18 @@ def read_members(
         raise
     except ValueError as error:
         raise DataError(f"{path} is not a JSON file: {error}") from error
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector still, which would look through all new dicts for cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Window:
