@@ -33,6 +33,10 @@ class ImageRecords(Sequence[dict]):
     def __len__(self) -> int:
         return len(self.arrays["image_id"])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what the arrays hold, which may be pickled as the name of their file."""
+        return type(self), (self.arrays, self._name, self._root)
+
     @overload
     def __getitem__(self, index: int) -> dict: ...
     @overload
@@ -77,12 +81,16 @@ class Records(ImageRecords):
         masks: bool,
     ):
         super().__init__(arrays, name, image_root)
+        self._class_of = class_of
         ids = sorted(category["id"] for category in arrays.facts["categories"])
         self.class_of_category = np.array([class_of[number] for number in ids], np.int64)
         self._masks = masks
         if masks:
-            content = PackedBytes(arrays["masks"], arrays["mask_starts"])
-            self._content = content
+            self._content = PackedBytes(arrays["masks"], arrays["mask_starts"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As without objects."""
+        return type(self), (self.arrays, self._name, self._root, self._class_of, self._masks)
 
     def images(self) -> ImageRecords:
         """Return the same without objects."""

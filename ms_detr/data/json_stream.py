@@ -205,13 +205,14 @@ class _Window:
         except UnicodeDecodeError as error:
             error.start += self._bytes - pending
             raise
+        if self._ended:
+            return False
         self._bytes += len(content)
-        passed = self._text[: self._position]
         self._lines, self._column = self._place(self._position)
-        self._before += len(passed)
+        self._before += self._position
         self._text = self._text[self._position :] + text
         self._position = 0
-        return not self._ended or bool(text)
+        return True
 
     def _place(self, position: int) -> tuple[int, int]:
         """Return how many lines and, in the last one, characters are before a place in the text."""
