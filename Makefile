@@ -76,6 +76,10 @@ capabilities: setup-dev ## run the tests as on CPUs with fewer vector instructio
 slow: setup-dev ## run the slow tests, a shortened demo among them (SLOW_ARGS="-k ...")
 	$(RUN) $(BIN)/python -m pytest -m slow $(SLOW_ARGS)
 
+.PHONY: scale
+scale: setup-dev ## load annotations of Objects365's size, as a slow test (8 GB of disk, 20 minutes)
+	SCALE=full $(RUN) $(BIN)/python -m pytest -m slow tests/benchmarks/test_annotations.py
+
 .PHONY: lint
 lint: setup-dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""One run to a folder: a lock that ends with the process that holds it, however that ends."""
+"""Locks of a run's folder, or of a block, that end with the process that holds them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from .run_folder import LOCK
 logger = logging.getLogger(__name__)
 
 INHERITED = "MS_DETR_LOCK"  # environment variable: the descriptor of a lock, from a parent
+
+# Of file systems.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 # A child that is forked off, such as a loader's worker, must not keep the lock of a dead parent.
 _held: set[int] = set()
@@ -63,6 +66,49 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[int]:
         os.close(descriptor)
 
 
+@contextmanager
+def waiting(path: Path, why: str) -> Iterator[bool]:
+    """Let one process at a time into the block; the others wait.
+
+    The lock is the kernel's, on a file that stays, so one of a process that was killed is gone.
+
+    Args:
+        why: what is logged where there is somebody to wait for.
+
+    Yields:
+        Whether others are kept out; not where the system, or the file system, has no locks.
+
+    Raises:
+        OSError: the file can't be made or written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    _held.add(descriptor)
+    try:
+        yield _wait(descriptor, why)
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _wait(descriptor: int, why: str) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting: %s", why)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return False
+    return True
+
+
 def handed_down(descriptor: int) -> dict[str, str]:
     """Return the environment of a process that takes a lock over, with the descriptor."""
     return {**os.environ, INHERITED: str(descriptor)}
@@ -86,7 +132,7 @@ def _lock(descriptor: int, path: Path) -> int:
         os.close(descriptor)
         return inherited
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+        if error.errno not in WITHOUT_LOCKS:
             raise
         return _without_lock(descriptor, path, f"its file system has no locks: {error.strerror}")
     return descriptor

@@ -1,4 +1,4 @@
-"""Measure training, steps, the operator, matching and losses, groups, images, evaluation."""
+"""Measure training, steps, the operator, matching and losses, groups, data, evaluation."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import count
+from ._arguments import count, path, seed
 from ._tasks import add_process_arguments
 
 
@@ -85,6 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     evaluation.add_argument("--images", type=count, default=5000)
     evaluation.add_argument("--detections", type=count, default=100, help="an image")
+    annotations = what.add_parser(
+        "annotations",
+        parents=[json_flag],
+        help="starts on a large generated annotation file: time, memory, loader processes",
+    )
+    annotations.add_argument("--images", type=count, default=200_000)
+    annotations.add_argument("--workers", type=seed, nargs="+", default=[0, 2, 4])
+    annotations.add_argument("--folder", type=path, help="where a folder is made, and removed")
     measures = {
         step: _step,
         train: _train,
@@ -94,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         groups: _groups,
         images: _images,
         evaluation: _evaluation,
+        annotations: _annotations,
     }
     for parser_of, function in measures.items():
         parser_of.set_defaults(measure=function)
@@ -181,6 +190,13 @@ def _evaluation(args: argparse.Namespace) -> None:
 
     rows = compare_evaluators(args.images, args.detections)
     _show(rows, args, ("", ".1f", ".2f", ".0f", ".4f"))
+
+
+def _annotations(args: argparse.Namespace) -> None:
+    from ms_detr.benchmarks.annotations import measure_annotations
+
+    rows = measure_annotations(args.images, workers=args.workers, folder=args.folder)
+    _show(rows, args, ("", "", ".1f", ".2f", ".0f", ".0f", ".0f"))
 
 
 def _show(

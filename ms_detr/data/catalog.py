@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -77,7 +77,7 @@ def register(
     json_file: str,
     classes: list[str],
     class_of: dict[int, int],
-    load: Callable[[], list[dict]],
+    load: Callable[[], Sequence[dict]],
 ) -> None:
     """Make a name known to Detectron2, or change the order of the classes that it stands for.
 

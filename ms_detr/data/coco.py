@@ -14,14 +14,16 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from ..errors import DataError, shortened
+from .annotation_cache import is_large, objects_of
+from .array_file import Arrays
 from .catalog import locate, register
 from .categories import distinct_names
 from .class_order import completed, in_order_of
-from .coco_json import read_coco
+from .dataset_dicts import Records
 from .fingerprint import remember
 from .ground_truth import GroundTruth, ground_truth, keep
 from .image_check import check_files
-from .records import make_records
+from .remarks import Remark, tell_all
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ def coco_dataset(
     classes: Sequence[str] | None = None,
     partial: bool = False,
     evaluated: bool = False,
-) -> list[dict]:
+    cache: bool | str = True,
+) -> Sequence[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
     Args:
@@ -52,13 +55,17 @@ def coco_dataset(
         classes: the names of the categories in the order that weights have them in, which is then
             that of ``category_id`` and thing_classes; None or empty takes the order of the ids.
         partial: the file may list a part of ``classes`` only: the others have no objects in it.
-        evaluated: keep the objects for `kept_truth` as well, in the main process, so that
-            evaluation needn't read the file again.
+        evaluated: keep the objects for `kept_truth` as well, so that evaluation needn't read the
+            file again.
+        cache: keep what was found in a file of 20 MB or more for the next start, and for the other
+            processes of the machine, in a folder beside it or among the user's caches; a folder to
+            keep it in instead. See `ms_detr.data.annotation_cache`.
 
     Returns:
-        One dict per image, by ascending image id: file_name, height, width, image_id,
-        dataset_name, and annotations with bbox (x, y, width, height in pixels), bbox_mode,
-        iscrowd and category_id, where 0 is the lowest category id of the file, 1 the next, and so
+        A list, or of such a file a sequence that makes its dicts when asked for them. One per
+        image, by ascending image id: file_name, height, width, image_id, dataset_name, and
+        annotations with bbox (x, y, width, height in pixels), bbox_mode, iscrowd and category_id,
+        where 0 is the lowest category id of the file, 1 the next, and so
         on. Images without annotations are kept. Degenerate boxes (of no size, not finite, or
         outside the image) are dropped with a warning. With masks every annotation has a
         segmentation: polygons, a list of arrays (x1, y1, x2, y2, ...) whose vertices may lie off
@@ -75,9 +82,8 @@ def coco_dataset(
         OtherClassesError: the categories have other names than ``classes``.
     """
     image_root, json_file = locate(name, images, annotations)
-    evaluated = evaluated and comm.is_main_process()
-    data = read_coco(json_file, masks)
-    name_of = distinct_names(data["categories"], json_file)
+    arrays = objects_of(json_file, masks, evaluated, cache)
+    name_of = distinct_names(arrays.facts["categories"], json_file)
     if classes:
         if partial:
             name_of = completed(name_of, classes, json_file)
@@ -87,21 +93,27 @@ def coco_dataset(
                 "dataset '%s': its classes are in the order of the weights, not of its ids", name
             )
     class_of = {category: i for i, category in enumerate(name_of)}
-    records = make_records(
-        data, name, image_root, json_file, class_of,
-        masks=masks, trusted=trust_annotations, evaluated=evaluated,
-    )  # fmt: skip
-    truth = ground_truth(records, name_of, json_file, masks) if evaluated else None
-    check_files(records, image_root, json_file, look_inside=check_images)
+    tell_all(_remarks(arrays, "remarks"), json_file, trust_annotations)
+    records = Records(arrays, name, image_root, class_of, masks)
+    truth = None
+    if evaluated:
+        truth = ground_truth(records, name_of, masks)
+        if comm.is_main_process():
+            tell_all(_remarks(arrays, "area_remarks"), json_file)
+    check_files(records.images(), image_root, json_file, look_inside=check_images)
     # Not a collective any more; nothing that was found is looked for again.
     again = partial_call(
         coco_dataset, name, image_root, json_file, masks, trust_annotations=True,
-        check_images=False, classes=classes, partial=partial, evaluated=evaluated,
+        check_images=False, classes=classes, partial=partial, evaluated=evaluated, cache=cache,
     )  # fmt: skip
     register(name, image_root, json_file, list(name_of.values()), class_of, again)
     remember(name, records)
     keep(name, records, truth)
-    return records
+    return records if is_large(json_file) else list(records)
+
+
+def _remarks(arrays: Arrays, kind: str) -> list[Remark]:
+    return [Remark(**remark) for remark in arrays.facts[kind]]
 
 
 def read_truth(name: str, masks: bool = False) -> GroundTruth:
@@ -117,8 +129,8 @@ def read_truth(name: str, masks: bool = False) -> GroundTruth:
             "ms_detr.data.coco_dataset first"
         )
     json_file = os.fspath(metadata.json_file)
-    data = read_coco(json_file, masks)
-    name_of = distinct_names(data["categories"], json_file)
+    arrays = objects_of(json_file, masks, runs=masks)
+    name_of = distinct_names(arrays.facts["categories"], json_file)
     class_of = metadata.get("thing_dataset_id_to_contiguous_id")
     if class_of is None:
         class_of = {category: i for i, category in enumerate(name_of)}
@@ -127,11 +139,10 @@ def read_truth(name: str, masks: bool = False) -> GroundTruth:
             f"{json_file} has categories {shortened(sorted(name_of))}, but dataset '{name}' was "
             f"loaded with {shortened(sorted(class_of))}: was the file changed?"
         )
-    records = make_records(
-        data, name, "", json_file, class_of, masks=masks, trusted=True, evaluated=True
-    )
+    tell_all(_remarks(arrays, "remarks"), json_file, trusted=True)
+    tell_all(_remarks(arrays, "area_remarks"), json_file)
     names = metadata.get("thing_classes") or list(name_of.values())
     in_order = {
         category: names[class_of[category]] for category in sorted(class_of, key=class_of.get)
     }
-    return ground_truth(records, in_order, json_file, masks)
+    return ground_truth(Records(arrays, name, "", class_of, masks), in_order, masks)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+
+from .dataset_dicts import Records
 
 # Of the datasets that were loaded, by name.
 _known: dict[str, dict[str, Any]] = {}
@@ -34,21 +36,38 @@ def fingerprint(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ``images`` and ``annotations``, counts; ``files``, a digest of ids, names and sizes of the
         images; ``objects``, one of boxes, classes and crowds in the order of the records.
     """
+    images = records.images() if isinstance(records, Records) else records
     files = (
         f"{r['image_id']}\0{os.path.basename(r['file_name'])}\0{r['height']}\0{r['width']}\n"
-        for r in records
+        for r in images
     )
-    objects = [
-        (number, item["category_id"], item["iscrowd"], *item["bbox"])
-        for number, record in enumerate(records)
-        for item in record["annotations"]
-    ]
+    count = 0
+
+    def objects() -> Iterator[bytes]:
+        nonlocal count
+        for table in records.tables() if isinstance(records, Records) else _tables(records):
+            count += len(table)
+            yield table.tobytes()
+
+    digest = _digest(objects())
     return {
         "images": len(records),
-        "annotations": len(objects),
+        "annotations": count,
         "files": _digest(text.encode() for text in files),
-        "objects": _digest([np.array(objects, dtype=np.float64).tobytes()]),
+        "objects": digest,
     }
+
+
+def _tables(records: Sequence[Mapping[str, Any]]) -> Iterator[np.ndarray]:
+    """Yield the objects of each image as `ms_detr.data.dataset_dicts.Records` has them."""
+    for number, record in enumerate(records):
+        yield np.array(
+            [
+                (number, item["category_id"], item["iscrowd"], *item["bbox"])
+                for item in record["annotations"]
+            ],
+            dtype=np.float64,
+        )
 
 
 def _digest(parts: Iterable[bytes]) -> str:

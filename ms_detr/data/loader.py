@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import ConfigError, DataError
 from .bad_images import REPLACES, BadImages, map_or_replace
 from .batches import Size, group_by_size
+from .dataset_dicts import Records
 from .sampler import Key, TrainingSampler
 from .workers import WorkerLoader
 
@@ -70,7 +71,7 @@ class TrainLoader(WorkerLoader):
 
 
 def build_train_loader(
-    dataset: list[dict],
+    dataset: Sequence[dict],
     mapper: Mapper,
     total_batch_size: int,
     num_workers: int = 4,
@@ -116,7 +117,7 @@ def build_train_loader(
 
 
 def build_test_loader(
-    dataset: list[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 4
+    dataset: Sequence[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 4
 ) -> DataLoader:
     """Build one pass over the dataset; every process gets its part of the batches.
 
@@ -136,14 +137,14 @@ def build_test_loader(
         logger.warning("AP will be nan: %s", _without_objects(dataset))
     batches = group_by_size(_sizes(dataset, mapper, batch_size), batch_size)
     return WorkerLoader(
-        MapDataset(DatasetFromList(dataset), mapper),
+        MapDataset(_shared(dataset), mapper),
         batch_sampler=[batches[i] for i in InferenceSampler(len(batches))],
         num_workers=num_workers,
         generator=_own_generator(),
     )
 
 
-def _sizes(dataset: list[dict], mapper: Mapper, batch_size: int) -> list[Size]:
+def _sizes(dataset: Sequence[dict], mapper: Mapper, batch_size: int) -> list[Size]:
     """Return the sizes of all mapped images without reading them, or equal ones if unknown."""
     known = all("height" in record and "width" in record for record in dataset)
     if batch_size == 1 or not known:
@@ -153,12 +154,18 @@ def _sizes(dataset: list[dict], mapper: Mapper, batch_size: int) -> list[Size]:
         return [size(record) for record in dataset]
 
 
+def _shared(records: Sequence[dict]) -> DatasetFromList:
+    """Make a dataset of records whose memory workers share: as bytes, unless it is arrays."""
+    serialize = not isinstance(records, Records)
+    return DatasetFromList(records, copy=serialize, serialize=serialize)
+
+
 def _has_objects(record: dict) -> bool:
     """Tell whether an image has an object to learn; without annotations it is taken to."""
     return "annotations" not in record or any(not a.get("iscrowd") for a in record["annotations"])
 
 
-def _without_objects(dataset: list[dict]) -> str:
+def _without_objects(dataset: Sequence[dict]) -> str:
     crowds = sum(len(record["annotations"]) for record in dataset)
     name = dataset[0].get("dataset_name", "unnamed") if dataset else "unnamed"
     what = f"all {crowds} annotations of dataset '{name}' are crowds (iscrowd = 1)"
@@ -176,11 +183,11 @@ def _own_generator() -> torch.Generator:
 class _SeededDataset(Dataset):
     """Maps the keys of a TrainingSampler to model inputs.
 
-    The records are held as bytes (by DatasetFromList), so that workers share their memory.
+    Workers share the records' memory.
     """
 
-    def __init__(self, records: list[dict], mapper: Mapper, seed: int, max_bad_images: int):
-        self.records = DatasetFromList(records)
+    def __init__(self, records: Sequence[dict], mapper: Mapper, seed: int, max_bad_images: int):
+        self.records = _shared(records)
         self.mapper = mapper
         self.seed = seed
         self.max_bad_images = max_bad_images

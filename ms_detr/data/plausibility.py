@@ -4,15 +4,12 @@ Training would go on with them, to no end. Few of them are a warning, with examp
 cause; where most are wrong, the file means something else than COCO's format, and that is an error.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError
-
-logger = logging.getLogger(__name__)
+from .remarks import Remark
 
 
 @dataclass(frozen=True)
@@ -34,23 +31,14 @@ class Finding:
     certain: bool = True
 
 
-def report(
-    findings: Sequence[Finding],
-    total: int,
-    describe: Callable[[int], str],
-    json_file: str,
-    trusted: bool,
-) -> None:
-    """Warn of findings in one line.
+def remark_on(
+    findings: Sequence[Finding], total: int, describe: Callable[[int], str]
+) -> Remark | None:
+    """Put findings into one line: an error if what is certain concerns more than half of them.
 
     Args:
         total: number of boxes, or of masks.
         describe: says in few words which annotation a row is.
-        json_file: for the message.
-        trusted: don't raise.
-
-    Raises:
-        DataError: what is certain concerns more than half of them.
     """
 
     def text(finding: Finding) -> str:
@@ -60,12 +48,28 @@ def report(
         return f"{share} {finding.kind} {finding.what} ({examples}). {finding.remedy}"
 
     if not findings:
-        return
-    message = f"{json_file}: {' '.join(map(text, findings))}"
+        return None
+    message = f": {' '.join(map(text, findings))}"
     wrong = sum(len(finding.rows) for finding in findings if finding.certain)
-    if 2 * wrong > total and not trusted:
-        raise DataError(
-            f"{message} If the file is right nevertheless, set trust_annotations=true beside its "
-            "name in the config (dataloader.train.dataset or dataloader.test.dataset)."
-        )
-    logger.warning("%s", message)
+    error = (
+        f"{message} If the file is right nevertheless, set trust_annotations=true beside its "
+        "name in the config (dataloader.train.dataset or dataloader.test.dataset)."
+    )
+    return Remark(message, error if 2 * wrong > total else None)
+
+
+def report(
+    findings: Sequence[Finding],
+    total: int,
+    describe: Callable[[int], str],
+    json_file: str,
+    trusted: bool,
+) -> None:
+    """Warn of findings at once, as `remark_on` puts them.
+
+    Raises:
+        DataError: most are wrong, and they aren't trusted.
+    """
+    remark = remark_on(findings, total, describe)
+    if remark is not None:
+        remark.tell(json_file, trusted)

@@ -18,7 +18,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask as coco_mask
 
 from ..data import GroundTruth
-from ..data.ground_truth import LARGEST_AREA
+from ..data.areas import LARGEST_AREA
 from .detections import Detections
 from .table import CLASS_PREFIX
 

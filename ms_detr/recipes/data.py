@@ -2,7 +2,8 @@
 
 For data of your own give ``name``, ``images`` and ``annotations`` of both datasets. One key,
 ``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation;
-another, ``dataloader.check_images``, the look at all image files before a run.
+others, ``dataloader.check_images``, the look at all image files before a run, and
+``dataloader.annotation_cache``, whether large annotation files are read once and kept.
 """
 
 import os
@@ -33,6 +34,7 @@ def coco(masks: bool = False) -> DictConfig:
     dataloader = dict(
         masks=masks,
         check_images=True,
+        annotation_cache=True,
         train=L(build_train_loader)(
             dataset=_dataset("coco_2017_train"),
             mapper=_mapper(L(detr_augmentations)(), is_train=True),
@@ -94,6 +96,7 @@ def _dataset(name: str, **options: bool) -> DictConfig:
         masks=MASKS,
         trust_annotations=False,
         check_images="${dataloader.check_images}",
+        cache="${dataloader.annotation_cache}",
         **options,
     )
 
