@@ -31,6 +31,7 @@ SOURCES = (
     "torchvision",
     "detectron2",
     "caffe2",
+    "vit",
     "swin",
 )
 

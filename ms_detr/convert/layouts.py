@@ -30,6 +30,7 @@ from .rules import (
     caffe2_resnet,
     resnet,
     swin,
+    vit,
 )
 
 # Queries that only H-DETR's one-to-many branch uses, behind the others.
@@ -284,6 +285,14 @@ LAYOUTS = {
         has("conv1_w", "res2_0_branch2a_w"),
         # The bias of a convolution before a norm: Detectron2 leaves it out, too.
         dropped=r"conv1_b|fc1000_[wb]|pred_[wb]|lr|.*_momentum",
+        detector=False,
+        classes="keep",
+    ),
+    # Behind the map there is a norm that detectors leave out, and MAE's decoder.
+    "vit": Layout(
+        lambda _: vit(),
+        has("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
+        dropped=r"(?:fc_)?norm\..*|head\..*|mask_token|decoder_.*",
         detector=False,
         classes="keep",
     ),

@@ -36,6 +36,7 @@ PARTS = {
     "end": "weight|bias",
     "norm": "weight|bias|running_mean|running_var",
     "attention": "(?:sampling_offsets|attention_weights|value_proj|output_proj)[.](?:weight|bias)",
+    "token": "cls_token|pos_embed",
     "patch": "(?:proj|norm)[.](?:weight|bias)",
     "merge": "norm[.]weight|norm[.]bias|reduction[.]weight",
     "window": "(?:norm[12]|attn[.]qkv|attn[.]proj|mlp[.]fc[12])[.](?:weight|bias)"
@@ -133,6 +134,16 @@ def swin(theirs: str) -> Rules:
             )
             for i in range(3)
         ),
+    ]
+
+
+def vit() -> Rules:
+    """Plain Vision Transformers, such as MAE's, as `TimmBackbone` has them, without last norm."""
+    body = "backbone.body.model."
+    return [
+        (f"{body}{{token}}", "{token}"),
+        (f"{body}patch_embed.{{patch}}", "patch_embed.{patch}"),
+        (f"{body}blocks.{{i}}.{{window}}", "blocks.{i}.{window}"),
     ]
 
 

@@ -55,7 +55,7 @@ class Input:
 
 TORCHVISION = Input("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
 MSRA = Input("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
-INPUTS = {"torchvision": TORCHVISION, "detectron2": TORCHVISION, "caffe2": MSRA}
+INPUTS = {"torchvision": TORCHVISION, "detectron2": TORCHVISION, "caffe2": MSRA}  # by layout
 
 
 def expect_input(model: nn.Module, source: str, layout: str) -> None:

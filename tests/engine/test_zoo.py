@@ -14,6 +14,7 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.utils.file_io import Detectron2Handler
 from torch import nn
 
+from ms_detr.backbones import TimmBackbone
 from ms_detr.cli import main
 from ms_detr.config import load
 from ms_detr.engine import load_weights
@@ -169,6 +170,30 @@ def test_the_advice_is_a_config_that_fits():
         wrong = load(CONFIG, [x for number, x in enumerate(overrides) if number != mapper])
         with pytest.raises(ConfigError, match=r"another order than the channels of dataloader\."):
             check_pairs(wrong)
+
+
+@torch.no_grad()
+def test_plain_vision_transformers(tmp_path):
+    """MAE's names, as of the zoo; the map is the last block's output, at another size, too."""
+    timm = pytest.importorskip("timm")
+    options = dict(embed_dim=24, depth=4, num_heads=2, dynamic_img_size=True)
+    name = "vit_tiny_patch16_224"
+    torch.manual_seed(0)
+    published = timm.create_model(name, num_classes=0, **options).eval()
+    for parameter in published.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    extra = {"mask_token": torch.ones(1), "decoder_embed.weight": torch.ones(2, 2)}
+    torch.save({"model": published.state_dict() | extra}, tmp_path / "mae.pth")
+    backbone = TimmBackbone(name, out_features=["res4"], options=options)
+    model = Model(msra=False, backbone=backbone).eval()
+    assert load_weights(model, str(tmp_path / "mae.pth")) is False
+    image = torch.randn(1, 3, 64, 96)
+    tokens = published.patch_embed(image)
+    tokens = published._pos_embed(tokens)
+    for block in published.blocks:
+        tokens = block(tokens)
+    expected = tokens[:, 1:].transpose(1, 2).reshape(1, 24, 4, 6)
+    torch.testing.assert_close(model.backbone(image)["res4"], expected)
 
 
 def test_another_depth(files):
