@@ -77,6 +77,9 @@ class Group:
         patience = max(self.timeout, timedelta(seconds=PATIENCE))
         meeting = rendezvous(self.url, rank, self.world_size, timeout=self.timeout)
         store, *_ = next(meeting)
+        # Torchrun's store may outlive processes that it starts again, and hold where they were.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"attempt_{attempt}", store)
         # Who hangs is found out by the watch, which knows who may take his time.
         distributed.init_process_group(
             self.backend, store=PrefixStore("group", store), rank=rank,
