@@ -50,7 +50,7 @@ WITHOUT = {
     "safetensors": "files of that format can't be read",
     "tensorboard": "a training draws no curves for it",
     "wandb": "a WandbWriter in train.writers needs it",
-    "mlflow": "an MlflowWriter in train.writers needs it",
+    "mlflow-skinny": "an MlflowWriter in train.writers needs it",
 }
 OLDEST_TORCH = (2, 6)
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,12 @@ def test_curves_and_letters_stand_out(shown, scheme):
         assert distance.max() > 120
         assert 0.003 < (distance > 60).mean() < 0.5
     assert min(papers) > 200 if scheme == "light" else max(papers) < 60
+    inks = shown.execute_script(
+        """return [...document.querySelectorAll('figure svg text')]
+        .map(e => getComputedStyle(e).fill)"""
+    )
+    shades = [np.mean([int(part) for part in re.findall(r"\d+", ink)[:3]]) for ink in inks]
+    assert len(shades) > 30 and all(abs(shade - papers[0]) > 150 for shade in shades)
     for box in boxes(shown, "figure svg"):  # a line has a colour, which ink and paper have not
         part = pixels(shown, box).astype(int)
         assert ((part.max(-1) - part.min(-1)) > 60).sum() > 20
