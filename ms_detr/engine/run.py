@@ -22,12 +22,11 @@ from ..overrides import values
 from ..run_folder import CONFIG, EVAL_ONLY, METRICS
 from ..signals import termination
 from .agreement import alone, in_main_process
-from .batch_size import batching, scale_learning_rate
-from .building import build, building
+from .batch_size import batching
+from .building import build
 from .checkpoint import Checkpointer
 from .checks import check_config
 from .closing import report
-from .compilation import check_compiler, compile_parts
 from .datasets import (
     LOADERS,
     build_like_training,
@@ -37,19 +36,17 @@ from .datasets import (
     tell_changes,
 )
 from .device import prepare
-from .distribution import distribute, synchronise_batchnorm
-from .ema import EMAHook, average_of, begin_average, evaluation_of
+from .distribution import distribute
+from .ema import EMAHook, evaluation_of
 from .external import begin_writers, service_writers
 from .failures import Failures
 from .fit import TimeLimit, epoch_of, fit, kept_every
+from .learner import Learner
 from .limits import check_limits
 from .logs import environment, setup_logging
-from .memory import recompute
 from .metrics import forget_metrics_from
-from .optimizer import build_optimizer
 from .pairs import check_pairs, check_training
 from .pictures import with_pictures
-from .precision import Precision
 from .progress import Predicting
 from .record import StepRecorder
 from .start import Start, begin, choose_start, weights_to_evaluate
@@ -188,74 +185,68 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     # The data take the order of classes that the weights have: nothing in these, nor in what an
     # optimiser knows of them, depends on the files' ids.
     order_classes(cfg, start.order)
-    if settings.sync_batchnorm:
-        model = synchronise_batchnorm(model, device)
-    recompute(model, settings.activation_checkpointing)
-    if settings.compile:
-        check_compiler(device)
-        compile_parts(model, settings.activation_checkpointing)
-    rate = scale_learning_rate(cfg)
-    with building("optimizer"):
-        optimizer = build_optimizer(cfg.optimizer, model)
+    learner = Learner.of(cfg, model, device)
     multiplier = build(cfg, "lr_multiplier")
     train_loader, test_loader, datasets = _build_data(cfg, start)
-    precision = Precision(device, settings.amp.dtype if settings.amp.enabled else None)
-    average = None if settings.ema.decay is None else average_of(model, settings.ema.decay)
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    if precision.may_overflow():
-        parts["precision"] = precision
-    if average is not None:
-        parts["ema"] = average
     extra = {"version": __version__, "config": description, **datasets}
     failures = Failures(
         settings.max_skipped_steps,
-        StepRecorder(folder, model, precision, extra),
+        StepRecorder(folder, learner.model, learner.precision, extra),
         last_checkpoint=lambda: checkpointer.last(),
     )
-    if failures.limit:
-        parts["failures"] = failures
     checkpointer = Checkpointer(
         folder,
         keep=settings.checkpoints_to_keep,
         keep_every=kept_every(settings, epoch_of(train_loader)),
         extra=extra,
-        **parts,
+        **learner.parts(failures),
     )
-    evaluation = with_pictures(evaluation_of(cfg, test_loader, model, average), cfg, model)
-    first = begin(start, model, checkpointer, datasets["classes"])
-    if average is not None:
-        begin_average(average, model)
+    evaluation = evaluation_of(cfg, test_loader, learner.model, learner.average)
+    evaluation = with_pictures(evaluation, cfg, learner.model)
+    first = begin(start, learner.model, checkpointer, datasets["classes"])
+    learner.begin_average()
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
     in_main_process(lambda: _prepare_folder(folder, first, origin, description["text"]))
-    distributed = distribute(model)
-    split = batching(
-        settings,
-        train_loader.total_batch_size,
-        lambda: largest_that_fits(model, optimizer, train_loader, precision),
-    )
-    logger.info("%s; %s", split, rate)
     begin_writers(services, folder, cfg)
-    trainer = Trainer(
-        distributed,
-        train_loader,
-        optimizer,
-        seed=settings.seed,
-        clip_grad_norm=settings.clip_grad_norm,
-        accumulate=split.parts,
-        precision=precision,
-        log_period=settings.log_period,
-        failures=failures,
-        asked_to_stop=lambda: termination.requested or limit.is_over(),
-    )
-    if average is not None:
-        trainer.register_hooks([EMAHook(average, model, checkpointer)])
+    trainer = _trainer(settings, learner, train_loader, failures, limit)
+    if learner.average is not None:
+        trainer.register_hooks([EMAHook(learner.average, learner.model, checkpointer)])
     results = fit(
         settings, first, train_loader, trainer, multiplier, checkpointer, evaluation, services
     )
     if settings.report:
         report(folder)
     return results
+
+
+def _trainer(
+    settings: DictConfig,
+    learner: Learner,
+    loader: TrainLoader,
+    failures: Failures,
+    limit: TimeLimit,
+) -> Trainer:
+    """Make the trainer, and say what a step is. A collective."""
+    distributed = distribute(learner.model)
+    split = batching(
+        settings,
+        loader.total_batch_size,
+        lambda: largest_that_fits(learner.model, learner.optimizer, loader, learner.precision),
+    )
+    logger.info("%s; %s", split, learner.rate)
+    return Trainer(
+        distributed,
+        loader,
+        learner.optimizer,
+        seed=settings.seed,
+        clip_grad_norm=settings.clip_grad_norm,
+        accumulate=split.parts,
+        precision=learner.precision,
+        log_period=settings.log_period,
+        failures=failures,
+        asked_to_stop=lambda: termination.requested or limit.is_over(),
+    )
 
 
 def _build_data(cfg: DictConfig, start: Start) -> tuple[TrainLoader, Any, dict[str, Any]]:
