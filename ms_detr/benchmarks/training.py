@@ -18,9 +18,13 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ..config import load
-from ..engine import Trainer, build_optimizer, choose_device
+from ..engine import Trainer
+from ..engine.batch_size import batching
 from ..engine.building import build
+from ..engine.checks import check_config
+from ..engine.device import prepare
 from ..engine.distribution import distribute
+from ..engine.learner import Learner
 from ..engine.precision import Precision
 from ..errors import ConfigError
 from .limits import measure_peak, synchronize
@@ -154,14 +158,13 @@ class Subject:
 
     @classmethod
     def of(cls, cfg: DictConfig, made: MadeImages | None) -> Subject:
-        """Build a config as a training does."""
-        device = choose_device(cfg.train.device)
+        """Build a config as a training does; no batch size is looked for by trial."""
+        check_config(cfg)
+        device = prepare(cfg.train)
         watch = Stopwatch(device.type)
-        torch.manual_seed(cfg.train.seed)
-        model = StagedModel(build(cfg, "model").to(device), watch)
-        optimizer = build_optimizer(cfg.optimizer, model.detector)
-        amp = cfg.train.get("amp", {})
-        precision = StagedPrecision(watch, amp.get("dtype") if amp.get("enabled") else None)
+        learner = Learner.of(cfg, build(cfg, "model").to(device), device)
+        model = StagedModel(learner.model, watch)
+        precision = StagedPrecision(watch, amp.dtype if (amp := cfg.train.amp).enabled else None)
         processes = comm.get_world_size()
         total = cfg.dataloader.train.total_batch_size
         if made is None:
@@ -169,13 +172,15 @@ class Subject:
         else:
             batches = made.batches(total // processes, cfg.model.num_classes)
 
+        split = batching(cfg.train, total, lambda: total // processes)
+
         def trainer(wrapped: nn.Module) -> Trainer:
             return Trainer(
                 wrapped,
                 StagedLoader(batches, watch),
-                optimizer,
+                learner.optimizer,
                 clip_grad_norm=cfg.train.clip_grad_norm,
-                accumulate=cfg.train.get("accumulate", 1),
+                accumulate=split.parts,
                 precision=precision,
             )
 
@@ -236,9 +241,7 @@ def compare_training(
     Raises:
         ConfigError: images are to be made for a model that learns masks.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    subjects = [Subject.of(_config(run, made), made) for run in runs]
+    subjects = [Subject.of(_config(run, made, threads), made) for run in runs]
     for _ in range(rounds):
         for subject in subjects:
             subject.take_turn(steps)
@@ -261,8 +264,10 @@ def compare_training(
     return rows if comm.is_main_process() else []
 
 
-def _config(run: TrainingRun, made: MadeImages | None) -> DictConfig:
+def _config(run: TrainingRun, made: MadeImages | None, threads: int | None) -> DictConfig:
     cfg = load(run.config, run.overrides)
+    if threads is not None:
+        cfg.train.threads = threads
     if made is not None and cfg.dataloader.get("masks"):
         raise ConfigError(f"--size makes images without masks, which {run.name} learns")
     return cfg
