@@ -56,7 +56,7 @@ class Criterion(nn.Module):
             KeyError: if a term's source was not predicted.
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
-        predictions = predictions.at_least_single()
+        predictions = Predictions(predictions).at_least_single()
         return self.losses(predictions, targets, self.assign(predictions, targets))
 
     def losses(
