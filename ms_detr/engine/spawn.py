@@ -120,6 +120,7 @@ def spawn(group: Group, first_rank: int, main: Callable[..., Any], args: tuple[A
             try:
                 # It starts multiprocessing's tracker of resources, which keeps SIGUSR1 blocked.
                 errors = mp.get_context("spawn").SimpleQueue()
+                signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # which the tracker's start undoes
                 start = mp.get_start_method()
                 arguments = (errors, start, os.getpid(), group, first_rank, main, args)
                 context = mp.spawn(_process, arguments, nprocs=group.local_size, join=False)
