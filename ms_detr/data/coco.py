@@ -139,8 +139,9 @@ def read_truth(name: str, masks: bool = False) -> GroundTruth:
             f"{json_file} has categories {shortened(sorted(name_of))}, but dataset '{name}' was "
             f"loaded with {shortened(sorted(class_of))}: was the file changed?"
         )
-    tell_all(_remarks(arrays, "remarks"), json_file, trusted=True)
-    tell_all(_remarks(arrays, "area_remarks"), json_file)
+    if comm.is_main_process():
+        tell_all(_remarks(arrays, "remarks"), json_file, trusted=True)
+        tell_all(_remarks(arrays, "area_remarks"), json_file)
     names = metadata.get("thing_classes") or list(name_of.values())
     in_order = {
         category: names[class_of[category]] for category in sorted(class_of, key=class_of.get)

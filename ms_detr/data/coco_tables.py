@@ -37,6 +37,29 @@ WHOLE_AREA, NO_AREA, CROWD, IGNORED = 16, 32, 64, 128
 Values = Mapping[str, list[Any]]
 
 
+class _Column:
+    """Values that come in parts. One array grows: what many parts leave stays with the process."""
+
+    def __init__(self) -> None:
+        self._array = np.zeros(0, np.int64)
+        self._count = 0
+
+    def add(self, part: np.ndarray) -> None:
+        if not len(part):
+            return
+        end = self._count + len(part)
+        if end > len(self._array):
+            grown = np.empty((max(end, 2 * len(self._array)), *part.shape[1:]), part.dtype)
+            if self._count:
+                grown[: self._count] = self._array[: self._count]
+            self._array = grown
+        self._array[self._count : end] = part
+        self._count = end
+
+    def values(self) -> np.ndarray:
+        return self._array[: self._count]
+
+
 class Table:
     """One of the file's lists; of the first thing that is wrong the words are kept.
 
@@ -49,7 +72,7 @@ class Table:
         self.count = 0
         self._kind = kind
         self._file = json_file
-        self._parts: dict[str, list[np.ndarray]] = defaultdict(list)
+        self._columns: dict[str, _Column] = defaultdict(_Column)
         self._wrong: str | None = None  # with an entry's keys
         self._huge_ids: dict[int, int] = {}  # by row, those of more than 64 bits
         self._problem: str | None = None  # with the values
@@ -67,8 +90,7 @@ class Table:
 
     def column(self, name: str) -> np.ndarray:
         """Return a column, which is forgotten here."""
-        parts = self._parts.pop(name, [])
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        return self._columns.pop(name, _Column()).values()
 
     def check_ids(self) -> np.ndarray:
         """Return the ids.
@@ -102,7 +124,7 @@ class Table:
         raise NotImplementedError
 
     def _add(self, name: str, column: np.ndarray) -> None:
-        self._parts[name].append(column)
+        self._columns[name].add(column)
 
     def _values(self, entries: Sequence[Any]) -> Values:
         """Return the required values by key, of the entries before the first that is wrong."""

@@ -87,7 +87,7 @@ class _Objects:
         objects |= {
             "starts": np.concatenate(([0], np.cumsum(counts))),
             "bbox": boxes,
-            "category": category_of[rows].astype(np.int32),
+            "category": category_of[rows],
             "crowd": facts & CROWD != 0,
             "area": areas,
         }
@@ -140,7 +140,7 @@ class _Objects:
         """Return the places, in sorted ids, of the images or categories that annotations name."""
         key = f"{kind}_id"
         wanted, huge = self._file.annotations.column(key), self._file.annotations.huge(key)
-        places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+        places = np.searchsorted(known, wanted).clip(max=len(known) - 1).astype(np.int32)
         unknown = known[places] != wanted
         unknown[list(huge)] = True
         if unknown.any():

@@ -21,7 +21,7 @@ from ..data import GroundTruth, class_names, kept_truth, read_truth
 from ..errors import ConfigError, DataError, NonFiniteError, listed
 from .detections import Detections, ImageDetections
 from .results import write_results
-from .scoring import MAX_DETECTIONS, metric_names, score
+from .scoring import MAX_DETECTIONS, in_percent, metric_names, score_classes
 from .table import format_results
 
 logger = logging.getLogger(__name__)
@@ -95,12 +95,12 @@ class CocoEvaluator(DatasetEvaluator):
                 self._broken.append(x["image_id"])
 
     def evaluate(self) -> Mapping[str, Any]:
-        """Score all detections.
+        """Score all detections, each process those of its share of the classes.
 
         Returns:
             In the main process by task, ``bbox``, with ``segm``, ``bbox_nms`` and ``segm_nms`` if
-            asked for, the metrics that `ms_detr.evaluation.scoring.score` describes; nothing in
-            others. Without any detection AP is 0, without any object (of that size, of that class)
+            asked for, the metrics of `ms_detr.evaluation.scoring.in_percent`; nothing in others.
+            Without any detection AP is 0, without any object (of that size, of that class)
             NaN. An object's size is the file's ``area`` where that can be right (see
             `ms_detr.data.ground_truth`); a detection's is its box's in ``bbox``, its mask's in
             ``segm``.
@@ -115,25 +115,32 @@ class CocoEvaluator(DatasetEvaluator):
             UnwrittenError: the files can't be written; it has the results.
         """
         images, broken = self._images, self._broken
-        if self._distributed:
-            broken = list(itertools.chain.from_iterable(comm.all_gather(broken)))
-        _check_finite(broken)
-        if self._distributed:
-            gathered = comm.gather(images)
-            if not comm.is_main_process():
-                return {}
-            images = list(itertools.chain.from_iterable(gathered))
+        _check_finite([*itertools.chain.from_iterable(self._from_all(broken))])
         truth = self._ground_truth()
-        self._check(images, truth)
+        self._check_all(images, truth)
         nms, masks = self._nms_threshold is not None, "segm" in self._kinds
         detections = Detections.join(images, nms, masks)
+        mine, classes = self._of_own_classes(detections, len(truth.category_ids))
+        scores = {
+            kind: score_classes(truth, mine, classes, kind, self._max_detections)
+            for kind in self._kinds
+        }
+        # Detections of all go to the main process for the file alone.
+        written = images if self._output_dir is not None else []
+        found = (len(detections.scores), scores, written)
+        gathered = comm.gather(found) if self._distributed else [found]
+        if self._distributed and not comm.is_main_process():
+            return {}
+        counts, parts, lists = zip(*gathered, strict=True)
         results: dict[str, dict[str, float]] = {}
         for kind in self._kinds:
-            scored = score(truth, detections, kind, self._max_detections)
-            results |= zip((kind, f"{kind}_nms"), scored, strict=False)
-        logger.info("%d detections\n%s", len(detections.scores), format_results(results))
+            for task, *of_ranks in zip((kind, f"{kind}_nms"), *(p[kind] for p in parts)):  # noqa: B905
+                of_all = {k: one for scored in of_ranks for k, one in scored.items()}
+                results[task] = in_percent(of_all, truth.class_names, self._max_detections)
+        logger.info("%d detections\n%s", sum(counts), format_results(results))
         if self._output_dir is not None:
-            write_results(self._output_dir, results, images, truth.category_ids)
+            everything = [*itertools.chain.from_iterable(lists)]
+            write_results(self._output_dir, results, everything, truth.category_ids)
         return results
 
     def metrics(self) -> list[str]:
@@ -151,6 +158,38 @@ class CocoEvaluator(DatasetEvaluator):
         names = metric_names(classes, self._max_detections)
         return [f"{task}/{name}" for task in tasks for name in names]
 
+    def _from_all(self, value: Any) -> list[Any]:
+        """Return what each process has; of this one alone if they don't work together."""
+        return comm.all_gather(value) if self._distributed else [value]
+
+    def _of_own_classes(self, own: Detections, count: int) -> tuple[Detections, range]:
+        """Exchange detections, so that each process has all of its classes, and which these are.
+
+        They come in the order of the processes, and so in the same order for any class.
+
+        Args:
+            count: of classes.
+        """
+        size, rank = (comm.get_world_size(), comm.get_rank()) if self._distributed else (1, 0)
+        if size == 1:
+            return own, range(count)
+        parts: list[Detections] = []
+        for owner in range(size):
+            found = comm.gather(own.taken(own.classes % size == owner), dst=owner)
+            parts = found if owner == rank else parts
+        return Detections.concatenated(parts), range(rank, count, size)
+
+    def _check_all(self, images: Sequence[ImageDetections], truth: GroundTruth) -> None:
+        """Raise in all processes what is wrong with the detections of any."""
+        problem: Exception | None = None
+        try:
+            self._check(images, truth)
+        except ValueError as error:  # ConfigError is one
+            problem = error
+        for found in self._from_all(problem):
+            if found is not None:
+                raise problem or found
+
     def _ground_truth(self) -> GroundTruth:
         if self._truth is None:
             self._truth = read_truth(self._dataset_name, "segm" in self._kinds)
@@ -159,6 +198,8 @@ class CocoEvaluator(DatasetEvaluator):
 
     def _warn_of_limit(self, truth: GroundTruth) -> None:
         """Say so if there are more objects of a class in an image than can be found."""
+        if not comm.is_main_process():
+            return
         objects, limit = truth.objects_of_a_class(), self._max_detections
         most = int(objects.max(initial=0))
         if most > limit:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -113,4 +113,35 @@ class Detections:
             joined("classes", dtype=np.int64),
             joined("survives", dtype=bool) if nms else None,
             list(chain.from_iterable(i.masks or () for i in images)) if masks else None,
+        )
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Detections]) -> Detections:
+        """Put parts, at least one, behind each other."""
+
+        def joined(name: str) -> Any:
+            columns = [getattr(part, name) for part in parts]
+            return None if columns[0] is None else np.concatenate(columns)
+
+        masks = None
+        if parts[0].masks is not None:
+            masks = list(chain.from_iterable(part.masks or () for part in parts))
+        return cls(
+            joined("images"),
+            joined("boxes"),
+            joined("scores"),
+            joined("classes"),
+            joined("survives"),
+            masks,
+        )
+
+    def taken(self, wanted: np.ndarray) -> Detections:
+        """Return those of which ``wanted`` (n,) is true."""
+        return Detections(
+            self.images[wanted],
+            self.boxes[wanted],
+            self.scores[wanted],
+            self.classes[wanted],
+            None if self.survives is None else self.survives[wanted],
+            None if self.masks is None else list(compress(self.masks, wanted)),
         )

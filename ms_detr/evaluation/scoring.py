@@ -9,7 +9,8 @@ dataset.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
@@ -25,51 +26,112 @@ from .table import CLASS_PREFIX
 MAX_DETECTIONS = 100  # COCO's, of a class in an image
 
 
+@dataclass(frozen=True, eq=False)
+class ClassScores:
+    """What COCO's metric knows of one class; -1 where there is no object.
+
+    Attributes:
+        precision: (IoUs, recalls, 1, sizes) at the highest limit of detections.
+        recall: (IoUs, 1, sizes, limits).
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+
+
 def score(
     truth: GroundTruth,
     detections: Detections,
     kind: str = "bbox",
     max_detections: int = MAX_DETECTIONS,
 ) -> list[dict[str, float]]:
-    """Return COCO's metrics in percent, NaN where there is nothing that could be found.
+    """Return COCO's metrics in percent, of all classes: see `score_classes` and `in_percent`."""
+    classes = range(len(truth.category_ids))
+    return [
+        in_percent(scores, truth.class_names, max_detections)
+        for scores in score_classes(truth, detections, classes, kind, max_detections)
+    ]
+
+
+def score_classes(
+    truth: GroundTruth,
+    detections: Detections,
+    classes: Iterable[int],
+    kind: str = "bbox",
+    max_detections: int = MAX_DETECTIONS,
+) -> list[dict[int, ClassScores]]:
+    """Score some classes.
 
     Args:
+        detections: all those of these classes; of others they are passed over.
         kind: what is compared: "bbox", the boxes, or "segm", the masks.
         max_detections: so many of a class in an image take part, those of the highest scores.
 
     Returns:
-        Of all detections, and of those that survive NMS if it was done: AP (the mean over IoUs of
-        0.50 to 0.95), AP50, AP75; APs, APm, APl of small, medium and large objects; AR@n with at
-        most n detections; ARs@n, ARm@n, ARl@n; AP-<class>.
+        By class, of all detections, and of those that survive NMS if it was done.
     """
-    limits = _limits(max_detections)
     survives = detections.survives
-    metrics = [_Metrics(limits) for _ in range(1 if survives is None else 2)]
+    scores: list[dict[int, ClassScores]] = [{} for _ in range(1 if survives is None else 2)]
     count = len(truth.category_ids)
-    places = _rows(truth.classes, count), _rows(detections.classes, count)
-    for category, ours, theirs in zip(truth.category_ids, *places, strict=True):
+    objects_of, found_of = _rows(truth.classes, count), _rows(detections.classes, count)
+    for k in classes:
+        category, ours, theirs = truth.category_ids[k], objects_of[k], found_of[k]
         # The library keeps ids as doubles: images are numbered, in the order of their ids.
         images = np.union1d(truth.images[ours], detections.images[theirs])
         objects = _entries(category, _objects(truth, ours, kind), images)
         found = _entries(category, _found(truth, detections, theirs, kind), images)
         content = {"images": _images(truth, images), "categories": [{"id": category}]}
         known = COCO(content | {"annotations": objects})
-        metrics[0].add(_evaluate(known, found, kind, limits))
+        limits = _limits(max_detections)
+        scores[0][k] = _evaluate(known, found, kind, limits)
         if survives is not None:
-            metrics[1].add(_evaluate(known, [*compress(found, survives[theirs])], kind, limits))
-    return [each.in_percent(truth.class_names) for each in metrics]
+            scores[1][k] = _evaluate(known, [*compress(found, survives[theirs])], kind, limits)
+    return scores
 
 
-def metric_names(class_names: Sequence[str], max_detections: int = MAX_DETECTIONS) -> list[str]:
-    """Return the names of the metrics that `score` returns."""
-    metrics = _Metrics(_limits(max_detections))
-    for _ in class_names:
-        metrics.add_nothing()
-    return [*metrics.in_percent(class_names)]
+def in_percent(
+    scores: Mapping[int, ClassScores], class_names: Sequence[str], max_detections: int
+) -> dict[str, float]:
+    """Average over classes, as COCO does; NaN where there is nothing that could be found.
+
+    Args:
+        scores: of all classes, by their numbers.
+        max_detections: what they were scored with.
+
+    Returns:
+        AP (the mean over IoUs of 0.50 to 0.95), AP50, AP75; APs, APm, APl of small, medium and
+        large objects; AR@n with at most n detections; ARs@n, ARm@n, ARl@n; AP-<class>.
+    """
+    ordered = [scores[k] for k in range(len(class_names))]
+    precision = np.concatenate([each.precision for each in ordered], 2)
+    recall = np.concatenate([each.recall for each in ordered], 1)
+    limits = _limits(max_detections)
+    result = {"AP": _mean(precision[..., 0])}
+    # IoUs are 0.50, 0.55, ... 0.95.
+    result |= {"AP50": _mean(precision[0, ..., 0]), "AP75": _mean(precision[5, ..., 0])}
+    for number, size in enumerate("sml", 1):
+        result[f"AP{size}"] = _mean(precision[..., number])
+    for number, limit in enumerate(limits):
+        result[f"AR@{limit}"] = _mean(recall[..., 0, number])
+    for number, size in enumerate("sml", 1):
+        result[f"AR{size}@{limits[-1]}"] = _mean(recall[..., number, -1])
+    for number, name in enumerate(class_names):
+        result[CLASS_PREFIX + name] = _mean(precision[:, :, number, 0])
+    return result
 
 
 def _limits(max_detections: int) -> list[int]:
     return sorted({1, min(10, max_detections), max_detections})
+
+
+def metric_names(class_names: Sequence[str], max_detections: int = MAX_DETECTIONS) -> list[str]:
+    """Return the names of the metrics that `score` returns."""
+    nothing = ClassScores(
+        np.full((10, 1, 1, 4), -1.0), np.full((10, 1, 4, len(_limits(max_detections))), -1.0)
+    )
+    return [
+        *in_percent(dict.fromkeys(range(len(class_names)), nothing), class_names, max_detections)
+    ]
 
 
 def _rows(classes: np.ndarray, count: int) -> list[np.ndarray]:
@@ -131,54 +193,20 @@ def _entries(category: int, columns: dict[str, list], images: np.ndarray) -> lis
 
 def _evaluate(
     known: COCO, found: list[dict[str, Any]], kind: str, limits: Sequence[int]
-) -> COCOeval_faster:
+) -> ClassScores:
     """Let the library evaluate one class's detections."""
     detected = COCO(known.dataset | {"annotations": found})
     evaluation = COCOeval_faster(known, detected, kind, print_function=_ignore)
     evaluation.params.maxDets = list(limits)
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation
+    return ClassScores(
+        evaluation.eval["precision"][..., -1].copy(), np.asarray(evaluation.eval["recall"])
+    )
 
 
 def _ignore(*_: Any) -> None:
     """Print nothing."""
-
-
-class _Metrics:
-    """Averages over classes, as COCO takes them."""
-
-    def __init__(self, limits: Sequence[int]):
-        self._limits = limits
-        self._precision: list[np.ndarray] = []  # (IoUs, recalls, 1, sizes) at the highest limit
-        self._recall: list[np.ndarray] = []  # (IoUs, 1, sizes, limits)
-
-    def add(self, evaluation: COCOeval_faster) -> None:
-        """Take a class, the next one in order."""
-        self._precision.append(evaluation.eval["precision"][..., -1].copy())
-        self._recall.append(evaluation.eval["recall"])
-
-    def add_nothing(self) -> None:
-        """Take a class without objects: of 10 IoUs, and of all sizes and three others."""
-        self._precision.append(np.full((10, 1, 1, 4), -1.0))
-        self._recall.append(np.full((10, 1, 4, len(self._limits)), -1.0))
-
-    def in_percent(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Return all metrics by name."""
-        precision, recall = np.concatenate(self._precision, 2), np.concatenate(self._recall, 1)
-        most = self._limits[-1]
-        result = {"AP": _mean(precision[..., 0])}
-        # IoUs are 0.50, 0.55, ... 0.95.
-        result |= {"AP50": _mean(precision[0, ..., 0]), "AP75": _mean(precision[5, ..., 0])}
-        for number, size in enumerate("sml", 1):
-            result[f"AP{size}"] = _mean(precision[..., number])
-        for number, limit in enumerate(self._limits):
-            result[f"AR@{limit}"] = _mean(recall[..., 0, number])
-        for number, size in enumerate("sml", 1):
-            result[f"AR{size}@{most}"] = _mean(recall[..., number, -1])
-        for number, name in enumerate(class_names):
-            result[CLASS_PREFIX + name] = _mean(precision[:, :, number, 0])
-        return result
 
 
 def _mean(values: np.ndarray) -> float:
