@@ -235,8 +235,8 @@ def compare_training(
         Dicts, one a run: images a second of all processes; median seconds of a step; the median
         over the rounds of its ratio to the first run's; median seconds by stage, with "other" for
         the rest of the step; with several processes "communication", what a step takes longer than
-        by itself, which is a part of the others; megabytes at the peak, and their ratio to the
-        first run's. In the main process; elsewhere there are none.
+        one whose gradients stay in their process, which is a part of the others; megabytes at the
+        peak, and their ratio to the first run's. In the main process; elsewhere there are none.
 
     Raises:
         ConfigError: images are to be made for a model that learns masks.
@@ -265,7 +265,7 @@ def compare_training(
 
 
 def _config(run: TrainingRun, made: MadeImages | None, threads: int | None) -> DictConfig:
-    cfg = load(run.config, run.overrides)
+    cfg = load(run.config, [*run.overrides, "++train.ema.decay=null"])  # no part of a step
     if threads is not None:
         cfg.train.threads = threads
     if made is not None and cfg.dataloader.get("masks"):

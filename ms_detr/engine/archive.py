@@ -69,7 +69,7 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what lies beside the weights in a checkpoint of ours, as far as the file has it.
 
-    That is ``classes``, ``datasets``, ``config`` and ``version``.
+    That is ``classes``, ``datasets``, ``config``, ``version`` and ``images_a_step``.
 
     It is empty for a state dict alone, for files of others, and for what can't be read: whoever
     loads the weights says why.
@@ -81,7 +81,8 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     found = content if isinstance(content, dict) else {}
     if not all(isinstance(name, str) for name in found.get("classes") or []):
         raise CheckpointError(f"{path}: the names of its classes are no texts")
-    kinds = {"classes": list, "datasets": dict, "config": dict, "version": str}
+    kinds: dict[str, type] = {"classes": list, "datasets": dict, "config": dict, "version": str}
+    kinds["images_a_step"] = int
     facts = {key: found[key] for key, kind in kinds.items() if isinstance(found.get(key), kind)}
     classes = facts.get("classes", [])
     if len(set(classes)) < len(classes):  # of earlier versions

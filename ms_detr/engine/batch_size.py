@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 TOTAL = "dataloader.train.total_batch_size"
+BASE = "optimizer.params.base_lr"  # the same rate as optimizer.lr, as far as it is there
 # Factor of the learning rate by how many times as large the batch is.
 SCALINGS: dict[str, Callable[[float], float]] = {
     "none": lambda _: 1.0,
@@ -113,6 +114,8 @@ def scale_learning_rate(cfg: DictConfig) -> str:
         return f"learning rate {known} ({how}{f', made for {made_for} images' if others else ''})"
     factor = SCALINGS[settings.lr_scaling](total / made_for)
     cfg.optimizer.lr = rate * factor
+    if OmegaConf.select(cfg, BASE) is not None:  # a link, or a number of its own
+        OmegaConf.update(cfg, BASE, rate * factor)
     _tell_of_steps(settings, total)
     return (
         f"learning rate {cfg.optimizer.lr:g} = {rate} x {factor:g} ({how}, made for {made_for} "
@@ -127,4 +130,19 @@ def _tell_of_steps(settings: DictConfig, total: int) -> None:
             "train.max_iter=%d counts steps, whatever their size: %d images in all, not %d; "
             "train.epochs counts images", settings.max_iter, settings.max_iter * total,
             settings.max_iter * settings.lr_batch_size,
+        )  # fmt: skip
+
+
+def tell_other_batch(before: int | None, now: int, path: str) -> None:
+    """Warn where a run goes on with other batches than its checkpoint was written with.
+
+    Args:
+        before: images of a step then; None of an older version.
+    """
+    if before is not None and before != now:
+        logger.warning(
+            "%s was written with %d images a step, and this run has %d (%s): its iterations count "
+            "as iterations of this size, so the place in the data, in the schedule and in the run "
+            "are others than the images seen so far",
+            path, before, now, TOTAL,
         )  # fmt: skip

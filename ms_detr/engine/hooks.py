@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from torch import nn
 
 from ..errors import SystemLimitError, short_message
 from ..evaluation import UnwrittenError
@@ -47,7 +48,9 @@ class CheckpointHook(HookBase):
             termination.in_order()
         periodic = bool(self._period) and done % self._period == 0
         if last or stopping or periodic:
-            average_buffers(self.trainer.model)
+            for part in self._checkpointer.parts.values():
+                if isinstance(part, nn.Module):
+                    average_buffers(part)
             progress.enter(SAVING)
         if last or stopping:
             in_main_process(self._save_last)

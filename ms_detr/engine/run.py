@@ -22,7 +22,7 @@ from ..overrides import values
 from ..run_folder import CONFIG, EVAL_ONLY, METRICS
 from ..signals import termination
 from .agreement import alone, in_main_process
-from .batch_size import batching
+from .batch_size import batching, tell_other_batch
 from .building import build
 from .checkpoint import Checkpointer
 from .checks import check_config
@@ -188,7 +188,8 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     learner = Learner.of(cfg, model, device)
     multiplier = build(cfg, "lr_multiplier")
     train_loader, test_loader, datasets = _build_data(cfg, start)
-    extra = {"version": __version__, "config": description, **datasets}
+    images = train_loader.total_batch_size
+    extra = {"version": __version__, "config": description, "images_a_step": images, **datasets}
     failures = Failures(
         settings.max_skipped_steps,
         StepRecorder(folder, learner.model, learner.precision, extra),
@@ -207,6 +208,7 @@ def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     learner.begin_average()
     if start.resumed:
         tell_changes(start.datasets, datasets["datasets"], start.path)
+        tell_other_batch(start.images_a_step, images, start.path)
     in_main_process(lambda: _prepare_folder(folder, first, origin, description["text"]))
     begin_writers(services, folder, cfg)
     trainer = _trainer(settings, learner, train_loader, failures, limit)

@@ -31,6 +31,7 @@ class Start:
         tuned: whether a training takes what fits of it and no more.
         classes: names in the order of the class scores, empty where the file tells none.
         datasets: fingerprints of the data by loader, see `ms_detr.data.fingerprint`.
+        images_a_step: in all processes; None where the file doesn't tell.
     """
 
     path: str = ""
@@ -38,6 +39,7 @@ class Start:
     tuned: bool = False
     classes: list[str] = field(default_factory=list)
     datasets: Mapping[str, Any] = field(default_factory=dict)
+    images_a_step: int | None = None
 
     @property
     def order(self) -> list[str]:
@@ -114,4 +116,5 @@ def begin(
 
 def _start(path: str, resumed: bool = False, tuned: bool = False) -> Start:
     facts = read_facts(path)
-    return Start(path, resumed, tuned, facts.get("classes", []), facts.get("datasets", {}))
+    told = {name: facts[name] for name in ("classes", "datasets", "images_a_step") if name in facts}
+    return Start(path, resumed, tuned, **told)

@@ -34,8 +34,9 @@ def largest_that_fits(
     """Return how many of a process's images fit at once, the same in all processes.
 
     A forward and a backward pass are tried on the largest images of the first batches, with all of
-    them, then with half as many, and so on. Weights, gradients, buffers, optimiser, random state
-    and the order of the data are afterwards as they were. It is a collective.
+    them, then with as many as two parts of a step have, three, and so on. Weights, gradients,
+    buffers, optimiser, random state and the order of the data are afterwards as they were. It is a
+    collective.
 
     Args:
         model: bare, also where it is distributed later; in one process, nothing of it waits for
@@ -45,11 +46,12 @@ def largest_that_fits(
         OutOfMemoryError: in all processes; one image is too many in some.
     """
     batch = _largest(loader)
-    at_once, trouble = len(batch), ""
+    sizes = sorted({-(-len(batch) // parts) for parts in range(1, len(batch) + 1)})
+    at_once, trouble = sizes.pop(), ""
     with _room(model, optimizer, precision):
         while at_once and (trouble := _tried(model, batch[:at_once], precision)):
             logger.info("train.batch_size=auto: %d images at once are too many", at_once)
-            at_once = -(-at_once // 2) if at_once > 1 else 0
+            at_once = sizes.pop() if sizes else 0
     found = min(comm.all_gather(at_once))
     if not found:
         raise OutOfMemoryError(report("a trial before the first step", 0, trouble, ""))

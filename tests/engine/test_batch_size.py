@@ -6,14 +6,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from ms_detr.config import load
 from ms_detr.data import build_train_loader
-from ms_detr.engine import trial
+from ms_detr.engine import build_optimizer, trial
 from ms_detr.engine.batch_size import batching, scale_learning_rate
 from ms_detr.engine.precision import Precision
 from ms_detr.engine.trial import largest_that_fits
 from ms_detr.errors import ConfigError, OutOfMemoryError
 from ms_detr.recipes import demo, training
-from tests.engine.standin import Detector
+from tests.engine.small_steps import detector
+from tests.engine.standin import CONFIG, Detector
 
 from .test_run import assert_same, curve, weights
 
@@ -86,6 +88,17 @@ def test_the_rate_for_another_batch(rule, total, made_for, rate):
     )
     scale_learning_rate(cfg)
     assert cfg.optimizer.params.base_lr == pytest.approx(rate, rel=1e-12)
+
+
+@pytest.mark.parametrize("base", ["${optimizer.lr}", 0.001])
+def test_the_scaled_rate_is_what_the_optimizer_has(base):
+    """Also where a config repeats the number instead of the link."""
+    cfg = load(CONFIG, ["+train.lr_scaling=linear", "+train.lr_batch_size=2", "optimizer.lr=0.001"])
+    cfg.train.max_iter, cfg.dataloader.train.total_batch_size = None, 4
+    cfg.optimizer.params.base_lr = base
+    scale_learning_rate(cfg)
+    optimizer = build_optimizer(cfg.optimizer, detector())
+    assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(0.002)
 
 
 def test_recipes_say_which_batch_their_rate_is_for():
@@ -189,6 +202,37 @@ def test_a_trial_takes_the_largest_and_the_fullest_and_leaves_nothing():
     assert_same(model.state_dict(), before[0])
     assert optimizer.state_dict() == before[1]
     assert model.weight.grad is None
+
+
+def test_a_trial_finds_the_fewest_parts():
+    """Of 16 images at most 7 fit: three parts, of 6, do; halves of halves would be four."""
+    model, tried = Model(), []
+
+    def forward(batch):
+        tried.append(len(batch))
+        if len(batch) > 7:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return {"loss": model.weight.sum()}
+
+    model.forward = forward
+    loader = Loader([(5, 9)] * 128)
+    optimizer = torch.optim.AdamW(model.parameters())
+    found = largest_that_fits(model, optimizer, loader, Precision("cpu"))
+    assert (found, tried) == (6, [16, 8, 6])
+    settings = OmegaConf.create({"batch_size": "auto", "accumulate": 1})
+    assert batching(settings, 16, lambda: found).parts == 3
+
+
+def test_a_run_that_goes_on_with_another_batch_is_told(train, tmp_path):
+    train("out", "train.max_iter=2")
+    other = ("--resume", "train.max_iter=3", "dataloader.train.total_batch_size=2")
+    train("out", *other)
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "model_final.pth was written with 4 images a step, and this run has 2" in log
+    assert log.count("images a step, and this run has") == 1
+    train("out", *other)
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert log.count("images a step, and this run has") == 1
 
 
 def test_a_look_ahead_leaves_the_loader_as_it_is():

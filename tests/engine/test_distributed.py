@@ -96,6 +96,7 @@ def in_process(folder, data):
         "model.batch_statistics=true",
         "dataloader.train.total_batch_size=4",
         "train.max_iter=6",
+        "+train.ema.decay=0.5",
     )
     found["reported"] = train(load(CONFIG, options))
     found["statistics"] = average_of_statistics()
@@ -254,6 +255,22 @@ def test_reported_results_are_those_of_the_checkpoint(found, train, tmp_path):
     assert len(one) == len(other) == 36
     by_image = {(d["image_id"], d["category_id"], d["score"]): d["bbox"] for d in other}
     assert {(d["image_id"], d["category_id"], d["score"]): d["bbox"] for d in one} == by_image
+
+
+def test_the_average_that_is_evaluated_is_the_one_that_is_saved(found, train):
+    """Its statistics are the mean of the processes', too, in both files."""
+    folder = found[0]["folder"] / "run"
+    weights = f"train.init_checkpoint={folder / 'model_ema.pth'}"
+    again = train("average", "--eval-only", "model.batch_statistics=true", weights)
+    reported = found[0]["reported"]
+    assert again["bbox"] == pytest.approx(reported["ema"]["bbox"], nan_ok=True)
+    last, average = (torch.load(folder / f"model_{name}.pth") for name in ("final", "ema"))
+    names = [name for name in average["model"] if "running" in name]
+    assert names
+    for name in names:
+        # Statistics aren't averaged over steps: they are the model's.
+        assert torch.equal(average["model"][name], last["model"][name])
+        assert torch.equal(average["model"][name], last["ema"][f"module.{name}"])
 
 
 def test_ddp_has_nothing_to_say_about_the_layout_of_gradients(found):
