@@ -160,6 +160,7 @@ class Subject:
     def of(cls, cfg: DictConfig, made: MadeImages | None) -> Subject:
         """Build a config as a training does; no batch size is looked for by trial."""
         check_config(cfg)
+        cfg.train.ema.decay = None  # averages aren't a part of the trainer's step
         device = prepare(cfg.train)
         watch = Stopwatch(device.type)
         learner = Learner.of(cfg, build(cfg, "model").to(device), device)
@@ -265,7 +266,7 @@ def compare_training(
 
 
 def _config(run: TrainingRun, made: MadeImages | None, threads: int | None) -> DictConfig:
-    cfg = load(run.config, [*run.overrides, "++train.ema.decay=null"])  # no part of a step
+    cfg = load(run.config, run.overrides)
     if threads is not None:
         cfg.train.threads = threads
     if made is not None and cfg.dataloader.get("masks"):

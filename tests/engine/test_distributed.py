@@ -96,7 +96,7 @@ def in_process(folder, data):
         "model.batch_statistics=true",
         "dataloader.train.total_batch_size=4",
         "train.max_iter=6",
-        "+train.ema.decay=0.5",
+        "+train.ema={decay: 0.5}",
     )
     found["reported"] = train(load(CONFIG, options))
     found["statistics"] = average_of_statistics()
