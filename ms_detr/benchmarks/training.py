@@ -25,6 +25,7 @@ from ..engine.checks import check_config
 from ..engine.device import prepare
 from ..engine.distribution import distribute
 from ..engine.learner import Learner
+from ..engine.pairs import check_training
 from ..engine.precision import Precision
 from ..errors import ConfigError
 from .limits import measure_peak, synchronize
@@ -160,6 +161,7 @@ class Subject:
     def of(cls, cfg: DictConfig, made: MadeImages | None) -> Subject:
         """Build a config as a training does; no batch size is looked for by trial."""
         check_config(cfg)
+        check_training(cfg)
         cfg.train.ema.decay = None  # averages aren't a part of the trainer's step
         device = prepare(cfg.train)
         watch = Stopwatch(device.type)

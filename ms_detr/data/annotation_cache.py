@@ -33,22 +33,23 @@ def is_large(json_file: str | os.PathLike[str]) -> bool:
 
 
 def objects_of(
-    json_file: str | os.PathLike[str], masks: bool, runs: bool, cache: bool | str = True
+    json_file: str | os.PathLike[str], masks: bool, runs: bool, cache: bool | str | None = None
 ) -> Arrays:
     """Return what `ms_detr.data.records.read_objects` does, read or known from before.
 
     Of several processes that ask for a large file one reads it, while the others wait.
 
     Args:
-        cache: keep the arrays of large files; a folder to keep them in.
+        cache: where the arrays of large files are kept, a folder; None or true: beside the file,
+            or among the user's caches; false: nowhere.
 
     Raises:
-        ConfigError: ``cache`` is neither true, false nor the name of a folder.
+        ConfigError: ``cache`` is none of these.
     """
-    if not isinstance(cache, bool | str) or cache == "":
+    if not isinstance(cache, bool | str | None) or cache == "":
         raise ConfigError(
-            "dataloader.annotation_cache must be true, false or the name of a folder, got "
-            f"{cache!r}"
+            "dataloader.annotation_cache must be the name of a folder, null for one beside the "
+            f"annotations, or false, got {cache!r}"
         )
     runs = runs and masks
     if cache is False or not is_large(json_file):
@@ -75,7 +76,7 @@ def objects_of(
     return read_objects(json_file, masks, runs)
 
 
-def _folders(json_file: str | os.PathLike[str], cache: bool | str) -> list[Path]:
+def _folders(json_file: str | os.PathLike[str], cache: bool | str | None) -> list[Path]:
     """Return the folders in which the arrays may be, the best first."""
     path = Path(json_file).resolve()
     own = f"{path.name}-{blake2b(os.fsencode(path), digest_size=8).hexdigest()}{SUFFIX}"
@@ -88,7 +89,7 @@ def _folders(json_file: str | os.PathLike[str], cache: bool | str) -> list[Path]
 def _key(json_file: str | os.PathLike[str], kind: str) -> list[Any]:
     """Return what changes with the content of the arrays."""
     facts = os.stat(json_file)
-    return [VERSION, kind, facts.st_size, facts.st_mtime_ns]
+    return [VERSION, kind, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
 def _known(path: Path, key: list[Any], checked: bool = True) -> Arrays | None:

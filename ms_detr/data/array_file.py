@@ -86,7 +86,8 @@ def read_arrays(path: str | os.PathLike[str], key: Any, checked: bool = True) ->
     """
     with open(path, "rb") as file:
         magic, length, checksum = (file.read(n) for n in (len(_MAGIC), 8, 8))
-        header = file.read(int.from_bytes(length, "little")) if magic == _MAGIC else b""
+        size = min(int.from_bytes(length, "little"), os.fstat(file.fileno()).st_size)
+        header = file.read(size) if magic == _MAGIC else b""
         if not header or zlib.crc32(header) != int.from_bytes(checksum, "little"):
             raise DamagedError(f"{path} has no header")
         content = json.loads(header)

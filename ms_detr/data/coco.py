@@ -38,7 +38,7 @@ def coco_dataset(
     classes: Sequence[str] | None = None,
     partial: bool = False,
     evaluated: bool = False,
-    cache: bool | str = True,
+    cache: bool | str | None = None,
 ) -> Sequence[dict]:
     """Load and check a COCO-format dataset and register it with Detectron2.
 
@@ -57,9 +57,9 @@ def coco_dataset(
         partial: the file may list a part of ``classes`` only: the others have no objects in it.
         evaluated: keep the objects for `kept_truth` as well, so that evaluation needn't read the
             file again.
-        cache: keep what was found in a file of 20 MB or more for the next start, and for the other
-            processes of the machine, in a folder beside it or among the user's caches; a folder to
-            keep it in instead. See `ms_detr.data.annotation_cache`.
+        cache: where what was found in a file of 20 MB or more is kept for the next start, and for
+            the other processes of the machine: a folder; None for one beside the file or among the
+            user's caches, false for nowhere. See `ms_detr.data.annotation_cache`.
 
     Returns:
         A list, or of such a file a sequence that makes its dicts when asked for them. One per

@@ -3,7 +3,7 @@
 For data of your own give ``name``, ``images`` and ``annotations`` of both datasets. One key,
 ``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation;
 others, ``dataloader.check_images``, the look at all image files before a run, and
-``dataloader.annotation_cache``, whether large annotation files are read once and kept.
+``dataloader.annotation_cache``, where what was read of large annotation files is kept.
 """
 
 import os
@@ -34,7 +34,7 @@ def coco(masks: bool = False) -> DictConfig:
     dataloader = dict(
         masks=masks,
         check_images=True,
-        annotation_cache=True,
+        annotation_cache=None,  # beside the annotations; a folder, or False for nowhere
         train=L(build_train_loader)(
             dataset=_dataset("coco_2017_train"),
             mapper=_mapper(L(detr_augmentations)(), is_train=True),

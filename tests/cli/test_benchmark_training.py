@@ -116,6 +116,9 @@ def test_what_cannot_be_measured():
         compare_training(
             [TrainingRun("two", "demo/ms_detr_masks.py", SMALL)], MadeImages(64, 64, 2), 1, 1
         )
+    parts = [TrainingRun("parts", CONFIG, (*SMALL, "train.accumulate=3"))]
+    with pytest.raises(ConfigError, match=r"accumulate=3 splits the 2 images of a process"):
+        compare_training(parts, MadeImages(64, 64, 2), 1, 1)
     words = ["benchmark", "train", "--run", "one"]
     assert main(words) == 2
     both = ["--run", "a", CONFIG, "train.device=cpu", "--run", "b", CONFIG, "train.device=auto"]

@@ -114,6 +114,7 @@ DAMAGES = {
     "a bit": lambda content: content.replace(b"a.png", b"c.png"),
     "half": lambda content: content[: len(content) // 2],
     "header": lambda content: content[:40] + b"\0" + content[41:],
+    "length": lambda content: content[:22] + b"\x7f" + content[23:],
     "empty": lambda content: b"",
     "something": lambda content: b"something else",
 }
@@ -179,8 +180,8 @@ def test_where_they_are_kept(large, tmp_path, caplog):
         coco_dataset(large.name, *paths)
     assert large.reads() == 3
     assert (tmp_path / "user" / "ms_detr" / own.name / "boxes").exists()
-    for wrong in (3, None, ""):
-        with pytest.raises(ValueError, match=r"annotation_cache must be true, false or the name"):
+    for wrong in (3, ""):
+        with pytest.raises(ValueError, match=r"annotation_cache must be the name of a folder, nul"):
             coco_dataset(large.name, *paths, cache=wrong)
 
 
