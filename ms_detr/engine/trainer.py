@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
 from ..errors import NonFiniteError, OutOfMemoryError, listed
+from .distribution import exchange_gradients, without_exchange
 from .failures import Buffers, FailedStep, Failures, NotFinite
 from .finite import MAX_NAMED, bad_names, largest
 from .metrics import TOTAL, RunningMean, term_sums
@@ -158,14 +159,14 @@ class Trainer(TrainerBase):
         """
         sums: dict[str, Tensor] = {}
         self._losses = []
-        alone = getattr(self.model, "no_sync", nullcontext)
         for part in (*before, last):
-            with nullcontext() if part is last else alone():
-                losses = self._forward(part)
-                progress.enter(BACKWARD)
-                with self._memory_for("the backward pass", part):
-                    losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
-                    self.precision.backward(losses[TOTAL])
+            losses = self._forward(part)
+            if part is last:
+                exchange_gradients(self.model, losses.values())
+            progress.enter(BACKWARD)
+            with self._memory_for("the backward pass", part):
+                losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
+                self.precision.backward(losses[TOTAL])
             for name, loss in losses.items():
                 sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
         return sums
@@ -183,7 +184,7 @@ class Trainer(TrainerBase):
         trouble = lacking = ""
         progress.enter(FORWARD)
         try:
-            with self.precision.autocast():
+            with without_exchange(self.model), self.precision.autocast():
                 losses = self.model(batch)
             self._losses.append({name: loss.detach() for name, loss in losses.items()})
             bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()

@@ -43,10 +43,10 @@ def trainer(model, inputs, **options):
     return Trainer(model, [inputs] * 3, optimizer, clip_grad_norm=0.5, log_period=1, **options)
 
 
-def with_a_poisoned_batch(model, part=list):
+def with_a_poisoned_batch(model, part=list, **options):
     """Train on three batches, of which the second is skipped: it has image 9 at its end."""
     bad = [*batch(3), {**batch(4)[3], "image_id": 9}]
-    run = trainer(model, part(batch()), failures=Failures(limit=1))
+    run = trainer(model, part(batch()), failures=Failures(limit=1), **options)
     run.loader = [part(batch()), part(bad), part(batch())]
     run.train(0, 3)
     return run

@@ -26,6 +26,7 @@ from ms_detr.engine.distribution import (
     synchronise_batchnorm,
 )
 from ms_detr.engine.failures import Failures
+from ms_detr.engine.parts import in_parts
 from ms_detr.engine.spawn import set_local_group
 from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
@@ -39,6 +40,8 @@ from tests.engine.small_steps import (
     with_a_poisoned_batch,
 )
 from tests.engine.standin import CONFIG, overrides
+
+SKIPS = [(kind, parts) for kind in ("nan", "raises") for parts in (1, 2)]
 
 
 def in_process(folder, data):
@@ -68,11 +71,10 @@ def in_process(folder, data):
         after = model.state_dict()
         found[f"{kind} unchanged"] = all(torch.equal(before[n], after[n]) for n in before)
 
-    for kind in ("nan", "raises"):
-        run = with_a_poisoned_batch(
-            DistributedDataParallel(detector(poison=9, poison_raises=kind == "raises")), part
-        )
-        found[f"{kind} skipped"] = dict(run.model.module.state_dict())
+    for kind, parts in SKIPS:  # the image is in the second process's last part
+        model = detector(poison=9, poison_raises=kind == "raises")
+        with_a_poisoned_batch(DistributedDataParallel(model), part, accumulate=parts)
+        found[f"{kind} skipped, {parts}"] = dict(model.state_dict())
 
     coco_dataset(data.name, data / "images", data / "annotations.json")
     evaluator = CocoEvaluator(data.name, nms_threshold=0.5)
@@ -199,15 +201,23 @@ def test_error_in_one_forward_pass_stops_all(found):
     assert all(result["raises unchanged"] for result in found)
 
 
-@pytest.mark.parametrize("kind", ["nan", "raises"])
-def test_a_step_is_skipped_by_all(found, kind):
-    """In the second process alone it isn't finite."""
+@pytest.mark.parametrize(("kind", "parts"), SKIPS)
+def test_a_step_is_skipped_by_all(found, kind, parts):
+    """In the second process alone it isn't finite; the others are as if it had not been."""
+    model = detector()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(model(in_parts(batch(), 1)[0]).values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
     run = with_a_poisoned_batch(detector(poison=9))
     assert run.failures.skipped == 1
-    for name, value in run.model.state_dict().items():
-        skipped = found[0][f"{kind} skipped"][name]
+    for name, value in model.state_dict().items():
+        skipped = found[0][f"{kind} skipped, {parts}"][name]
         torch.testing.assert_close(skipped, value, rtol=1e-9, atol=1e-12)
-        assert torch.equal(skipped, found[1][f"{kind} skipped"][name])
+        torch.testing.assert_close(run.model.state_dict()[name], value, rtol=1e-9, atol=1e-12)
+        assert torch.equal(skipped, found[1][f"{kind} skipped, {parts}"][name])
 
 
 def test_gathered_evaluation_equals_that_of_one_process(found, data):
