@@ -50,12 +50,18 @@ class Precision:
         """Whether gradients that aren't finite are a matter of the scale."""
         return self.scaler.is_enabled()
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Change the weights, unless the gradients overflowed; adapt the scale."""
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Change the weights, unless the gradients overflowed; adapt the scale.
+
+        Returns:
+            Whether the weights were changed; the same in all processes.
+        """
         before = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
-        self.skipped += self.scaler.get_scale() < before
+        overflowed = self.scaler.get_scale() < before
+        self.skipped += overflowed
+        return not overflowed
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of the scale."""

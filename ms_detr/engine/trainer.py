@@ -49,7 +49,8 @@ class Trainer(TrainerBase):
         device: of the model.
         stopping: whether some process was asked to before this step's backward pass; the same in
             all of them.
-        skipped: whether the last step was passed over, since it wasn't finite, and changed nothing.
+        skipped: whether the last step was passed over and changed no weights, since it wasn't
+            finite or float16's scale was too large for it.
     """
 
     def __init__(
@@ -124,7 +125,6 @@ class Trainer(TrainerBase):
         parts = in_parts(batch, self.accumulate)
         self._buffers.keep()
         trouble = self._attempt(parts)
-        self.skipped = trouble is not None
         if trouble is not None:
             self._undo()
             step = FailedStep(trouble.what, trouble.text, self.iter, seed, parts, self._losses)
@@ -135,6 +135,7 @@ class Trainer(TrainerBase):
 
     def _attempt(self, parts: Sequence[Batch]) -> NotFinite | None:
         """Learn from a batch, or return why it can't be done; the weights are what they were."""
+        self.skipped = True
         try:
             losses = self._learn(parts[-1], parts[:-1])
             self.precision.unscale(self.optimizer)
@@ -143,8 +144,9 @@ class Trainer(TrainerBase):
             return trouble
         progress.enter(UPDATING)
         with self._memory_for("the optimiser's step", [x for part in parts for x in part]):
-            self.precision.step(self.optimizer)
-        self._means.add({**losses, "grad_norm": norm})
+            self.skipped = not self.precision.step(self.optimizer)
+        if not self.skipped:
+            self._means.add({**losses, "grad_norm": norm})
         return None
 
     def _undo(self) -> None:

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from ms_detr.engine import Trainer
+from ms_detr.engine.ema import EMAHook, average_of
 from ms_detr.engine.precision import Precision
 from ms_detr.errors import ConfigError
 
 from ..modeling.support import make_batch, make_model
+from .test_trainer import make
 
 
 def run(dtype):
@@ -46,6 +48,32 @@ def test_float16_needs_a_gpu():
         Precision("cpu", "float16")
 
 
+class Scaled(Precision):
+    """Float16's scale, on a CPU in the dtype of the weights."""
+
+    def __init__(self, scale):
+        super().__init__("cpu")
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+
+def test_steps_that_overflow_count_nowhere():
+    values = [1.0, 1.0, 1e38, -0.25]  # the third one's gradient overflows, times 4 alone
+    precision = Scaled(4.0)
+    model, trainer = make(values, precision=precision, clip_grad_norm=1.0, log_period=4)
+    average = average_of(model, 0.5)
+    hook = EMAHook(average, model, None)
+    hook.after_train = lambda: None  # there is no folder to write to
+    trainer.register_hooks([hook])
+    trainer.train(0, 4)
+    # Weights: 2, 1.5, 1, 1, 1.125; averages of 1.5, 1 and 1.125.
+    assert model.weight.item() == pytest.approx(1.125, abs=1e-5)
+    assert average.module.weight.item() == pytest.approx(0.5 * 1.25 + 0.5 * 1.125, abs=1e-5)
+    logged = {name: h.latest() for name, h in trainer.storage.histories().items()}
+    assert logged["grad_norm"] == pytest.approx((1 + 1 + 0.25) / 3)
+    assert logged["o2o/loss_a/0"] == pytest.approx((2 + 1.5 - 0.25) / 3, abs=1e-5)
+    assert logged["amp_skipped"] == precision.skipped == 1 and precision.scaler.get_scale() == 2
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_steps_that_overflow_are_skipped_and_counted():
     precision = Precision("cuda", "float16")
@@ -53,7 +81,7 @@ def test_steps_that_overflow_are_skipped_and_counted():
     optimizer = torch.optim.SGD([weight], lr=1.0)
     precision.backward(weight.sum() * float("inf"))
     precision.unscale(optimizer)
-    precision.step(optimizer)
+    assert not precision.step(optimizer)
     assert precision.skipped == 1 and weight.item() == 1.0
     other = Precision("cuda", "float16")
     other.load_state_dict(precision.state_dict())
