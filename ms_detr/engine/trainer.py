@@ -214,18 +214,20 @@ class Trainer(TrainerBase):
     def _clip(self) -> Tensor:
         """Clip the gradient, and return its norm before that, which is finite in all processes.
 
-        Raises `NotFinite`, but where the scale of float16 is to blame.
+        Where it isn't, and float16's scale is to blame, the step won't be taken; else it raises
+        `NotFinite`. To clip by such a norm would spoil all gradients, and hide which are to blame.
         """
-        limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        if not self.precision.may_overflow() and not math.isfinite(norm.item()):
-            gradients = {
-                name.removeprefix("module."): parameter.grad
-                for name, parameter in self.model.named_parameters()
-                if parameter.grad is not None
-            }
-            names = bad_names(gradients) or ["the sum of squares overflows"]
+        gradients = [x.grad for x in self._parameters if x.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not math.isfinite(norm.item()):
+            names = bad_names(named_gradients(self.model))
+            if names and self.precision.scale_is_to_blame():
+                return norm
+            self.precision.give_up()
+            names = names or ["the sum of squares overflows"]
             raise NotFinite("the gradient", "gradient of " + listed(names, MAX_NAMED))
+        limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
+        nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
         return norm
 
     def _log(self, data_time: float) -> None:
@@ -240,6 +242,15 @@ class Trainer(TrainerBase):
                     values["amp_skipped"] = self.precision.skipped
                 values |= self.failures.scalars()
                 self.storage.put_scalars(**values, smoothing_hint=False)
+
+
+def named_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Return the gradients that there are, by the parameters' names in the bare model."""
+    return {
+        name.removeprefix("module."): parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def step_seed(seed: int, iteration: int, rank: int) -> int:
