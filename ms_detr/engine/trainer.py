@@ -124,7 +124,7 @@ class Trainer(TrainerBase):
         progress.enter(COUNTING)
         parts = in_parts(batch, self.accumulate)
         self._buffers.keep()
-        trouble = self._attempt(parts)
+        trouble = self._attempt(parts, seed)
         if trouble is not None:
             self._undo()
             step = FailedStep(trouble.what, trouble.text, self.iter, seed, parts, self._losses)
@@ -133,15 +133,18 @@ class Trainer(TrainerBase):
         progress.enter(BETWEEN)
         self._log(data_time)
 
-    def _attempt(self, parts: Sequence[Batch]) -> NotFinite | None:
+    def _attempt(self, parts: Sequence[Batch], seed: int) -> NotFinite | None:
         """Learn from a batch, or return why it can't be done; the weights are what they were."""
         self.skipped = True
         try:
             losses = self._learn(parts[-1], parts[:-1])
+        except NotFinite as trouble:
+            return trouble
+        try:
             self.precision.unscale(self.optimizer)
             norm = self._clip()
         except NotFinite as trouble:
-            return trouble
+            return self._as_seen_alone(trouble, parts, seed)
         progress.enter(UPDATING)
         with self._memory_for("the optimiser's step", [x for part in parts for x in part]):
             self.skipped = not self.precision.step(self.optimizer)
@@ -165,10 +168,7 @@ class Trainer(TrainerBase):
             losses = self._forward(part)
             if part is last:
                 exchange_gradients(self.model, losses.values())
-            progress.enter(BACKWARD)
-            with self._memory_for("the backward pass", part):
-                losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
-                self.precision.backward(losses[TOTAL])
+            self._backward(losses, part)
             for name, loss in losses.items():
                 sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
         return sums
@@ -207,6 +207,43 @@ class Trainer(TrainerBase):
         if verdict > 1:
             raise NotFinite("a loss", trouble or ", ".join(bad_names(losses)))
         return losses
+
+    def _backward(self, losses: dict[str, Tensor], part: Batch) -> None:
+        """Add the gradients of a part's losses, and their sum to these."""
+        progress.enter(BACKWARD)
+        with self._memory_for("the backward pass", part):
+            losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
+            self.precision.backward(losses[TOTAL])
+
+    def _as_seen_alone(self, trouble: NotFinite, parts: Sequence[Batch], seed: int) -> NotFinite:
+        """Return a gradient's trouble as known to those processes whose own part gives it.
+
+        After the exchange all see it. Where it comes of no part alone, all still know of it.
+        A collective.
+        """
+        if comm.get_world_size() == 1:
+            return trouble
+        self._undo()
+        torch.manual_seed(seed)
+        try:
+            names = self._own_bad_gradients(parts)
+            text = "gradient of " + listed(names, MAX_NAMED) if names else ""
+        except (NonFiniteError, OutOfMemoryError):  # it couldn't look, and may be the one
+            text = trouble.text
+        progress.enter(AGREEING)
+        if not largest(torch.tensor(int(bool(text)), device=self.device)):
+            return trouble
+        return NotFinite(trouble.what, text)
+
+    def _own_bad_gradients(self, parts: Sequence[Batch]) -> list[str]:
+        """Run the step again without an exchange; return whose gradients aren't finite."""
+        for part in parts:
+            progress.enter(FORWARD)
+            memory = self._memory_for("the forward pass", part)
+            with memory, without_exchange(self.model), self.precision.autocast():
+                losses = self.model(part)
+            self._backward(losses, part)
+        return bad_names(named_gradients(self.model))
 
     def _memory_for(self, where: str, batch: Batch) -> AbstractContextManager:
         return named(where, self.iter, batch, self.failures.last_checkpoint)

@@ -3,6 +3,7 @@
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
+from torch import nn
 
 from ms_detr.engine import Trainer
 from ms_detr.engine.failures import Failures
@@ -36,6 +37,27 @@ def batch(count=4):
 def detector(**options):
     torch.manual_seed(0)
     return Detector(dropout=0.0, **options)
+
+
+class Root(nn.Module):
+    """Its losses are finite. The gradient is infinite for image 3, or its square for all of them.
+
+    Attributes:
+        draws: random numbers of all passes.
+    """
+
+    def __init__(self, slope=1.0):
+        super().__init__()
+        self.weight, self.other = (nn.Parameter(torch.tensor(2.0)) for _ in range(2))
+        self.register_buffer("passes", torch.zeros(()))
+        self.slope, self.draws = slope, []
+
+    def forward(self, inputs):
+        self.passes += 1
+        self.draws.append(torch.rand(()).item())
+        bad = self.slope == 1 and any(x["image_id"] == 3 for x in inputs)
+        root = (self.weight - self.weight.detach()).sqrt() if bad else self.weight
+        return {"loss": (root + self.other) * self.slope}
 
 
 def trainer(model, inputs, **options):

@@ -32,6 +32,7 @@ from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.evaluation.results import PREDICTIONS
 from tests.engine.small_steps import (
+    Root,
     batch,
     detections,
     detector,
@@ -70,6 +71,12 @@ def in_process(folder, data):
             found[kind] = str(error)
         after = model.state_dict()
         found[f"{kind} unchanged"] = all(torch.equal(before[n], after[n]) for n in before)
+
+    for slope in (1.0, 1e25):
+        run = trainer(DistributedDataParallel(root := Root(slope)), part(batch()), accumulate=2)
+        with pytest.raises(NonFiniteError) as error:
+            run.train(0, 3)
+        found[f"slope {slope}"] = str(error.value), root.passes, root.draws, root.weight.grad
 
     for kind, parts in SKIPS:  # the image is in the second process's last part
         model = detector(poison=9, poison_raises=kind == "raises")
@@ -199,6 +206,19 @@ def test_error_in_one_forward_pass_stops_all(found):
     assert found[0]["raises"] == found[1]["raises"]
     assert "rank 1: matching cost of term 'o2o' is not finite in layer 1" in found[0]["raises"]
     assert all(result["raises unchanged"] for result in found)
+
+
+def test_who_is_to_blame_for_a_gradient(found):
+    """After their exchange it isn't finite anywhere: each looks at its own."""
+    one, other = (result["slope 1.0"] for result in found)
+    assert one[0] == other[0] and "rank 1: gradient of weight; its images: 2" in one[0]
+    assert "rank 0" not in one[0]
+    all_alike = found[0]["slope 1e+25"][0]
+    for rank in (0, 1):
+        assert f"rank {rank}: gradient of the sum of squares overflows; its images:" in all_alike
+    for _, passes, draws, gradient in (one, other):
+        assert passes == 0 and gradient is None  # as if no pass had been
+        assert len(draws) == 4 and draws[:2] == draws[2:]
 
 
 @pytest.mark.parametrize(("kind", "parts"), SKIPS)
