@@ -120,10 +120,10 @@ class StagedPrecision(Precision):
         with self.watch.stage("backward"):
             super().backward(loss)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Time the change of the weights."""
         with self.watch.stage("optimizer"):
-            super().step(optimizer)
+            return super().step(optimizer)
 
 
 @dataclass

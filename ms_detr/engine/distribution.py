@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -29,6 +30,26 @@ def distribute(model: nn.Module) -> nn.Module:
     key = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {key: False}
     return DistributedDataParallel(model, device_ids=ids, **options)
+
+
+def without_exchange(model: nn.Module) -> AbstractContextManager:
+    """A context for forward passes; their backward passes leave gradients to this process alone.
+
+    Unlike one that exchanges them, such a pass may be given up halfway, in any process.
+    """
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def exchange_gradients(model: nn.Module, losses: Iterable[Tensor]) -> None:
+    """Let the backward pass of these losses, which comes next, exchange all gradients.
+
+    DDP does this at the end of its forward pass, and some of its processes would never come there
+    where that fails in one. Their next backward passes would then exchange other things. Here it
+    is done when all processes have agreed to go on.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model.reducer.prepare_for_forward()
+        model.reducer.prepare_for_backward(list(losses))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import ConfigError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LEAST_SCALE = 1.0  # gradients that aren't finite at a lower one would not be without any
 
 
 class Precision:
@@ -47,15 +48,30 @@ class Precision:
         self.scaler.unscale_(optimizer)
 
     def may_overflow(self) -> bool:
-        """Whether gradients that aren't finite are a matter of the scale."""
+        """Whether there is a scale, by which gradients may overflow."""
         return self.scaler.is_enabled()
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Change the weights, unless the gradients overflowed; adapt the scale."""
+    def scale_is_to_blame(self) -> bool:
+        """Whether gradients that aren't finite may be so by the scale, and a lower one may help."""
+        return self.may_overflow() and self.scaler.get_scale() >= LEAST_SCALE
+
+    def give_up(self) -> None:
+        """Let go of gradients that were unscaled, without a step; the scale stays."""
+        if self.may_overflow():
+            self.scaler.update(self.scaler.get_scale())
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Change the weights, unless the gradients overflowed; adapt the scale.
+
+        Returns:
+            Whether the weights were changed; the same in all processes.
+        """
         before = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
-        self.skipped += self.scaler.get_scale() < before
+        overflowed = self.scaler.get_scale() < before
+        self.skipped += overflowed
+        return not overflowed
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of the scale."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
 from ..errors import NonFiniteError, OutOfMemoryError, listed
+from .distribution import exchange_gradients, without_exchange
 from .failures import Buffers, FailedStep, Failures, NotFinite
 from .finite import MAX_NAMED, bad_names, largest
 from .metrics import TOTAL, RunningMean, term_sums
@@ -48,7 +49,8 @@ class Trainer(TrainerBase):
         device: of the model.
         stopping: whether some process was asked to before this step's backward pass; the same in
             all of them.
-        skipped: whether the last step was passed over, since it wasn't finite, and changed nothing.
+        skipped: whether the last step was passed over and changed no weights, since it wasn't
+            finite or float16's scale was too large for it.
     """
 
     def __init__(
@@ -122,8 +124,7 @@ class Trainer(TrainerBase):
         progress.enter(COUNTING)
         parts = in_parts(batch, self.accumulate)
         self._buffers.keep()
-        trouble = self._attempt(parts)
-        self.skipped = trouble is not None
+        trouble = self._attempt(parts, seed)
         if trouble is not None:
             self._undo()
             step = FailedStep(trouble.what, trouble.text, self.iter, seed, parts, self._losses)
@@ -132,18 +133,23 @@ class Trainer(TrainerBase):
         progress.enter(BETWEEN)
         self._log(data_time)
 
-    def _attempt(self, parts: Sequence[Batch]) -> NotFinite | None:
+    def _attempt(self, parts: Sequence[Batch], seed: int) -> NotFinite | None:
         """Learn from a batch, or return why it can't be done; the weights are what they were."""
+        self.skipped = True
         try:
             losses = self._learn(parts[-1], parts[:-1])
+        except NotFinite as trouble:
+            return trouble
+        try:
             self.precision.unscale(self.optimizer)
             norm = self._clip()
         except NotFinite as trouble:
-            return trouble
+            return self._as_seen_alone(trouble, parts, seed)
         progress.enter(UPDATING)
         with self._memory_for("the optimiser's step", [x for part in parts for x in part]):
-            self.precision.step(self.optimizer)
-        self._means.add({**losses, "grad_norm": norm})
+            self.skipped = not self.precision.step(self.optimizer)
+        if not self.skipped:
+            self._means.add({**losses, "grad_norm": norm})
         return None
 
     def _undo(self) -> None:
@@ -158,14 +164,11 @@ class Trainer(TrainerBase):
         """
         sums: dict[str, Tensor] = {}
         self._losses = []
-        alone = getattr(self.model, "no_sync", nullcontext)
         for part in (*before, last):
-            with nullcontext() if part is last else alone():
-                losses = self._forward(part)
-                progress.enter(BACKWARD)
-                with self._memory_for("the backward pass", part):
-                    losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
-                    self.precision.backward(losses[TOTAL])
+            losses = self._forward(part)
+            if part is last:
+                exchange_gradients(self.model, losses.values())
+            self._backward(losses, part)
             for name, loss in losses.items():
                 sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
         return sums
@@ -183,7 +186,7 @@ class Trainer(TrainerBase):
         trouble = lacking = ""
         progress.enter(FORWARD)
         try:
-            with self.precision.autocast():
+            with without_exchange(self.model), self.precision.autocast():
                 losses = self.model(batch)
             self._losses.append({name: loss.detach() for name, loss in losses.items()})
             bad = ~torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()
@@ -205,24 +208,63 @@ class Trainer(TrainerBase):
             raise NotFinite("a loss", trouble or ", ".join(bad_names(losses)))
         return losses
 
+    def _backward(self, losses: dict[str, Tensor], part: Batch) -> None:
+        """Add the gradients of a part's losses, and their sum to these."""
+        progress.enter(BACKWARD)
+        with self._memory_for("the backward pass", part):
+            losses[TOTAL] = torch.stack([loss.float() for loss in losses.values()]).sum()
+            self.precision.backward(losses[TOTAL])
+
+    def _as_seen_alone(self, trouble: NotFinite, parts: Sequence[Batch], seed: int) -> NotFinite:
+        """Return a gradient's trouble as known to those processes whose own part gives it.
+
+        After the exchange all see it. Where it comes of no part alone, all still know of it.
+        A collective.
+        """
+        if comm.get_world_size() == 1:
+            return trouble
+        self._undo()
+        torch.manual_seed(seed)
+        try:
+            names = self._own_bad_gradients(parts)
+            text = "gradient of " + listed(names, MAX_NAMED) if names else ""
+        except (NonFiniteError, OutOfMemoryError):  # it couldn't look, and may be the one
+            text = trouble.text
+        progress.enter(AGREEING)
+        if not largest(torch.tensor(int(bool(text)), device=self.device)):
+            return trouble
+        return NotFinite(trouble.what, text)
+
+    def _own_bad_gradients(self, parts: Sequence[Batch]) -> list[str]:
+        """Run the step again without an exchange; return whose gradients aren't finite."""
+        for part in parts:
+            progress.enter(FORWARD)
+            memory = self._memory_for("the forward pass", part)
+            with memory, without_exchange(self.model), self.precision.autocast():
+                losses = self.model(part)
+            self._backward(losses, part)
+        return bad_names(named_gradients(self.model))
+
     def _memory_for(self, where: str, batch: Batch) -> AbstractContextManager:
         return named(where, self.iter, batch, self.failures.last_checkpoint)
 
     def _clip(self) -> Tensor:
         """Clip the gradient, and return its norm before that, which is finite in all processes.
 
-        Raises `NotFinite`, but where the scale of float16 is to blame.
+        Where it isn't, and float16's scale is to blame, the step won't be taken; else it raises
+        `NotFinite`. To clip by such a norm would spoil all gradients, and hide which are to blame.
         """
-        limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        if not self.precision.may_overflow() and not math.isfinite(norm.item()):
-            gradients = {
-                name.removeprefix("module."): parameter.grad
-                for name, parameter in self.model.named_parameters()
-                if parameter.grad is not None
-            }
-            names = bad_names(gradients) or ["the sum of squares overflows"]
+        gradients = [x.grad for x in self._parameters if x.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not math.isfinite(norm.item()):
+            names = bad_names(named_gradients(self.model))
+            if names and self.precision.scale_is_to_blame():
+                return norm
+            self.precision.give_up()
+            names = names or ["the sum of squares overflows"]
             raise NotFinite("the gradient", "gradient of " + listed(names, MAX_NAMED))
+        limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
+        nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
         return norm
 
     def _log(self, data_time: float) -> None:
@@ -237,6 +279,15 @@ class Trainer(TrainerBase):
                     values["amp_skipped"] = self.precision.skipped
                 values |= self.failures.scalars()
                 self.storage.put_scalars(**values, smoothing_hint=False)
+
+
+def named_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Return the gradients that there are, by the parameters' names in the bare model."""
+    return {
+        name.removeprefix("module."): parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def step_seed(seed: int, iteration: int, rank: int) -> int:

@@ -3,6 +3,7 @@
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
+from torch import nn
 
 from ms_detr.engine import Trainer
 from ms_detr.engine.failures import Failures
@@ -38,15 +39,36 @@ def detector(**options):
     return Detector(dropout=0.0, **options)
 
 
+class Root(nn.Module):
+    """Its losses are finite. The gradient is infinite for image 3, or its square for all of them.
+
+    Attributes:
+        draws: random numbers of all passes.
+    """
+
+    def __init__(self, slope=1.0):
+        super().__init__()
+        self.weight, self.other = (nn.Parameter(torch.tensor(2.0)) for _ in range(2))
+        self.register_buffer("passes", torch.zeros(()))
+        self.slope, self.draws = slope, []
+
+    def forward(self, inputs):
+        self.passes += 1
+        self.draws.append(torch.rand(()).item())
+        bad = self.slope == 1 and any(x["image_id"] == 3 for x in inputs)
+        root = (self.weight - self.weight.detach()).sqrt() if bad else self.weight
+        return {"loss": (root + self.other) * self.slope}
+
+
 def trainer(model, inputs, **options):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     return Trainer(model, [inputs] * 3, optimizer, clip_grad_norm=0.5, log_period=1, **options)
 
 
-def with_a_poisoned_batch(model, part=list):
+def with_a_poisoned_batch(model, part=list, **options):
     """Train on three batches, of which the second is skipped: it has image 9 at its end."""
     bad = [*batch(3), {**batch(4)[3], "image_id": 9}]
-    run = trainer(model, part(batch()), failures=Failures(limit=1))
+    run = trainer(model, part(batch()), failures=Failures(limit=1), **options)
     run.loader = [part(batch()), part(bad), part(batch())]
     run.train(0, 3)
     return run

@@ -26,11 +26,13 @@ from ms_detr.engine.distribution import (
     synchronise_batchnorm,
 )
 from ms_detr.engine.failures import Failures
+from ms_detr.engine.parts import in_parts
 from ms_detr.engine.spawn import set_local_group
 from ms_detr.errors import MissingFileError, NonFiniteError
 from ms_detr.evaluation import CocoEvaluator
 from ms_detr.evaluation.results import PREDICTIONS
 from tests.engine.small_steps import (
+    Root,
     batch,
     detections,
     detector,
@@ -39,6 +41,8 @@ from tests.engine.small_steps import (
     with_a_poisoned_batch,
 )
 from tests.engine.standin import CONFIG, overrides
+
+SKIPS = [(kind, parts) for kind in ("nan", "raises") for parts in (1, 2)]
 
 
 def in_process(folder, data):
@@ -68,11 +72,16 @@ def in_process(folder, data):
         after = model.state_dict()
         found[f"{kind} unchanged"] = all(torch.equal(before[n], after[n]) for n in before)
 
-    for kind in ("nan", "raises"):
-        run = with_a_poisoned_batch(
-            DistributedDataParallel(detector(poison=9, poison_raises=kind == "raises")), part
-        )
-        found[f"{kind} skipped"] = dict(run.model.module.state_dict())
+    for slope in (1.0, 1e25):
+        run = trainer(DistributedDataParallel(root := Root(slope)), part(batch()), accumulate=2)
+        with pytest.raises(NonFiniteError) as error:
+            run.train(0, 3)
+        found[f"slope {slope}"] = str(error.value), root.passes, root.draws, root.weight.grad
+
+    for kind, parts in SKIPS:  # the image is in the second process's last part
+        model = detector(poison=9, poison_raises=kind == "raises")
+        with_a_poisoned_batch(DistributedDataParallel(model), part, accumulate=parts)
+        found[f"{kind} skipped, {parts}"] = dict(model.state_dict())
 
     coco_dataset(data.name, data / "images", data / "annotations.json")
     evaluator = CocoEvaluator(data.name, nms_threshold=0.5)
@@ -200,15 +209,36 @@ def test_error_in_one_forward_pass_stops_all(found):
     assert all(result["raises unchanged"] for result in found)
 
 
-@pytest.mark.parametrize("kind", ["nan", "raises"])
-def test_a_step_is_skipped_by_all(found, kind):
-    """In the second process alone it isn't finite."""
+def test_who_is_to_blame_for_a_gradient(found):
+    """After their exchange it isn't finite anywhere: each looks at its own."""
+    one, other = (result["slope 1.0"] for result in found)
+    assert one[0] == other[0] and "rank 1: gradient of weight; its images: 2" in one[0]
+    assert "rank 0" not in one[0]
+    all_alike = found[0]["slope 1e+25"][0]
+    for rank in (0, 1):
+        assert f"rank {rank}: gradient of the sum of squares overflows; its images:" in all_alike
+    for _, passes, draws, gradient in (one, other):
+        assert passes == 0 and gradient is None  # as if no pass had been
+        assert len(draws) == 4 and draws[:2] == draws[2:]
+
+
+@pytest.mark.parametrize(("kind", "parts"), SKIPS)
+def test_a_step_is_skipped_by_all(found, kind, parts):
+    """In the second process alone it isn't finite; the others are as if it had not been."""
+    model = detector()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(model(in_parts(batch(), 1)[0]).values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
     run = with_a_poisoned_batch(detector(poison=9))
     assert run.failures.skipped == 1
-    for name, value in run.model.state_dict().items():
-        skipped = found[0][f"{kind} skipped"][name]
+    for name, value in model.state_dict().items():
+        skipped = found[0][f"{kind} skipped, {parts}"][name]
         torch.testing.assert_close(skipped, value, rtol=1e-9, atol=1e-12)
-        assert torch.equal(skipped, found[1][f"{kind} skipped"][name])
+        torch.testing.assert_close(run.model.state_dict()[name], value, rtol=1e-9, atol=1e-12)
+        assert torch.equal(skipped, found[1][f"{kind} skipped, {parts}"][name])
 
 
 def test_gathered_evaluation_equals_that_of_one_process(found, data):

@@ -5,10 +5,13 @@ import torch
 from torch import nn
 
 from ms_detr.engine import Trainer
+from ms_detr.engine.ema import EMAHook, average_of
+from ms_detr.engine.failures import Failures
 from ms_detr.engine.precision import Precision
-from ms_detr.errors import ConfigError
+from ms_detr.errors import ConfigError, NonFiniteError
 
 from ..modeling.support import make_batch, make_model
+from .test_trainer import BATCH, Linear, make
 
 
 def run(dtype):
@@ -46,6 +49,75 @@ def test_float16_needs_a_gpu():
         Precision("cpu", "float16")
 
 
+class Scaled(Precision):
+    """Float16's scale, on a CPU in the dtype of the weights."""
+
+    def __init__(self, scale):
+        super().__init__("cpu")
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+
+def test_steps_that_overflow_count_nowhere():
+    values = [1.0, 1.0, 1e38, -0.25]  # the third one's gradient overflows, times 4 alone
+    precision = Scaled(4.0)
+    model, trainer = make(values, precision=precision, clip_grad_norm=1.0, log_period=4)
+    average = average_of(model, 0.5)
+    hook = EMAHook(average, model, None)
+    hook.after_train = lambda: None  # there is no folder to write to
+    trainer.register_hooks([hook])
+    trainer.train(0, 4)
+    # Weights: 2, 1.5, 1, 1, 1.125; averages of 1.5, 1 and 1.125.
+    assert model.weight.item() == pytest.approx(1.125, abs=1e-5)
+    assert average.module.weight.item() == pytest.approx(0.5 * 1.25 + 0.5 * 1.125, abs=1e-5)
+    logged = {name: h.latest() for name, h in trainer.storage.histories().items()}
+    assert logged["grad_norm"] == pytest.approx((1 + 1 + 0.25) / 3)
+    assert logged["o2o/loss_a/0"] == pytest.approx((2 + 1.5 - 0.25) / 3, abs=1e-5)
+    assert logged["amp_skipped"] == precision.skipped == 1 and precision.scaler.get_scale() == 2
+
+
+class Root(Linear):
+    """Its loss is finite; where it gets no value its gradient is not, whatever the scale."""
+
+    def forward(self, batch):
+        value = next(self.values)
+        change = self.weight - self.weight.detach()
+        return {"o2o/loss_a/0": change.sqrt() if value is None else self.weight * value}
+
+
+def test_a_low_scale_is_not_to_blame():
+    """Of 4, 2 and 1 it may be; at 0.5 the step is one that isn't finite, as without a scale."""
+    model = Root([None] * 4 + [1.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    precision, failures = Scaled(4.0), Failures(limit=1)
+    trainer = Trainer(model, [BATCH] * 5, optimizer, precision=precision, failures=failures)
+    trainer.train(0, 5)
+    assert model.weight.item() == 2 - 0.5
+    assert precision.skipped == 3 and failures.skipped == 1
+    assert precision.scaler.get_scale() == 0.5
+    model, precision = Root([None] * 5), Scaled(4.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    trainer = Trainer(model, [BATCH] * 5, optimizer, precision=precision)
+    with pytest.raises(NonFiniteError, match="iteration 3; rank 0: gradient of weight; its images"):
+        trainer.train(0, 5)
+
+
+class Huge(Linear):
+    """Its gradients are finite, but not the sum of their squares."""
+
+    def forward(self, batch):
+        return {"o2o/loss_a/0": (self.weight + self.unused) * 1e25}
+
+
+@pytest.mark.parametrize("limit", [None, 0.1])
+@pytest.mark.parametrize("precision", [Scaled(4.0), Precision("cpu")])
+def test_no_scale_is_to_blame_for_a_sum_of_squares(precision, limit):
+    model = Huge([])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    trainer = Trainer(model, [BATCH], optimizer, precision=precision, clip_grad_norm=limit)
+    with pytest.raises(NonFiniteError, match="rank 0: gradient of the sum of squares overflows;"):
+        trainer.train(0, 1)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_steps_that_overflow_are_skipped_and_counted():
     precision = Precision("cuda", "float16")
@@ -53,7 +125,7 @@ def test_steps_that_overflow_are_skipped_and_counted():
     optimizer = torch.optim.SGD([weight], lr=1.0)
     precision.backward(weight.sum() * float("inf"))
     precision.unscale(optimizer)
-    precision.step(optimizer)
+    assert not precision.step(optimizer)
     assert precision.skipped == 1 and weight.item() == 1.0
     other = Precision("cuda", "float16")
     other.load_state_dict(precision.state_dict())
