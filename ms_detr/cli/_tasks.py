@@ -82,11 +82,14 @@ def launched(task: Training | Evaluation, args: argparse.Namespace) -> int:
 
 
 def _timeout(cfg: Any) -> float:
-    """The minutes that a step may take; whether the key is sound is checked by the run."""
+    """The minutes that a step may take; what isn't sound is an error of the run, not yet here."""
     from omegaconf import OmegaConf
 
-    minutes = OmegaConf.select(cfg, "train.timeout_minutes", default=None)
-    return minutes if isinstance(minutes, (int, float)) and 0 < minutes < 1e6 else 30.0
+    from ms_detr.engine.checks import OPTIONAL
+
+    default, fine, _ = OPTIONAL["timeout_minutes"]
+    minutes = OmegaConf.select(cfg, "train.timeout_minutes", default=default)
+    return minutes if fine(minutes) else default
 
 
 def named_config(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:

@@ -43,6 +43,7 @@ TEXT = _of(str)
 COUNT = _of(int, lambda v: v >= 1)
 ABOVE_0 = _of(Real, lambda v: 0 < v < math.inf)
 AT_LEAST_0 = _of(Real, lambda v: 0 <= v < math.inf)
+MAX_MINUTES = 1e6  # two years, which torch's clocks still count
 
 METRIC = "a metric such as bbox/AP or ema/segm/AP50, or null (segm/AP, without masks bbox/AP)"
 
@@ -79,7 +80,11 @@ OPTIONAL: dict[str, tuple[Any, Check, str]] = {
     ),
     "lr_scaling": ("none", lambda v: v in SCALINGS, " or ".join(SCALINGS)),
     "lr_batch_size": (None, _null_or(COUNT), "at least 1, or null where it is unknown"),
-    "timeout_minutes": (30.0, ABOVE_0, "a number above 0"),
+    "timeout_minutes": (
+        30.0,
+        _of(Real, lambda v: 0 < v <= MAX_MINUTES),
+        f"a number above 0 and at most {MAX_MINUTES:.0f}",
+    ),
     "max_skipped_steps": (
         0,
         _of(int, lambda v: v >= 0),

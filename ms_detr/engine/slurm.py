@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from ..errors import ConfigError
 
 PORTS = range(15000, 45000)  # of which a job takes one
 
@@ -13,6 +15,9 @@ def as_torchruns(environ: Mapping[str, str]) -> dict[str, str]:
 
     Those that are set already stay, so that a meeting point may be chosen by ``MASTER_ADDR`` and
     ``MASTER_PORT``. A batch script itself is no task, whatever the job has asked for.
+
+    Raises:
+        ConfigError: the ranks on a node don't follow each other, as those of a machine have to.
     """
     tasks = int(environ.get("SLURM_STEP_NUM_TASKS", 0))
     if tasks < 2 or not {"SLURM_PROCID", "SLURM_LOCALID"} <= environ.keys():
@@ -29,7 +34,19 @@ def as_torchruns(environ: Mapping[str, str]) -> dict[str, str]:
         "MASTER_ADDR": first_host(environ.get("SLURM_STEP_NODELIST", "127.0.0.1")),
         "MASTER_PORT": str(PORTS[job % len(PORTS)]),
     }
-    return {name: environ.get(name, value) for name, value in found.items()}
+    described = {name: environ.get(name, value) for name, value in found.items()}
+    _expect_blocks(int(described["RANK"]), int(described["LOCAL_RANK"]), node, sizes)
+    return described
+
+
+def _expect_blocks(rank: int, local_rank: int, node: int, sizes: Sequence[int]) -> None:
+    expected = sum(sizes[:node]) + local_rank
+    if rank != expected:
+        raise ConfigError(
+            f"srun has made task {rank} what has to be task {expected}, number {local_rank} on "
+            f"node {node}: the tasks of a node must follow each other, start them with "
+            "srun --distribution=block"
+        )
 
 
 def tasks_by_node(text: str) -> list[int]:

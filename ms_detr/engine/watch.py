@@ -1,7 +1,9 @@
 """Processes that hang or are gone: named by the others, and the end of all within bounded time.
 
-A thread of each process writes what that is doing into the store where all of them have met. Time
-is counted in the thread's own beats: a job that the system suspends for a while is not stuck.
+A thread of each process writes what that is doing into the store where all of them have met; a
+second one waits for nobody, and ends its process where rank 0 is silent, which judges the others
+and may hold the store. Time is counted in the threads' own beats: a job that the system suspends
+for a while is not stuck.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -117,41 +119,49 @@ class Watch:
     ):
         self._store = store
         self._rank = rank
-        self._world_size = world_size
+        self._all = range(world_size)
         self._timeout = timeout
         self._tell = tell
         self._own = own
         self._period = min(MAX_PERIOD, timeout / BEATS)
         self._beat = 0
         self._ticks = -1
-        self._still = self._blind = 0.0
+        self._still = 0.0
+        self._heard = 0  # how often rank 0 has said something new
+        self._first: State | None = None  # what it said last
+        self._trouble: Exception | None = None
         self._seen: dict[int, State] = {}
         self._stale: dict[int, float] = {}
         self._over = threading.Event()
+        self._left = threading.Event()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Watch while the block lasts."""
         thread = threading.Thread(target=self._run, daemon=True, name="watch")
         thread.start()
+        threading.Thread(target=self._guard, daemon=True, name="guard").start()
         try:
-            yield
+            try:
+                yield
+            finally:
+                # After an error, too, of which others hear in other ways.
+                self._over.set()
+                thread.join(2 * self._period)
+                faulthandler.cancel_dump_traceback_later()
+            with suppress(RuntimeError):
+                self._store.set(_key(self._rank), GOODBYE)
         finally:
-            # After an error, too, of which others hear in other ways.
-            self._over.set()
-            thread.join(2 * self._period)
-            faulthandler.cancel_dump_traceback_later()
-        with suppress(RuntimeError):
-            self._store.set(_key(self._rank), GOODBYE)
+            self._left.set()
 
     def lost(self) -> str:
         """Say who is gone, to a process that has lost the connection to some other one."""
         found = self._verdict_of_others()
         if found:
             return found
-        states = self._read()
+        states = self._read(self._all)
         time.sleep(3 * self._period)
-        later = self._read()
+        later = self._read(self._all)
         if not later and self._rank:
             return "rank 0 is gone"
         silent = [rank for rank, state in states.items() if later.get(rank) == state]
@@ -159,7 +169,7 @@ class Watch:
         return verdict(later, blamed) if blamed else ""
 
     def _run(self) -> None:
-        """The body of the thread."""
+        """The body of the thread that looks into the store, which may hold it up for good."""
         while True:
             # Where not even this thread gets its turn, since something holds Python up, the stack
             # is shown by itself. The others end the job.
@@ -167,13 +177,29 @@ class Watch:
                 faulthandler.dump_traceback_later(self._timeout + MARGIN * self._period)
             try:
                 self._look()
-                self._blind = 0.0
+                self._hear()
             except Exception as error:  # the store's process is gone, or about to end well
-                self._blind += self._period
-                if self._blind > self._timeout:
-                    self._end(f"rank 0 is gone, where all processes have met ({error})")
+                self._trouble = error
             if self._over.wait(self._period):
                 return
+
+    def _hear(self) -> None:
+        first = self._read([0]).get(0)
+        if first is None or first != self._first:  # it has ended well, or lives
+            self._heard += 1
+        self._first = first or self._first
+        self._trouble = None
+
+    def _guard(self) -> None:
+        """The body of the thread that ends this process where nothing is heard of rank 0."""
+        heard, silent = self._heard, 0.0
+        while not self._left.wait(self._period):
+            silent = 0.0 if heard != self._heard else silent + self._period
+            heard = self._heard
+            if silent > self._timeout:
+                what = _gone(self._first) if self._first else "is gone or frozen"
+                why = f" ({self._trouble})" if self._trouble else ""
+                self._end(f"rank 0 {what}, {silent:.0f} s ago{why}")
 
     def _look(self) -> None:
         own = self._own
@@ -190,7 +216,7 @@ class Watch:
             self._judge()
 
     def _judge(self) -> None:
-        states = self._read()
+        states = self._read(self._all)
         for rank, state in states.items():
             same = self._seen.get(rank) == state
             self._stale[rank] = self._stale.get(rank, 0.0) + self._period if same else 0.0
@@ -203,11 +229,11 @@ class Watch:
             )
             self._end(self._store.compare_set(VERDICT, "", text).decode())
 
-    def _read(self) -> dict[int, State]:
-        """What those processes last said that are here."""
+    def _read(self, ranks: Iterable[int]) -> dict[int, State]:
+        """What those of the processes last said that are here."""
         found: dict[int, State] = {}
         with suppress(RuntimeError):
-            for rank in range(self._world_size):
+            for rank in ranks:
                 said = self._store.get(_key(rank)) if self._store.check([_key(rank)]) else GOODBYE
                 if content := json.loads(said):
                     found[rank] = State(**content)

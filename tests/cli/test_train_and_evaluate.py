@@ -42,6 +42,18 @@ def test_the_weights_of_an_evaluation():
         asked(CONFIG, "--eval-only", "train.output_dir=x")
 
 
+@pytest.mark.parametrize(
+    ("minutes", "seconds"),
+    [("0.05", 3), ("1000000", 6e7), ("1000001", 1800), ("null", 1800)],
+)
+def test_how_long_processes_wait(minutes, seconds, monkeypatch):
+    """What the run will refuse has the default's time to do so."""
+    waits = []
+    monkeypatch.setattr("ms_detr.engine.launch", lambda *_, timeout, **__: waits.append(timeout))
+    assert main(["train", CONFIG, f"+train.timeout_minutes={minutes}"]) == 0
+    assert [wait.total_seconds() for wait in waits] == [seconds]
+
+
 @pytest.fixture
 def options(tmp_path):
     """Overrides that name a tiny dataset and an output folder."""

@@ -33,6 +33,8 @@ from tests.engine.standin import CONFIG, overrides, write_dataset
         ("train.eval_epochs=-1", "train.eval_epochs must be"),
         ("train.checkpoint_epochs=nan", "train.checkpoint_epochs must be"),
         ("train.max_iter=1.5", "train.max_iter must be a whole number"),
+        ("+train.timeout_minutes=0", "train.timeout_minutes must be a number above 0 and at"),
+        ("+train.timeout_minutes=1000001", "train.timeout_minutes must be .* at most 1000000, got"),
         ("+train.best=7", "train.best must be a metric such as bbox/AP .* got 7"),
         ("+train.keep_every_epochs=-1", "train.keep_every_epochs must be a number of at least 0"),
         ("+train.amp=bfloat16", "train.amp must have keys of its own, such as enabled, got 'bfl"),

@@ -11,6 +11,7 @@ import torch
 
 from ms_detr.engine import read_checkpoint
 from ms_detr.engine.slurm import as_torchruns, first_host, tasks_by_node
+from ms_detr.errors import ConfigError
 
 from .standin import CONFIG, overrides
 from .test_run import assert_same
@@ -63,6 +64,20 @@ def test_first_host(text, host):
 def test_tasks_by_node():
     assert tasks_by_node("8") == [8]
     assert tasks_by_node("4(x2),2,1(x3)") == [4, 4, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "node", "local", "block", "cyclic"),
+    # Tasks that srun has dealt out to the nodes in turn, one after the other.
+    [("2(x2)", 0, 1, 1, 2), ("2(x2)", 1, 0, 2, 1), ("3,1", 0, 1, 1, 2), ("3,1", 1, 0, 3, 1)],
+)
+def test_the_tasks_of_a_node_follow_each_other(tasks, node, local, block, cyclic):
+    here = {"SLURM_NODEID": str(node), "SLURM_LOCALID": str(local)}
+    job = JOB | here | {"SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_STEP_NUM_TASKS": "4"}
+    assert as_torchruns(job | {"SLURM_PROCID": str(block)})["RANK"] == str(block)
+    message = rf"task {cyclic} what has to be task {block}, .* srun --distribution=block"
+    with pytest.raises(ConfigError, match=message):
+        as_torchruns(job | {"SLURM_PROCID": str(cyclic)})
 
 
 @pytest.fixture

@@ -1,10 +1,15 @@
 """Processes that hang, are frozen or gone: named, and the end of all, in bounded time."""
 
+import json
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import asdict
 
 import pytest
 from torch.distributed import HashStore
@@ -139,15 +144,24 @@ def test_slow_scoring_is_waited_for_and_a_process_that_hangs_is_not(started, tmp
 
 
 @pytest.mark.slow
-def test_a_process_that_is_frozen_ends_the_job(started, tmp_path):
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        # Who has the store, and all that is known of the others.
+        (
+            0,
+            "gone or frozen; it was last seen .*, 3 s ago; the last checkpoint is ",
+        ),
+        (1, "gone or frozen; it was last seen .*; the others: rank 0 .*; the last checkpoint is "),
+    ],
+)
+def test_a_process_that_is_frozen_ends_the_job(started, rank, said):
     run = started("train.max_iter=100000", "+train.timeout_minutes=0.05", "train.eval_epochs=0")
     wait_for(run, "iter 5/")
-    frozen = children(run.pid)[1]
-    os.kill(frozen, signal.SIGSTOP)
+    os.kill(children(run.pid)[rank], signal.SIGSTOP)
     status, _, errors = ended(run, loud=True)
     assert status == 2
-    assert errors[-1].startswith("error: rank 1 is gone or frozen; it was last seen ")
-    assert "the others: rank 0 " in errors[-1]
+    assert re.match(f"error: rank {rank} is {said}", errors[-1]), errors
 
 
 @pytest.mark.slow
@@ -185,3 +199,82 @@ def test_who_has_ended_well_is_not_missed(monkeypatch):
     for _ in range(25):
         watches[0]._look()
     assert told[0].startswith("rank 0 has been loading data in iteration 3 for 6")
+
+
+class Freezing(HashStore):
+    """A store that answers until it is told to freeze."""
+
+    def __init__(self):
+        super().__init__()
+        self.thawed = threading.Event()
+        self.thawed.set()
+
+    def set(self, key, value):
+        self.thawed.wait()
+        super().set(key, value)
+
+
+SECONDS = 0.4
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """A store, the watch of rank 1 on it, and the messages with which that ends the process."""
+    store, said = Freezing(), queue.Queue()
+    watch = Watch(store, 1, 2, SECONDS, print)
+    monkeypatch.setattr(watch, "_end", said.put)
+    yield store, watch, said
+    store.thawed.set()
+
+
+def say(store, beat):
+    """What rank 0 says of itself."""
+    store.set("beat/0", json.dumps(asdict(state(progress.SCORING, beat=beat))))
+
+
+SILENT = "rank 0 is gone or frozen; it was last seen scoring predictions in iteration 7, 0 s ago"
+
+
+def test_a_main_process_that_holds_the_store_and_is_frozen(guarded):
+    """The thread that looks into the store waits as the main one does; the guard doesn't."""
+    store, watch, said = guarded
+    with watch.kept():
+        for beat in range(40):
+            say(store, beat)
+            time.sleep(SECONDS / 20)
+        assert said.empty()
+        store.thawed.clear()
+        frozen = time.monotonic()
+        assert said.get(timeout=20) == SILENT
+        assert time.monotonic() - frozen > SECONDS / 2
+        store.thawed.set()
+
+
+def test_a_main_process_that_is_frozen_beside_the_store(guarded):
+    """As torchrun's store is, while all others wait for the scores."""
+    store, watch, said = guarded
+    say(store, 1)
+    with watch.kept():
+        assert said.get(timeout=20) == SILENT
+
+
+def test_a_main_process_that_has_ended_well(guarded):
+    store, watch, said = guarded
+    store.set("beat/0", "null")
+    with watch.kept():
+        time.sleep(2 * SECONDS)
+    assert said.empty()
+
+
+def test_a_main_process_that_is_frozen_while_others_end(guarded):
+    store, watch, said = guarded
+    say(store, 1)
+
+    def end():
+        with watch.kept():
+            while watch._first is None:
+                time.sleep(0.01)
+            store.thawed.clear()
+
+    threading.Thread(target=end, daemon=True).start()
+    assert said.get(timeout=20) == SILENT
