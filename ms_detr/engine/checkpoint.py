@@ -20,6 +20,7 @@ from .state import load_strictly, plain_state
 
 logger = logging.getLogger(__name__)
 
+KEPT = "kept"  # in a checkpoint: kept for good, whatever a later leg keeps
 RESUME = "--resume (in Python resume=True)"  # for messages about what to do
 
 
@@ -69,6 +70,7 @@ class Checkpointer:
         self.keep_every = keep_every
         self.extra = dict(extra or {})
         self.saved = -1  # the newest iteration that is
+        self._kept: set[int] = set()  # iterations that an earlier leg has kept for good
 
     def save(self, iteration: int, final: bool = False) -> None:
         """Write the state after ``iteration`` (0-based) and drop what is too old.
@@ -79,19 +81,24 @@ class Checkpointer:
         if not comm.is_main_process():
             return
         name = FINAL if final else periodic(iteration)
-        states = {part: _state(stateful) for part, stateful in self.parts.items()}
-        write_checkpoint(self.folder / name, {**states, "iteration": iteration, **self.extra})
+        content = {part: _state(stateful) for part, stateful in self.parts.items()}
+        content |= {"iteration": iteration, **self.extra}
+        if not final and self._is_kept(iteration):
+            content[KEPT] = True
+        write_checkpoint(self.folder / name, content)
+        if not final:
+            self._kept.discard(iteration)  # that was of a run that was gone back behind
         write_text(self.folder / LAST, name)
         self.saved = iteration
         logger.info("saved %s", self.folder / name)
         # Those of a later iteration are of a run that was gone back behind, not older ones.
         own = [path for path in periodic_checkpoints(self.folder) if _iteration(path) <= iteration]
         for old in own[self.keep :]:
-            if not self._is_kept(_iteration(old)):
+            if not self._is_kept(_iteration(old)) and _iteration(old) not in self._kept:
                 old.unlink()
 
     def _is_kept(self, iteration: int) -> bool:
-        """Whether the checkpoint after an iteration is kept for good."""
+        """Whether this leg keeps the checkpoint after an iteration for good."""
         return bool(self.keep_every) and (iteration + 1) % self.keep_every == 0
 
     def save_best(
@@ -167,9 +174,11 @@ class Checkpointer:
                 _load_optimizer(part, state[name], path)
             else:
                 part.load_state_dict(state[name])
-        for name in state.keys() - self.parts.keys() - self.extra.keys() - {"iteration"}:
+        for name in state.keys() - self.parts.keys() - self.extra.keys() - {"iteration", KEPT}:
             logger.warning("%s holds '%s', which this run goes on without", path, name)
         logger.info("resuming from %s", path)
+        if comm.is_main_process():  # who writes and removes
+            self._kept = {_iteration(p) for p in periodic_checkpoints(self.folder) if _marked(p)}
         self.saved = int(state["iteration"])
         return self.saved + 1
 
@@ -286,6 +295,15 @@ def periodic_checkpoints(folder: Path) -> list[Path]:
 def _iteration(path: Path) -> int:
     """The iteration of a periodic checkpoint, by its name."""
     return int(path.stem.removeprefix("model_"))
+
+
+def _marked(path: Path) -> bool:
+    """Whether a checkpoint says that it is kept for good."""
+    try:
+        content = read_checkpoint(path, mmap=True)
+    except (CheckpointError, MissingFileError):  # there is nothing to keep
+        return False
+    return isinstance(content, dict) and KEPT in content
 
 
 def _read_whole(path: Path) -> dict[str, Any]:
