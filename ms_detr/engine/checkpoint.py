@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 KEPT = "kept"  # in a checkpoint: kept for good, whatever a later leg keeps
 RESUME = "--resume (in Python resume=True)"  # for messages about what to do
+# Of a group of parameters: no hyper-parameters of the optimiser.
+NOT_ITS_OWN = {"params", "param_names", "initial_lr"}
 
 
 class Stateful(Protocol):
@@ -206,12 +208,20 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], pat
         CheckpointError: the state is another optimiser's; names the file.
     """
     for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        # Another version of torch has more of them, or fewer, but not other ones.
+        more = theirs.keys() - ours.keys() - NOT_ITS_OWN
+        if more and ours.keys() - theirs.keys() - NOT_ITS_OWN:
+            raise CheckpointError(
+                f"the optimiser's state in {path} is not {type(optimizer).__name__}'s (it has "
+                f"{', '.join(sorted(more))}): resume with the config and overrides of the run that "
+                "wrote it"
+            )
         theirs.update({key: value for key, value in ours.items() if key != "params"})
         if "initial_lr" in theirs:  # what a scheduler multiplies
             theirs["initial_lr"] = ours["lr"]
     try:
         optimizer.load_state_dict(state)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise CheckpointError(
             f"the optimiser in {path} doesn't fit this config ({error}): resume with the "
             "config and overrides of the run that wrote it"
