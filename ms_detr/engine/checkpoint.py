@@ -292,7 +292,12 @@ def resumable(folder: str | os.PathLike[str]) -> list[Path]:
         if tag.is_file()
         else []
     )
-    found = [*tagged, folder / FINAL, *periodic_checkpoints(folder)]
+    final, others = folder / FINAL, periodic_checkpoints(folder)
+    newer = []
+    if final not in tagged and final.is_file():  # it may be an earlier, shorter leg's
+        done = _iteration_in(final)
+        newer = [path for path in others if _iteration(path) > done]
+    found = [*tagged, *newer, final, *others]
     return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
@@ -307,13 +312,24 @@ def _iteration(path: Path) -> int:
     return int(path.stem.removeprefix("model_"))
 
 
+def _iteration_in(path: Path) -> int:
+    """The iteration of a checkpoint, by its content; -1 where it can't be read."""
+    iteration = _beside_weights(path).get("iteration")
+    return iteration if isinstance(iteration, int) else -1
+
+
 def _marked(path: Path) -> bool:
     """Whether a checkpoint says that it is kept for good."""
+    return KEPT in _beside_weights(path)
+
+
+def _beside_weights(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, its tensors unread; empty where it can't be read."""
     try:
         content = read_checkpoint(path, mmap=True)
-    except (CheckpointError, MissingFileError):  # there is nothing to keep
-        return False
-    return isinstance(content, dict) and KEPT in content
+    except (CheckpointError, MissingFileError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ms_detr.engine import Checkpointer, EvaluationHook, Trainer, read_checkpoint
-from ms_detr.engine.checkpoint import expect_unused, newest, remove_leftovers
+from ms_detr.engine.checkpoint import expect_unused, newest, remove_leftovers, resumable
 from ms_detr.engine.state import load_strictly, plain_state
 from ms_detr.errors import CheckpointError
 
@@ -217,6 +217,23 @@ def test_another_version_of_the_optimizer(tmp_path):
     assert resume(resumed) == 5
     a, b = saved.parts["optimizer"].state_dict(), resumed.parts["optimizer"].state_dict()
     assert torch.equal(a["state"][0]["exp_avg"], b["state"][0]["exp_avg"])
+
+
+def test_the_final_one_of_a_shorter_leg_is_older(tmp_path):
+    saved = make(tmp_path, keep=9)
+    saved.save(4)
+    saved.save(6, final=True)
+    for iteration in (8, 12):
+        saved.save(iteration)
+    (tmp_path / "model_0000012.pth").write_bytes(b"")
+    assert [path.stem for path in resumable(tmp_path)] == [
+        "model_0000012", "model_0000008", "model_final", "model_0000004",
+    ]  # fmt: skip
+    assert resume(make(tmp_path)) == 9
+    (tmp_path / "model_0000008.pth").write_bytes(b"")
+    assert resume(make(tmp_path)) == 7
+    (tmp_path / "model_final.pth").write_bytes(b"")
+    assert resume(make(tmp_path)) == 5
 
 
 class Code:
