@@ -22,12 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, average, write."""
-    from ms_detr.engine.archive import write_checkpoint
+    from ms_detr.engine.archive import expect_new_weights, write_weights
     from ms_detr.engine.averaging import average_checkpoints, newest_of
-    from ms_detr.engine.safetensors_file import SUFFIX, write_safetensors
 
-    if args.target.exists():
-        raise ConfigError(f"{args.target} exists; choose another file or remove it")
+    expect_new_weights(args.target)
     folders = [source for source in args.sources if source.is_dir()]
     if folders and args.last is None:
         raise ConfigError(f"{folders[0]} is a folder: say how many checkpoints, --last N")
@@ -38,8 +36,6 @@ def run(args: argparse.Namespace) -> int:
         for source in args.sources
         for file in (newest_of(source, args.last) if source in folders else [source])
     ]
-    content = average_checkpoints(paths)
-    write = write_safetensors if args.target.suffix == SUFFIX else write_checkpoint
-    write(args.target, content)
+    write_weights(args.target, average_checkpoints(paths))
     print(f"{args.target}: the average of {', '.join(map(str, paths))}")
     return 0

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from ms_detr.errors import CheckpointError, ConfigError, listed
+from ms_detr.errors import CheckpointError, listed
 
 from ._arguments import path
 
@@ -69,20 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     from ms_detr.convert import LAYOUTS, recognise
-    from ms_detr.engine.archive import write_checkpoint
-    from ms_detr.engine.safetensors_file import SUFFIX, write_safetensors
+    from ms_detr.engine.archive import expect_new_weights, write_weights
     from ms_detr.engine.weights import read_weights
 
-    if args.target.exists():
-        raise ConfigError(f"{args.target} exists; choose another file or remove it")
+    expect_new_weights(args.target)
     state = read_weights(args.source)
     layout = args.layout or recognise(state)
     if layout is None:
         content, origin = _ours(args, state), "ours"
     else:
         content, origin = _converted(args, state, layout), layout
-    write = write_safetensors if args.target.suffix == SUFFIX else write_checkpoint
-    write(args.target, content)
+    write_weights(args.target, content)
     count = len(content["model"])
     print(f"{args.target}: {count} tensors from {len(state)} of {args.source} ({origin})")
     evaluated = f"ms-detr evaluate CONFIG {args.target}, or "
@@ -112,15 +109,14 @@ def _converted(args: argparse.Namespace, state: Mapping[str, Any], layout: str) 
 
 def _ours(args: argparse.Namespace, state: Mapping[str, Any]) -> dict[str, Any]:
     """The weights of a checkpoint of ours for a file of the other format, with what it knows."""
-    from ms_detr.engine.archive import read_facts
-    from ms_detr.engine.safetensors_file import SUFFIX
+    from ms_detr.engine.archive import is_safetensors, read_facts
 
     if not any(name.startswith("query_initializer.") for name in state):
         raise CheckpointError(
             f"{args.source}: no layout is known by its names ({listed(state, 3)}); "
             "tell it with --from"
         )
-    if (args.source.suffix == SUFFIX) == (args.target.suffix == SUFFIX):
+    if is_safetensors(args.source) == is_safetensors(args.target):
         raise CheckpointError(
             f"{args.source} has our names already: give it as it is, "
             f"train.init_checkpoint={args.source}"

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, MissingFileError, MissingPackageError
+from ..errors import CheckpointError, ConfigError, MissingFileError, MissingPackageError
 from ..files import atomic_path
 from .pickles import SUFFIX as PICKLED
 from .pickles import read_pickle
-from .safetensors_file import SUFFIX, read_safetensors
+from .safetensors_file import SUFFIX, read_safetensors, write_safetensors
 
+WRITTEN = ".pth"
 CHUNK = 2**20  # bytes read at a time
 RECORD = 500  # bytes of a record in an archive, beside its content
 FOLDER = 0x10  # attribute of a record in an archive
@@ -43,9 +44,9 @@ def read_checkpoint(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """
     if not Path(path).is_file():
         raise MissingFileError(f"checkpoint {path} not found")
-    if Path(path).suffix == SUFFIX:
+    if is_safetensors(path):
         return read_safetensors(path, tensors=not mmap)
-    if Path(path).suffix == PICKLED:
+    if Path(path).suffix.lower() == PICKLED:
         return {} if mmap else read_pickle(path)  # it knows nothing beside its weights
     mmap &= _check_sums(path, tensors=not mmap)
     try:
@@ -145,6 +146,34 @@ def write_checkpoint(path: str | os.PathLike[str], content: Any) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+
+
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of that format, by the end of its name."""
+    return Path(path).suffix.lower() == SUFFIX
+
+
+def expect_new_weights(path: Path) -> None:
+    """Make sure that a file can be written by `write_weights` and then be read.
+
+    Raises:
+        ConfigError: it is there already, or its name ends otherwise than those of either format.
+    """
+    if path.exists():
+        raise ConfigError(f"{path} exists; choose another file or remove it")
+    if path.suffix.lower() not in (WRITTEN, SUFFIX):
+        raise ConfigError(f"{path} must end in {WRITTEN} or {SUFFIX}, the formats that are written")
+
+
+def write_weights(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``model`` and what lies beside it as ``.safetensors`` or ``.pth``, as the name ends.
+
+    Raises:
+        MissingPackageError: a ``.safetensors`` file, and the library for it isn't there.
+        OSError: the system can't write there; names the file.
+    """
+    write = write_safetensors if is_safetensors(path) else write_checkpoint
+    write(path, content)
 
 
 def _size(content: Any) -> int:

@@ -20,7 +20,10 @@ from .state import load_strictly, plain_state
 
 logger = logging.getLogger(__name__)
 
+KEPT = "kept"  # in a checkpoint: kept for good, whatever a later leg keeps
 RESUME = "--resume (in Python resume=True)"  # for messages about what to do
+# Of a group of parameters: no hyper-parameters of the optimiser.
+NOT_ITS_OWN = {"params", "param_names", "initial_lr"}
 
 
 class Stateful(Protocol):
@@ -69,6 +72,7 @@ class Checkpointer:
         self.keep_every = keep_every
         self.extra = dict(extra or {})
         self.saved = -1  # the newest iteration that is
+        self._kept: set[int] = set()  # iterations that an earlier leg has kept for good
 
     def save(self, iteration: int, final: bool = False) -> None:
         """Write the state after ``iteration`` (0-based) and drop what is too old.
@@ -79,19 +83,24 @@ class Checkpointer:
         if not comm.is_main_process():
             return
         name = FINAL if final else periodic(iteration)
-        states = {part: _state(stateful) for part, stateful in self.parts.items()}
-        write_checkpoint(self.folder / name, {**states, "iteration": iteration, **self.extra})
+        content = {part: _state(stateful) for part, stateful in self.parts.items()}
+        content |= {"iteration": iteration, **self.extra}
+        if not final and self._is_kept(iteration):
+            content[KEPT] = True
+        write_checkpoint(self.folder / name, content)
+        if not final:
+            self._kept.discard(iteration)  # that was of a run that was gone back behind
         write_text(self.folder / LAST, name)
         self.saved = iteration
         logger.info("saved %s", self.folder / name)
         # Those of a later iteration are of a run that was gone back behind, not older ones.
         own = [path for path in periodic_checkpoints(self.folder) if _iteration(path) <= iteration]
         for old in own[self.keep :]:
-            if not self._is_kept(_iteration(old)):
+            if not self._is_kept(_iteration(old)) and _iteration(old) not in self._kept:
                 old.unlink()
 
     def _is_kept(self, iteration: int) -> bool:
-        """Whether the checkpoint after an iteration is kept for good."""
+        """Whether this leg keeps the checkpoint after an iteration for good."""
         return bool(self.keep_every) and (iteration + 1) % self.keep_every == 0
 
     def save_best(
@@ -167,9 +176,11 @@ class Checkpointer:
                 _load_optimizer(part, state[name], path)
             else:
                 part.load_state_dict(state[name])
-        for name in state.keys() - self.parts.keys() - self.extra.keys() - {"iteration"}:
+        for name in state.keys() - self.parts.keys() - self.extra.keys() - {"iteration", KEPT}:
             logger.warning("%s holds '%s', which this run goes on without", path, name)
         logger.info("resuming from %s", path)
+        if comm.is_main_process():  # who writes and removes
+            self._kept = {_iteration(p) for p in periodic_checkpoints(self.folder) if _marked(p)}
         self.saved = int(state["iteration"])
         return self.saved + 1
 
@@ -197,12 +208,20 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], pat
         CheckpointError: the state is another optimiser's; names the file.
     """
     for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        # Another version of torch has more of them, or fewer, but not other ones.
+        more = theirs.keys() - ours.keys() - NOT_ITS_OWN
+        if more and ours.keys() - theirs.keys() - NOT_ITS_OWN:
+            raise CheckpointError(
+                f"the optimiser's state in {path} is not {type(optimizer).__name__}'s (it has "
+                f"{', '.join(sorted(more))}): resume with the config and overrides of the run that "
+                "wrote it"
+            )
         theirs.update({key: value for key, value in ours.items() if key != "params"})
         if "initial_lr" in theirs:  # what a scheduler multiplies
             theirs["initial_lr"] = ours["lr"]
     try:
         optimizer.load_state_dict(state)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise CheckpointError(
             f"the optimiser in {path} doesn't fit this config ({error}): resume with the "
             "config and overrides of the run that wrote it"
@@ -273,7 +292,12 @@ def resumable(folder: str | os.PathLike[str]) -> list[Path]:
         if tag.is_file()
         else []
     )
-    found = [*tagged, folder / FINAL, *periodic_checkpoints(folder)]
+    final, others = folder / FINAL, periodic_checkpoints(folder)
+    newer = []
+    if final not in tagged and final.is_file():  # it may be an earlier, shorter leg's
+        done = _iteration_in(final)
+        newer = [path for path in others if _iteration(path) > done]
+    found = [*tagged, *newer, final, *others]
     return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
@@ -286,6 +310,26 @@ def periodic_checkpoints(folder: Path) -> list[Path]:
 def _iteration(path: Path) -> int:
     """The iteration of a periodic checkpoint, by its name."""
     return int(path.stem.removeprefix("model_"))
+
+
+def _iteration_in(path: Path) -> int:
+    """The iteration of a checkpoint, by its content; -1 where it can't be read."""
+    iteration = _beside_weights(path).get("iteration")
+    return iteration if isinstance(iteration, int) else -1
+
+
+def _marked(path: Path) -> bool:
+    """Whether a checkpoint says that it is kept for good."""
+    return KEPT in _beside_weights(path)
+
+
+def _beside_weights(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, its tensors unread; empty where it can't be read."""
+    try:
+        content = read_checkpoint(path, mmap=True)
+    except (CheckpointError, MissingFileError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

@@ -119,3 +119,33 @@ def test_wrong_arguments(tmp_path, monkeypatch, capsys, arguments, message):
     write_checkpoint("0.pth", {"model": {"a": torch.ones(2)}})
     assert main(["average", "out.pth", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["average", "convert"])
+@pytest.mark.parametrize("target", ["new.pkl", "new.PKL", "new.bin", "new"])
+def test_files_that_nothing_reads_are_not_written(tmp_path, capsys, verb, target):
+    for name in ("0.pth", "1.pth"):
+        write_checkpoint(tmp_path / name, {"model": {"query_initializer.a": torch.ones(2)}})
+    sources = [str(tmp_path / name) for name in ("0.pth", "1.pth")]
+    target = str(tmp_path / target)
+    arguments = [target, *sources] if verb == "average" else [sources[0], target]
+    assert main([verb, *arguments]) == 2
+    assert f"{target} must end in .pth or .safetensors" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_endings_in_capitals(tmp_path):
+    """What is written by such a name is read by it, from the library's format and from torch's."""
+    pytest.importorskip("safetensors")
+    for number in range(2):
+        state = {"query_initializer.a": torch.full((2,), float(number))}
+        write_checkpoint(tmp_path / f"{number}.pth", {"model": state})
+    for out in ("mean.PTH", "mean.SAFETENSORS"):
+        found = average(tmp_path, "0.pth", "1.pth", out=out)
+        assert torch.equal(found["query_initializer.a"], torch.full((2,), 0.5))
+    mean, back = tmp_path / "mean.SAFETENSORS", tmp_path / "back.Pth"
+    assert main(["convert", str(mean), str(back)]) == 0
+    state = torch.load(back)["model"]
+    assert torch.equal(state["query_initializer.a"], torch.full((2,), 0.5))
+    assert main(["convert", str(back), str(tmp_path / "there.SafeTensors")]) == 0
+    assert (tmp_path / "there.SafeTensors").read_bytes()[8:9] == b"{"

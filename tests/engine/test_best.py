@@ -116,8 +116,36 @@ def test_some_are_kept_for_good(tmp_path):
     for done in range(2, 13, 2):
         saved.save(done - 1)
     assert periodic(tmp_path) == [3, 7, 11]
-    make(tmp_path, keep=1, keep_every=0).save(13)
-    assert periodic(tmp_path) == [13]
+
+
+@pytest.mark.parametrize("every", [0, 9])
+def test_later_legs_keep_them(tmp_path, caplog, every):
+    """Epochs of another length, or none kept: what an earlier leg kept stays, the newest, too."""
+    saved = make(tmp_path, keep=2, keep_every=4)
+    for done in range(2, 13, 2):
+        saved.save(done - 1)
+    assert periodic(tmp_path) == [3, 7, 9, 11]
+    caplog.clear()
+    for leg in range(2):
+        resumed = make(tmp_path, keep=2, keep_every=every)
+        resumed.resume(str(tmp_path / f"model_{11 + 4 * leg:07d}.pth"))
+        resumed.save(13 + 4 * leg)
+        resumed.save(15 + 4 * leg)
+    assert periodic(tmp_path) == [3, 7, 11, 17, 19]
+    assert "goes on without" not in caplog.text
+    resumed.save(11)  # gone back behind, and not kept for good this time
+    resumed.save(12)
+    resumed.save(13)
+    assert periodic(tmp_path) == [3, 7, 12, 13, 17, 19]
+
+
+def test_only_what_is_kept_is_marked(tmp_path):
+    saved = make(tmp_path, keep=9, keep_every=4)
+    saved.save(3)
+    saved.save(5)
+    saved.save(7, final=True)
+    marked = {path.name for path in tmp_path.glob("*.pth") if "kept" in read_checkpoint(path)}
+    assert marked == {"model_0000003.pth"}
 
 
 def test_a_run_keeps_them_also_when_it_is_resumed(train, tmp_path):

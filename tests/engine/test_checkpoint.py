@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from ms_detr.engine import Checkpointer, EvaluationHook, Trainer, read_checkpoint
-from ms_detr.engine.checkpoint import expect_unused, newest, remove_leftovers
+from ms_detr.engine.checkpoint import expect_unused, newest, remove_leftovers, resumable
 from ms_detr.engine.state import load_strictly, plain_state
+from ms_detr.errors import CheckpointError
 
 
 def make(folder, seed=0, **options):
@@ -187,6 +188,52 @@ def test_optimizer_of_another_config(tmp_path):
     other.parts["optimizer"] = torch.optim.AdamW(groups, lr=0.1)
     with pytest.raises(ValueError, match="config and overrides of the run"):
         resume(other)
+
+
+def test_another_optimizer(tmp_path):
+    """A traceback in the first step one way, silently without state the other."""
+    kinds = [torch.optim.AdamW, torch.optim.SGD]
+    for kind, other in (kinds, kinds[::-1]):
+        saved, changed = make(tmp_path), make(tmp_path)
+        saved.parts["optimizer"] = kind(saved.parts["model"].parameters(), lr=0.1)
+        saved.save(4)
+        changed.parts["optimizer"] = other(changed.parts["model"].parameters(), lr=0.1)
+        text = rf"model_0000004\.pth .*not {other.__name__}'s .*config and overrides of the run"
+        with pytest.raises(CheckpointError, match=text):
+            resume(changed)
+
+
+def test_another_version_of_the_optimizer(tmp_path):
+    """Torch gives an optimiser more hyper-parameters as time goes by; schedulers add theirs."""
+    saved = make(tmp_path)
+    saved.save(4)
+    path = tmp_path / "model_0000004.pth"
+    content = torch.load(path)
+    (group,) = content["optimizer"]["param_groups"]
+    del group["fused"]
+    group["initial_lr"] = 0.1
+    torch.save(content, path)
+    resumed = make(tmp_path, seed=1)
+    assert resume(resumed) == 5
+    a, b = saved.parts["optimizer"].state_dict(), resumed.parts["optimizer"].state_dict()
+    assert torch.equal(a["state"][0]["exp_avg"], b["state"][0]["exp_avg"])
+
+
+def test_the_final_one_of_a_shorter_leg_is_older(tmp_path):
+    saved = make(tmp_path, keep=9)
+    saved.save(4)
+    saved.save(6, final=True)
+    for iteration in (8, 12):
+        saved.save(iteration)
+    (tmp_path / "model_0000012.pth").write_bytes(b"")
+    assert [path.stem for path in resumable(tmp_path)] == [
+        "model_0000012", "model_0000008", "model_final", "model_0000004",
+    ]  # fmt: skip
+    assert resume(make(tmp_path)) == 9
+    (tmp_path / "model_0000008.pth").write_bytes(b"")
+    assert resume(make(tmp_path)) == 7
+    (tmp_path / "model_final.pth").write_bytes(b"")
+    assert resume(make(tmp_path)) == 5
 
 
 class Code:
