@@ -18,11 +18,12 @@ def with_reader(command: Callable[[], int]) -> int:
     """Run a command, and end in silence when nobody reads its output any more.
 
     Python ignores SIGPIPE, which ends other commands then, and complains once more when it
-    flushes its streams at exit.
+    flushes its streams at exit. What is closed from the start is written to nowhere.
 
     Returns:
         The command's exit code, or 141.
     """
+    _open_closed()
     try:
         try:
             status = command()
@@ -58,6 +59,15 @@ class Terminal(logging.StreamHandler):
             return
         silence(self.stream)
         logger.warning("nobody reads the standard output any more; the log goes on in its file")
+
+
+def _open_closed() -> None:
+    """Give the process the streams that it was started without, which Python has as None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+            os.set_inheritable(nowhere.fileno(), True)  # it took the lowest number: the missing one
+            setattr(sys, name, nowhere)
 
 
 def _flush() -> None:

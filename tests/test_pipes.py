@@ -1,6 +1,7 @@
 """Output that is piped to a command that ends first, as `head` does."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -65,6 +66,18 @@ def test_a_training_goes_on_in_its_log(tmp_path, processes):
     log = (tmp_path / "out" / "log.txt").read_text()
     assert log.count("nobody reads the standard output any more") == 1
     assert (tmp_path / "out" / "model_final.pth").is_file()
+
+
+def test_streams_that_are_closed_from_the_start(tmp_path):
+    def status(closed, *command):
+        line = f"{shlex.join([sys.executable, *command])} {closed}"
+        return subprocess.run(line, shell=True, cwd=ROOT, env=ENVIRONMENT, timeout=300).returncode
+
+    assert status(">&- 2>&-", "-m", "ms_detr", "--version") == 0
+    write_dataset(tmp_path / "data")
+    options = overrides(tmp_path / "data", tmp_path / "out", "train.max_iter=1")
+    assert status(">&-", "train_net.py", CONFIG, *options) == 0
+    assert (tmp_path / "out" / "evaluation" / "results.json").is_file()
 
 
 def test_another_broken_pipe_is_an_error():

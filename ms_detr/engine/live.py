@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
 import torch
@@ -92,11 +92,15 @@ class LiveLine(HookBase):
         )
         self._task = progress.add_task("", total=max_iter, completed=start, state="")
         try:
-            with progress, through(cast(TextIO, FileProxy(console, stream))):
+            with through(cast(TextIO, FileProxy(console, stream))):
+                with suppress(OSError):
+                    progress.start()
                 self._progress = progress
                 yield
         finally:
             self._progress = None
+            with suppress(OSError):  # a terminal that is gone costs no training
+                progress.stop()
 
     def after_step(self) -> None:
         """Show how it stands; not more often than anybody can read."""
@@ -108,7 +112,8 @@ class LiveLine(HookBase):
             self._next = now + PAUSE
             done, left = trainer.iter + 1, trainer.max_iter - trainer.iter - 1
             state = describe(trainer.storage, left)
-            self._progress.update(self._task, completed=done, state=state, refresh=True)
+            with suppress(OSError):
+                self._progress.update(self._task, completed=done, state=state, refresh=True)
 
 
 def describe(storage: EventStorage, left: int) -> str:

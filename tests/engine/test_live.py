@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import struct
+import subprocess
 import sys
 import termios
 import threading
@@ -16,7 +17,8 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from ms_detr.engine.live import LiveLine, describe
-from tests.engine.standin import Detector, at_steps
+from tests.conftest import ROOT
+from tests.engine.standin import CONFIG, Detector, at_steps, overrides
 
 SIZE = (24, 150)  # lines, columns
 LIVE = r"iter \d/9 [━╸╺]"
@@ -101,6 +103,27 @@ def test_it_goes_with_a_run_that_fails(train, monkeypatch):
     rows = [row for row in terminal.shown[-1] if row]
     assert rows[-1] == "the next line" and not any("━" in row for row in rows)
     assert any(re.match(LIVE, row) for shown in terminal.shown for row in shown)
+
+
+def test_a_terminal_that_is_closed_costs_no_training(data, tmp_path):
+    """Nor does it change the status, where its signal doesn't reach the process."""
+    reading, writing = pty.openpty()
+    fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
+    options = overrides(data, tmp_path / "out", "train.report=true")
+    command = [sys.executable, "train_net.py", CONFIG, *options]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(writing)
+        shown = b""
+        while b"iter 1/9" not in shown:
+            shown += os.read(reading, 4096)
+        os.close(reading)
+        error = process.stderr.read()
+    assert process.returncode == 0, error
+    assert "Traceback" not in error
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_pipes_are_as_ever(train, tmp_path, capsys):
