@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -103,23 +101,3 @@ def kept_every(train: Any, epoch: int) -> int:
         return 0
     count = round(train.keep_every_epochs / train.checkpoint_epochs)
     return count * round(train.checkpoint_epochs * epoch)
-
-
-class TimeLimit:
-    """How long a process may train, from now on; the run is resumed in another one.
-
-    Args:
-        hours: None for no limit.
-    """
-
-    def __init__(self, hours: float | None):
-        self._end = math.inf if hours is None else time.monotonic() + 3600 * hours
-        self._told = False
-
-    def is_over(self) -> bool:
-        """Whether it is time to save and end; the first time a line says so."""
-        over = time.monotonic() > self._end
-        if over and not self._told:
-            self._told = True
-            logger.info("train.max_hours are over: saving, to go on with --resume")
-        return over

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from .. import __version__
@@ -20,7 +21,7 @@ from ..evaluation import evaluate as evaluate_model
 from ..files import write_text
 from ..overrides import values
 from ..run_folder import CONFIG, EVAL_ONLY, METRICS
-from ..signals import termination
+from ..signals import Terminated, termination
 from .agreement import alone, in_main_process
 from .batch_size import batching, tell_other_batch
 from .building import build
@@ -40,7 +41,8 @@ from .distribution import distribute
 from .ema import EMAHook, evaluation_of
 from .external import begin_writers, service_writers
 from .failures import Failures
-from .fit import TimeLimit, epoch_of, fit, kept_every
+from .fit import epoch_of, fit, kept_every
+from .job import TimeLimit, goes_on, seconds_before
 from .learner import Learner
 from .limits import check_limits
 from .logs import environment, setup_logging
@@ -91,7 +93,8 @@ def train(cfg: DictConfig, resume: bool = False, origin: Origin = HERE) -> Mappi
     Args:
         cfg: see `ms_detr.config.load`; its ``train`` node is documented in
             `ms_detr.recipes.training`.
-        resume: go on from the newest checkpoint in ``train.output_dir``, if there is one.
+        resume: go on from the newest checkpoint in ``train.output_dir``, if there is one. What
+            torchrun starts again goes on with what it has saved itself.
         origin: where the config comes from.
 
     Returns:
@@ -172,14 +175,18 @@ def _set_up(cfg: DictConfig, origin: Origin) -> torch.device:
 def _train(cfg: DictConfig, resume: bool, origin: Origin) -> Mapping[str, Any]:
     """Train as `train` does, with ``train.output_dir`` to itself."""
     settings = cfg.train
-    limit = TimeLimit(settings.max_hours)
+    limit = TimeLimit(settings.max_hours, seconds_before())
     folder = Path(settings.output_dir)
     description = describe(origin.file, origin.overrides, cfg)
     device = _set_up(cfg, origin)
+    if any(comm.all_gather(limit.spent)):
+        # For torchrun status 143 is a failure as any other, after which it starts all again.
+        logger.info("train.max_hours were over before this attempt: nothing is trained")
+        raise Terminated
     services = service_writers(cfg)
     # Before weights are downloaded, which is for nothing if the model can't be built.
     model = build(cfg, "model").to(device)
-    start = choose_start(settings, resume)
+    start = choose_start(settings, resume or goes_on(folder))
     if start.resumed and origin.names_weights():
         logger.info("train.init_checkpoint is where a run starts: not read, this one goes on")
     # The data take the order of classes that the weights have: nothing in these, nor in what an

@@ -25,7 +25,7 @@ def run(**changes: Any) -> DictConfig:
         fine_tune=False,  # take of init_checkpoint what fits: other classes, queries, parts
         epochs=12.0,
         max_iter=None,  # instead of epochs
-        max_hours=None,  # of a process; then it saves and ends as after SIGTERM, to be resumed
+        max_hours=None,  # of a job; then it saves and ends as after SIGTERM, to be resumed
         timeout_minutes=30.0,  # that a step may take in several processes: who hangs ends all
         seed=42,
         device="auto",  # CUDA if there is one

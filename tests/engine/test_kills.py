@@ -105,8 +105,16 @@ def test_a_signal_to_one_of_two(run, whole, folder, number, rank, status):
 
 def test_a_killed_process_is_started_again_by_torchrun(run, whole, folder):
     patches = "in_step(1, 10, lambda: os.kill(os.getpid(), signal.SIGKILL))"
-    status, errors = run("elastic", patches, flags=["--resume"], python=ELASTIC)
+    status, errors = run("elastic", patches, python=ELASTIC)
     assert status == 0, errors
-    assert "nothing to resume" in (folder / "elastic" / "log.txt").read_text()
     assert "resuming from" in (folder / "elastic" / "log.txt").read_text()
     assert_the_same_run(whole, folder / "elastic")
+
+
+def test_hours_that_are_over_are_so_for_what_torchrun_starts_again(run, folder):
+    status, _ = run("hours", flags=["+train.max_hours=1e-9"], python=ELASTIC)
+    assert status != 0
+    assert list(curve(folder / "hours")) == [0]
+    log = (folder / "hours" / "log.txt").read_text()
+    assert log.count("train.max_hours are over: saving") == 1
+    assert log.count("train.max_hours were over before this attempt: nothing is trained") == 1
