@@ -56,14 +56,14 @@ def fit(
         start = max_iter
     live = LiveLine()
     evaluation_hook = EvaluationHook(
-        evaluation, round(settings.eval_epochs * epoch), checkpointer, settings.best
+        evaluation, _iterations(settings.eval_epochs, epoch), checkpointer, settings.best
     )
     trainer.register_hooks(
         [
             StepTimer(trainer.device),
             LRScheduler(trainer.optimizer, multiplier),
             # Saved first: an evaluation that is interrupted costs no training.
-            CheckpointHook(checkpointer, round(settings.checkpoint_epochs * epoch)),
+            CheckpointHook(checkpointer, _iterations(settings.checkpoint_epochs, epoch)),
             evaluation_hook,
             PeriodicWriter(
                 [*writers(settings.output_dir, start, max_iter), *services], settings.log_period
@@ -86,7 +86,7 @@ def epoch_of(loader: TrainLoader) -> int:
 
 def run_length(train: Any, epoch: int) -> int:
     """Return a run's iterations: ``train.max_iter``, else ``train.epochs`` times an epoch's."""
-    max_iter = round((train.epochs or 0) * epoch) if train.max_iter is None else train.max_iter
+    max_iter = _iterations(train.epochs or 0, epoch) if train.max_iter is None else train.max_iter
     if max_iter < 1:
         raise ConfigError(
             f"nothing to train: train.epochs={train.epochs} train.max_iter={train.max_iter}; "
@@ -100,4 +100,9 @@ def kept_every(train: Any, epoch: int) -> int:
     if not train.keep_every_epochs:
         return 0
     count = round(train.keep_every_epochs / train.checkpoint_epochs)
-    return count * round(train.checkpoint_epochs * epoch)
+    return count * _iterations(train.checkpoint_epochs, epoch)
+
+
+def _iterations(epochs: float, epoch: int) -> int:
+    """Return the iterations of so many epochs, rounded; 0 for none alone."""
+    return max(1, round(epochs * epoch)) if epochs > 0 else 0

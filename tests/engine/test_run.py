@@ -2,12 +2,14 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from ms_detr.engine import read_checkpoint
+from ms_detr.engine.fit import run_length
 
 
 def curve(folder, name="total_loss"):
@@ -225,6 +227,20 @@ def test_bad_config(train, override, message):
         pytest.skip("there is a CUDA device")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         train("out", override)
+
+
+def test_a_small_part_of_an_epoch_is_an_iteration(train, tmp_path):
+    """Of 3 iterations; 0 alone means never."""
+    small = ["train.checkpoint_epochs=0.01", "train.checkpoints_to_keep=9"]
+    small += ["~train.eval_epochs", "+train.eval_epochs=0.01"]  # the stand-in's is a whole number
+    train("out", *small, "+train.keep_every_epochs=0.02")
+    out = tmp_path / "out"
+    assert sorted(curve(out, "bbox/AP")) == [*range(8), 9]
+    saved = {int(path.stem[6:]): path for path in out.glob("model_0*.pth")}
+    assert sorted(saved) == list(range(8))
+    assert [i for i in sorted(saved) if "kept" in read_checkpoint(saved[i])] == [1, 3, 5, 7]
+    assert run_length(SimpleNamespace(epochs=0.1, max_iter=None), 3) == 1
+    assert run_length(SimpleNamespace(epochs=0.5, max_iter=None), 24) == 12
 
 
 def test_results_are_finite_or_left_out_of_the_metrics(train, tmp_path):
