@@ -23,7 +23,7 @@ from .dataset import evaluated_images
 from .duplicates import Duplicates, count_duplicates
 from .images import Picture, draw_images, worst_and_best
 from .matching import IOU, Tally, best_threshold, joined, match_images
-from .run import EMA, TOTAL, Run, read_run
+from .run import DECAY, EMA, TOTAL, Run, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [("state", "finished" if run.finished else "not finished")]
     facts.append(("iterations", str(run.iterations)))
     for name in ("segm/AP", "bbox/AP", f"{EMA}bbox/AP"):
-        if name in run.series:
+        if name in run.series and (not name.startswith(EMA) or run.setting(DECAY) is not None):
             series = run.series[name]
             best = int(series.values.argmax())
             text = f"{series.values[-1]:.2f}"

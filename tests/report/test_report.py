@@ -268,6 +268,18 @@ def test_images_that_are_gone_leave_the_rest(run_folder, tmp_path):
     assert "which a report does not call" in write_report(folder).read_text()
 
 
+def test_an_average_of_an_earlier_start_is_not_shown_as_the_last(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    assert any(row[:1] == ["ema/bbox"] for row in Page(write_report(folder).read_text()).rows)
+    config = (folder / "config.yaml").read_text()
+    assert "decay: 0.5" in config
+    (folder / "config.yaml").write_text(config.replace("decay: 0.5", "decay: null"))
+    page = Page(write_report(folder).read_text())
+    assert "ema/bbox" not in read_run(folder).results and "ema/bbox/AP" not in page.words
+    assert not any(row[:1] == ["ema/bbox"] for row in page.rows)
+
+
 def test_no_run(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "config.yaml is missing: give the train.output_dir of a run" in capsys.readouterr().err
