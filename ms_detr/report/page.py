@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import jinja2
 import numpy as np
 
 from .. import __version__
-from ..errors import UserError, short_message
+from ..errors import ConfigError, UserError, short_message
 from ..evaluation.reading import read_detections
 from ..evaluation.table import CLASS_PREFIX, METRICS
 from ..files import write_text
@@ -43,10 +44,14 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
 
     Raises:
         MissingFileError: no run has begun in the folder.
+        ConfigError: the file's folder can't be written to.
         OSError: the file can't be written.
     """
     file = folder / REPORT if file is None else file
-    write_text(file, render(read_run(folder)))
+    run = read_run(folder)
+    if file.parent.is_dir() and not os.access(file.parent, os.W_OK):
+        raise ConfigError(f"{file.parent} can't be written to: name another place, --output FILE")
+    write_text(file, render(run))
     return file
 
 
