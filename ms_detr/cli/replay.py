@@ -91,8 +91,9 @@ def _told(found: Any, record: Any, device: Any) -> Iterator[str]:
         bad = found.bad_losses
         for name, loss in part.items():
             yield f"  {name}: {loss.item():.9g}{'  <- not finite' if name in bad else ''}"
-    same = found.same_losses(record.content["losses"])
-    yield "they are those of the run, to the last digit" if same else "the run had others"
+    if before := record.content["losses"]:
+        same = found.same_losses(before)
+        yield "they are those of the run, to the last digit" if same else "the run had others"
     if found.weights:
         yield f"weights that are not finite: {_some(found.weights)}"
     for what, where in found.outputs.items():

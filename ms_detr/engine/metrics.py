@@ -16,7 +16,7 @@ from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter,
 from torch import Tensor, distributed
 
 from ..files import reason, write_text
-from ..run_folder import METRICS
+from ..run_folder import METRICS, read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -163,20 +163,30 @@ def writers(folder: str | os.PathLike[str], start: int, max_iter: int) -> list[A
             METRICS, error,
         )  # fmt: skip
         return found
-    curves = TensorboardXWriter(str(folder), purge_step=start)
+    there = (line.get("iteration") for line in read_metrics(Path(folder))) if path.is_file() else ()
+    # What was kept of a resumed run's iterations is kept here, too.
+    curves = TensorboardXWriter(str(folder), purge_step=start + (start in there))
     return [*found, ExpendableOnce(curves, Path(folder))]
 
 
 def forget_metrics_from(path: str | Path, iteration: int) -> None:
-    """Drop the lines of a metrics file from an iteration on: a resumed run writes them again."""
+    """Drop the lines of a metrics file from an iteration on: a resumed run writes them again.
+
+    The evaluation after a training that ended there stays, which no one repeats where it is
+    extended: it is logged as of the iteration that comes next.
+    """
     path = Path(path)
     if not path.is_file():
         return
-    kept = []
+    kept, ended = [], False
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["iteration"] < iteration:
+            found = json.loads(line)
+            at = found["iteration"]
+            final = ended and at == iteration and TOTAL not in found
+            if at < iteration or final:
                 kept.append(line + "\n")
+            ended = at == iteration - 1 and TOTAL in found
         except (ValueError, KeyError, TypeError):
             continue  # half a line, of a run that was killed
     write_text(path, "".join(kept))

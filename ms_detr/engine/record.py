@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from .. import __version__
-from ..errors import CheckpointError, short_message
+from ..errors import CheckpointError, MissingFileError, short_message
 from .archive import read_checkpoint, write_checkpoint
 from .failures import FailedStep
 from .parts import Batch
@@ -120,9 +120,11 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     """Read a file of `StepRecorder`, without running code.
 
     Raises:
-        MissingFileError: it isn't there.
+        MissingFileError: it isn't there, or is the folder of such files.
         CheckpointError: it is damaged, or no such file.
     """
+    if files := sorted(Path(path).glob("rank*.pth")):
+        raise MissingFileError(f"{path} is a folder: give a file in it, such as {files[0]}")
     content = read_checkpoint(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import SystemLimitError
+from ..errors import DataError, SystemLimitError
 from ..files import atomic_path, reason, write_text
 from ..run_folder import PREDICTIONS, RESULTS
 from .detections import ImageDetections
@@ -52,12 +52,20 @@ def write_results(
 
 
 def read_results(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Return what an evaluator wrote into its ``output_dir``; NaN for what has no value."""
-    content = json.loads(Path(folder, RESULTS).read_text(encoding="utf-8"))
-    return {
-        task: {name: math.nan if value is None else value for name, value in values.items()}
-        for task, values in content.items()
-    }
+    """Return what an evaluator wrote into its ``output_dir``; NaN for what has no value.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = Path(folder, RESULTS)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            task: {name: math.nan if value is None else value for name, value in values.items()}
+            for task, values in content.items()
+        }
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it, or evaluate once more") from error
 
 
 def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 STAMP = re.compile(r"\[(\d\d/\d\d \d\d:\d\d:\d\d)\] (.*)")
@@ -35,8 +36,9 @@ def read_log(text: str) -> Log:
     records: list[tuple[datetime.datetime, str]] = []
     for line in text.splitlines():
         if found := STAMP.match(line):
-            moment = datetime.datetime.strptime(f"{LEAP_YEAR}/{found[1]}", "%Y/%m/%d %H:%M:%S")
-            records.append((moment, found[2]))
+            with suppress(ValueError):  # no date: the line is damaged
+                moment = datetime.datetime.strptime(f"{LEAP_YEAR}/{found[1]}", "%Y/%m/%d %H:%M:%S")
+                records.append((moment, found[2]))
         elif records:
             records[-1] = (records[-1][0], f"{records[-1][1]}\n{line}")
     starts = [message for _, message in records if message.startswith(ENVIRONMENT)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import jinja2
 import numpy as np
 
 from .. import __version__
-from ..errors import UserError, short_message
+from ..errors import ConfigError, UserError, short_message
 from ..evaluation.reading import read_detections
 from ..evaluation.table import CLASS_PREFIX, METRICS
 from ..files import write_text
@@ -23,7 +24,7 @@ from .dataset import evaluated_images
 from .duplicates import Duplicates, count_duplicates
 from .images import Picture, draw_images, worst_and_best
 from .matching import IOU, Tally, best_threshold, joined, match_images
-from .run import EMA, TOTAL, Run, read_run
+from .run import DECAY, EMA, TOTAL, Run, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,14 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
 
     Raises:
         MissingFileError: no run has begun in the folder.
+        ConfigError: the file's folder can't be written to.
         OSError: the file can't be written.
     """
     file = folder / REPORT if file is None else file
-    write_text(file, render(read_run(folder)))
+    run = read_run(folder)
+    if file.parent.is_dir() and not os.access(file.parent, os.W_OK):
+        raise ConfigError(f"{file.parent} can't be written to: name another place, --output FILE")
+    write_text(file, render(run))
     return file
 
 
@@ -139,7 +144,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [("state", "finished" if run.finished else "not finished")]
     facts.append(("iterations", str(run.iterations)))
     for name in ("segm/AP", "bbox/AP", f"{EMA}bbox/AP"):
-        if name in run.series:
+        if name in run.series and (not name.startswith(EMA) or run.setting(DECAY) is not None):
             series = run.series[name]
             best = int(series.values.argmax())
             text = f"{series.values[-1]:.2f}"

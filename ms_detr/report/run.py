@@ -30,6 +30,7 @@ from .log import Log, read_log
 
 EMA = "ema/"  # before the tasks of the average of the weights
 TOTAL = "total_loss"
+DECAY = "train.ema.decay"
 MADE_BY = "made by: "  # before what the first line of a config tells of its origin
 
 
@@ -107,11 +108,7 @@ def read_run(folder: Path) -> Run:
         )
     config = _text(folder / CONFIG)
     results: dict[str, Mapping[str, float]] = {}
-    for name, prefix in ((EVALUATION, ""), (f"{EVALUATION}_ema", EMA)):
-        if (folder / name / RESULTS).is_file():
-            found = read_results(folder / name)
-            results |= {f"{prefix}{task}": values for task, values in found.items()}
-    return Run(
+    run = Run(
         folder,
         config.partition("\n")[0].partition(MADE_BY)[2],
         config,
@@ -120,6 +117,12 @@ def read_run(folder: Path) -> Run:
         read_log(_text(folder / LOG)),
         _text(folder / LAST).strip() == FINAL,
     )
+    averaged = run.setting(DECAY) is not None  # else what is there is of an earlier start
+    for name, prefix in ((EVALUATION, ""), (f"{EVALUATION}_ema", EMA)):
+        if (averaged or not prefix) and (folder / name / RESULTS).is_file():
+            found = read_results(folder / name)
+            results |= {f"{prefix}{task}": values for task, values in found.items()}
+    return run
 
 
 def _text(path: Path) -> str:

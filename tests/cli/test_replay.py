@@ -51,6 +51,9 @@ def test_it_shows_where_a_step_breaks(file, capsys):
     assert first.endswith(": decoder.layers.1.sublayers.ffn.linear1, which was not given such")
     assert shown[-2].startswith("it ends with: matching cost of term")
     assert shown[-1] == "it came again"
+    assert "they are those of the run, to the last digit" not in shown  # there were none
+    assert main(["replay", str(file.parent)]) == 2
+    assert f"is a folder: give a file in it, such as {file}" in capsys.readouterr().err
 
 
 def test_with_sound_weights_it_is_finite(file, capsys):

@@ -80,3 +80,15 @@ def test_forget_metrics(tmp_path):
     path.write_text("\n".join(lines) + '\n[1]\n{"iteration": 2, "tot')
     forget_metrics_from(path, 3)
     assert path.read_text() == "\n".join(lines[:3]) + "\n"
+
+
+def test_the_evaluation_after_a_training_stays(tmp_path):
+    """If it has ended there."""
+    path = tmp_path / "metrics.json"
+    losses = [json.dumps({"iteration": i, "total_loss": 1.0}) for i in range(5)]
+    evaluation = json.dumps({"iteration": 3, "bbox/AP": 1.0})
+    for before, kept in ((3, True), (2, False)):
+        path.write_text("\n".join([*losses[:before], evaluation, *losses[3:]]) + "\n")
+        forget_metrics_from(path, 3)
+        expected = [*losses[:before], *([evaluation] if kept else [])]
+        assert path.read_text().splitlines() == expected

@@ -258,3 +258,17 @@ def test_tensorboard_has_the_same_curve(train, tmp_path):
     assert {*LOSSES, "total_loss", "o2m/loss", "lr", "bbox/AP"} <= set(events.Tags()["scalars"])
     shown = {event.step: event.value for event in events.Scalars("o2m/loss_class/1")}
     assert shown == pytest.approx(curve(tmp_path / "out", "o2m/loss_class/1"))
+
+
+def test_an_extended_run_keeps_its_evaluations(train, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "out"
+    ap = train("out", "train.max_iter=2")["bbox"]["AP"]
+    train("out", "train.max_iter=2", "--resume")  # nothing is left: evaluated again
+    extended = train("out", "train.max_iter=4", "--resume")["bbox"]["AP"]
+    assert curve(out, "bbox/AP") == {2: ap, 4: extended} and list(curve(out)) == [0, 1, 2, 3]
+    events = EventAccumulator(str(out))
+    events.Reload()
+    assert [event.step for event in events.Scalars("bbox/AP")] == [2, 4]
+    assert [event.step for event in events.Scalars("total_loss")] == [0, 1, 2, 3]

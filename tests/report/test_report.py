@@ -224,7 +224,7 @@ def test_worst_and_best():
 
 def test_time_and_warnings_of_a_log():
     log = read_log(
-        "[12/31 23:59:50] first\n"
+        "[12/31 23:59:50] first\n[99/99 99:99:99] no date\n"
         "[12/31 23:59:50] environment:\nPyTorch  2\n"
         "[01/01 00:00:10] WARNING (ms_detr.x): odd\n  indeed\n"
         "[01/03 00:00:00] environment:\nPyTorch  3\n"
@@ -266,6 +266,32 @@ def test_images_that_are_gone_leave_the_rest(run_folder, tmp_path):
     assert "img" not in page.tags and page.tags.count("svg") == 5
     (folder / "config.yaml").write_text(config.replace("coco.coco_dataset", "own.dataset"))
     assert "which a report does not call" in write_report(folder).read_text()
+
+
+def test_an_average_of_an_earlier_start_is_not_shown_as_the_last(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    assert any(row[:1] == ["ema/bbox"] for row in Page(write_report(folder).read_text()).rows)
+    config = (folder / "config.yaml").read_text()
+    assert "decay: 0.5" in config
+    (folder / "config.yaml").write_text(config.replace("decay: 0.5", "decay: null"))
+    page = Page(write_report(folder).read_text())
+    assert "ema/bbox" not in read_run(folder).results and "ema/bbox/AP" not in page.words
+    assert not any(row[:1] == ["ema/bbox"] for row in page.rows)
+
+
+def test_what_stands_in_the_way_is_named(run_folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "evaluation").mkdir()
+    shutil.copy(run_folder / "config.yaml", tmp_path)
+    for text in ('{"bbox": {"AP', '{"bbox": 3}'):
+        (tmp_path / "evaluation" / "results.json").write_text(text)
+        assert main(["report", str(tmp_path)]) == 2
+        assert "results.json is damaged (" in capsys.readouterr().err
+    (tmp_path / "evaluation" / "results.json").unlink()
+    monkeypatch.setattr("ms_detr.report.page.os.access", lambda *_: False)  # root may write all
+    monkeypatch.setattr("ms_detr.report.page.render", lambda _: pytest.fail("drawn in vain"))
+    assert main(["report", str(tmp_path)]) == 2
+    assert "name another place, --output FILE" in capsys.readouterr().err
 
 
 def test_no_run(tmp_path, capsys):
