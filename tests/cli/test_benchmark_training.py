@@ -55,7 +55,7 @@ PLACES = {
         lambda forward: lambda *args: _with_late_gradient(forward(*args)),
     ),
     "optimizer": (torch.optim.AdamW, "step", late),
-    "other": (nn.utils, "clip_grad_norm_", late),
+    "other": (nn.utils, "clip_grads_with_norm_", late),
 }
 
 
@@ -94,6 +94,7 @@ def test_the_memory_of_more_images_is_more():
     assert large["memory ratio"] == large["memory MB"] / small["memory MB"]
 
 
+@pytest.mark.slow
 def test_two_processes_tell_what_the_exchange_costs(capfd):
     words = ["benchmark", "train", "--json", "--rounds", "1", "--steps", "1", "--num-gpus", "2"]
     words += ["--run", "one", CONFIG, *SMALL, "--run", "two", "demo/ms_detr.py", *SMALL]

@@ -70,6 +70,7 @@ def start(tmp_path):
 PERIODS = ["train.eval_period=2", "train.checkpointer.period=2"]
 
 
+@pytest.mark.slow
 def test_its_losses_are_those_of_a_run_of_ours(small, start, tmp_path):
     """On the same data; it clips no gradient, and writes medians of the last steps."""
     out = tmp_path / "out"

@@ -3,14 +3,13 @@
 import json
 import math
 import multiprocessing
-from datetime import timedelta
 
 import numpy as np
 import pytest
-import torch.distributed as dist
 
 from ms_detr.evaluation import CocoEvaluator, coco
 
+from ..processes import gloo
 from .judge import judge
 from .test_coco_evaluator import CATEGORIES, register
 from .test_coco_masks import feed, thing
@@ -39,24 +38,21 @@ def made(rng):
 
 
 def evaluate(rank, meeting, name, folder, found, results):
-    dist.init_process_group(
-        "gloo", f"file://{meeting}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
-    scored = []
-    original = coco.score_classes
-    coco.score_classes = lambda *a, **k: scored.append([*a[2]]) or original(*a, **k)
-    evaluator = CocoEvaluator(name, folder, nms_threshold=0.6, masks=True)
-    feed(evaluator, found, IMAGES)
-    evaluator._images = evaluator._images[rank::2]
-    mine = dict(evaluator.evaluate())
-    trouble = ""
-    try:
-        wrong = [(0, 7, 0.5, (1, 1, 9, 9), (1, 1, 9, 9))] if rank else []
-        feed(evaluator, wrong, 1).evaluate()
-    except ValueError as error:
-        trouble = f"{type(error).__name__}: {error}"
-    results.put((rank, scored, mine, trouble))
-    dist.destroy_process_group()
+    with gloo(meeting).joined(rank, rank):
+        scored = []
+        original = coco.score_classes
+        coco.score_classes = lambda *a, **k: scored.append([*a[2]]) or original(*a, **k)
+        evaluator = CocoEvaluator(name, folder, nms_threshold=0.6, masks=True)
+        feed(evaluator, found, IMAGES)
+        evaluator._images = evaluator._images[rank::2]
+        mine = dict(evaluator.evaluate())
+        trouble = ""
+        try:
+            wrong = [(0, 7, 0.5, (1, 1, 9, 9), (1, 1, 9, 9))] if rank else []
+            feed(evaluator, wrong, 1).evaluate()
+        except ValueError as error:
+            trouble = f"{type(error).__name__}: {error}"
+        results.put((rank, scored, mine, trouble))
 
 
 def test_two_processes_score_as_one(tmp_path):
