@@ -16,6 +16,8 @@ FINAL = "model_final.pth"
 BEST = "model_best.pth"
 EMA = "model_ema.pth"  # averages of the weights, see `ms_detr.engine.ema`
 
+AVERAGED = "ema/"  # starts the names of metrics of the weights' average
+
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
 LOG = "log.txt"

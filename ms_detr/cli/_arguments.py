@@ -33,6 +33,26 @@ def _at_least(least: int, text: str) -> int:
     return value
 
 
+def add_run_configs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--run NAME CONFIG [key=value ...]``, as ``runs``: see `expect_configs`."""
+    parser.add_argument(
+        "--run",
+        action="append",
+        nargs="+",
+        required=True,
+        metavar=("NAME", "CONFIG"),
+        dest="runs",
+        help="NAME CONFIG [key=value ...]; once for every row of the table",
+    )
+
+
+def expect_configs(runs: Sequence[Sequence[str]]) -> None:
+    """Raise ConfigError where a ``--run`` has a name and no config."""
+    for words in runs:
+        if len(words) < 2:
+            raise ConfigError(f"--run {words[0]}: a name needs a config behind it")
+
+
 def expect_own_names(names: Sequence[str]) -> None:
     """Raise ConfigError where two ``--run`` have one name."""
     if len(set(names)) < len(names):

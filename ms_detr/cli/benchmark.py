@@ -7,7 +7,7 @@ from typing import Any
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import count, path, seed
+from ._arguments import add_run_configs, count, expect_configs, path, seed
 from ._tasks import add_process_arguments
 
 
@@ -35,10 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parents=[rounds, shared],
         help="where the time of training goes, stage by stage, by the real trainer",
     )
-    train.add_argument(
-        "--run", action="append", nargs="+", required=True, metavar=("NAME", "CONFIG"), dest="runs",
-        help="NAME CONFIG [key=value ...]; once for every row of the table",
-    )  # fmt: skip
+    add_run_configs(train)
     train.add_argument("--steps", type=count, default=5, help="steps a round (default: 5)")
     train.add_argument(
         "--size", type=count, nargs=2, metavar=("HEIGHT", "WIDTH"),
@@ -144,9 +141,7 @@ def _train(args: argparse.Namespace) -> None:
     from ms_detr.config import load
     from ms_detr.engine import launch
 
-    for words in args.runs:
-        if len(words) < 2:
-            raise ConfigError(f"--run {words[0]}: a name needs a config behind it")
+    expect_configs(args.runs)
     runs = [TrainingRun(name, config, overrides) for name, config, *overrides in args.runs]
     devices = {load(run.config, run.overrides).train.device for run in runs}
     if len(devices) > 1:

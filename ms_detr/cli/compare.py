@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import expect_own_names
+from ._arguments import add_run_configs, expect_configs, expect_own_names
 from ._runs import (
     Run,
     add_run_arguments,
@@ -22,15 +22,7 @@ from ._tables import ap_table, measured_tasks
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument(
-        "--run",
-        action="append",
-        nargs="+",
-        required=True,
-        metavar=("NAME", "CONFIG"),
-        dest="runs",
-        help="NAME CONFIG [key=value ...]; once for every row of the table",
-    )
+    add_run_configs(parser)
     add_run_arguments(parser, seeds=(0, 1, 2))
 
 
@@ -41,9 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.visualization import draw_comparison
 
     expect_own_seeds(args.seeds)
-    for words in args.runs:
-        if len(words) < 2:
-            raise ConfigError(f"--run {words[0]}: a name needs a config behind it")
+    expect_configs(args.runs)
     names = [words[0] for words in args.runs]
     expect_own_names(names)
     for name in names:

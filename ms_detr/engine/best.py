@@ -14,13 +14,13 @@ from torch import nn
 
 from ..errors import ConfigError, short_message
 from ..evaluation import metrics_of
+from ..run_folder import AVERAGED
 from .checkpoint import Checkpointer, shown
 
 logger = logging.getLogger(__name__)
 
 # Without train.best: the first that was measured. And the names that these have in the file.
 USUAL = {"segm/AP": "mask_ap", "bbox/AP": "box_ap"}
-AVERAGED = "ema/"  # starts the metrics of the weights' average
 
 
 class BestWeights:

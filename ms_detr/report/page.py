@@ -18,13 +18,13 @@ from ..errors import ConfigError, UserError, short_message
 from ..evaluation.reading import read_detections
 from ..evaluation.table import CLASS_PREFIX, METRICS
 from ..files import write_text
-from ..run_folder import EVALUATION, PREDICTIONS, REPORT
+from ..run_folder import AVERAGED, EVALUATION, PREDICTIONS, REPORT
 from . import curves
 from .dataset import evaluated_images
 from .duplicates import Duplicates, count_duplicates
 from .images import Picture, draw_images, worst_and_best
 from .matching import IOU, Tally, best_threshold, joined, match_images
-from .run import DECAY, EMA, TOTAL, Run, read_run
+from .run import DECAY, TOTAL, Run, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +143,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """The run in a few lines: name and value."""
     facts = [("state", "finished" if run.finished else "not finished")]
     facts.append(("iterations", str(run.iterations)))
-    for name in ("segm/AP", "bbox/AP", f"{EMA}bbox/AP"):
-        if name in run.series and (not name.startswith(EMA) or run.setting(DECAY) is not None):
+    for name in ("segm/AP", "bbox/AP", f"{AVERAGED}bbox/AP"):
+        if name in run.series and (not name.startswith(AVERAGED) or run.setting(DECAY) is not None):
             series = run.series[name]
             best = int(series.values.argmax())
             text = f"{series.values[-1]:.2f}"
@@ -166,7 +166,7 @@ def _curves(run: Run) -> list[curves.Curve]:
     losses |= {name.removesuffix("/loss"): value for name, value in terms.items()}
     aps = {
         f"{prefix}{task}": series[name]
-        for prefix in ("", EMA)
+        for prefix in ("", AVERAGED)
         for task in TASKS
         if (name := f"{prefix}{task}/AP") in series
     }

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import MissingFileError
 from ..evaluation import read_results
 from ..run_folder import (
+    AVERAGED,
     CONFIG,
     EVALUATION,
     FINAL,
@@ -28,7 +29,6 @@ from ..run_folder import (
 )
 from .log import Log, read_log
 
-EMA = "ema/"  # before the tasks of the average of the weights
 TOTAL = "total_loss"
 DECAY = "train.ema.decay"
 MADE_BY = "made by: "  # before what the first line of a config tells of its origin
@@ -118,7 +118,7 @@ def read_run(folder: Path) -> Run:
         _text(folder / LAST).strip() == FINAL,
     )
     averaged = run.setting(DECAY) is not None  # else what is there is of an earlier start
-    for name, prefix in ((EVALUATION, ""), (f"{EVALUATION}_ema", EMA)):
+    for name, prefix in ((EVALUATION, ""), (f"{EVALUATION}_ema", AVERAGED)):
         if (averaged or not prefix) and (folder / name / RESULTS).is_file():
             found = read_results(folder / name)
             results |= {f"{prefix}{task}": values for task, values in found.items()}

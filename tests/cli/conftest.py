@@ -3,6 +3,7 @@
 import pytest
 
 from ms_detr.cli import main
+from tests.tiny_demo import on_demo_data
 
 CONFIG = "demo/ms_detr.py"
 BASELINE = "demo/deformable_detr.py"
@@ -11,15 +12,8 @@ BASELINE = "demo/deformable_detr.py"
 @pytest.fixture(scope="session")
 def overrides(demo_dataset):
     """A demo config on a few images, a model that steps in milliseconds."""
-    data = [
-        f"dataloader.{loader}.dataset.{key}={demo_dataset / path}"
-        for loader, split in (("train", "train"), ("test", "val"))
-        for key, path in (("images", split), ("annotations", f"annotations/{split}.json"))
-    ]
     return [
-        *data,
-        "dataloader.train.dataset.name=tiny_train",
-        "dataloader.test.dataset.name=tiny_val",
+        *on_demo_data(demo_dataset, "tiny"),
         "dataloader.train.total_batch_size=2",
         "dataloader.train.num_workers=0",
         "model.encoder.num_layers=1",

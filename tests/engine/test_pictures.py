@@ -16,6 +16,7 @@ from ms_detr.engine import load_model, train
 from ms_detr.engine.pictures import LEAST, Pictures
 from ms_detr.evaluation import evaluating
 from ms_detr.visualization import assigned, pair
+from tests.tiny_demo import on_demo_data
 
 CONFIG = "demo/ms_detr.py"
 
@@ -23,15 +24,8 @@ CONFIG = "demo/ms_detr.py"
 @pytest.fixture(scope="module")
 def overrides(demo_dataset):
     """The demo's config on a few images, a model that steps in milliseconds."""
-    data = [
-        f"dataloader.{loader}.dataset.{key}={demo_dataset / path}"
-        for loader, split in (("train", "train"), ("test", "val"))
-        for key, path in (("images", split), ("annotations", f"annotations/{split}.json"))
-    ]
     return [
-        *data,
-        "dataloader.train.dataset.name=pictured_train",
-        "dataloader.test.dataset.name=pictured_val",
+        *on_demo_data(demo_dataset, "pictured"),
         "dataloader.train.total_batch_size=2",
         "model.encoder.num_layers=1",
         "model.decoder.num_layers=2",
