@@ -7,8 +7,11 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from .auxiliary import Auxiliary
 from .errors import ConfigError
 from .modeling import Groups, QueryInitializer
+from .structures import Source
+from .supervision import Criterion
 
 
 @runtime_checkable
@@ -74,8 +77,10 @@ def check_fine_to_coarse(strides: Mapping[str, int]) -> None:
         )
 
 
-def check_groups(groups: Groups, initializer: QueryInitializer) -> None:
-    """Raise ConfigError if the query initialiser doesn't make what the groups take."""
+def check_groups(
+    groups: Groups, initializer: QueryInitializer, auxiliary: Auxiliary | None = None
+) -> None:
+    """Raise ConfigError if initialiser and auxiliary heads don't make what the groups take."""
     wanted = sum(groups.extra_queries.values())
     if initializer.extra_queries != wanted:
         raise ConfigError(
@@ -90,3 +95,53 @@ def check_groups(groups: Groups, initializer: QueryInitializer) -> None:
                 "model.query_initializer are points: take one whose references are boxes, such as "
                 "TwoStageInitializer"
             )
+        heads = [] if auxiliary is None else list(auxiliary.heads)
+        if group.head is not None and group.head not in heads:
+            raise ConfigError(
+                f"model.groups.{name} makes queries of what the auxiliary head '{group.head}' "
+                f"finds, and model.auxiliary.heads has {heads}: add the head, or set "
+                f"model.groups.{name}=null"
+            )
+
+
+def check_auxiliary(auxiliary: Auxiliary | None, levels: int, evaluate_head: str | None) -> None:
+    """Raise ConfigError if auxiliary heads have too few levels, or one isn't there to evaluate."""
+    if auxiliary is not None and levels < 2:
+        raise ConfigError(
+            "model.auxiliary has heads for several scales, the encoder of this model has one: set "
+            "model.auxiliary=null, or take a host with several, such as Deformable DETR"
+        )
+    heads = [] if auxiliary is None else list(auxiliary.heads)
+    if evaluate_head is not None and evaluate_head not in heads:
+        raise ConfigError(f"model.evaluate_head={evaluate_head}: model.auxiliary.heads has {heads}")
+
+
+def check_sources(
+    criterion: Criterion, tapped: frozenset[Source], required: frozenset[Source]
+) -> None:
+    """Raise ConfigError if a term wants what isn't predicted, or what is predicted isn't trained.
+
+    Args:
+        tapped: what the decoder's taps predict.
+        required: what else is predicted.
+    """
+    predicted = sorted(map(str, tapped | required))
+    for name, term in criterion.terms.items():
+        if term.source not in tapped | required:
+            raise ConfigError(
+                f"model.criterion.terms.{name}.source is '{term.source}', but this model predicts "
+                f"{predicted}; a tap in model.decoder.layer.taps or a group in model.groups adds "
+                "one (model.decoder.sources follows the terms unless it is set)"
+            )
+    untrained = sorted(map(str, required - criterion.sources))
+    if untrained:
+        raise ConfigError(
+            f"no term in model.criterion.terms has the source {untrained}: what inference needs "
+            "there, or a group's queries, would not be trained"
+        )
+    unused = sorted(map(str, tapped - criterion.sources))
+    if unused:
+        raise ConfigError(
+            f"no term in model.criterion.terms has the source {unused}, of a tap: drop the tap, or "
+            "leave it out of model.decoder.sources"
+        )

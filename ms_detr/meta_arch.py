@@ -14,13 +14,16 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .auxiliary import Auxiliary
 from .errors import ConfigError
 from .layers.boxes import xyxy_to_cxcywh
 from .linked_keys import (
+    check_auxiliary,
     check_backbone,
     check_fine_to_coarse,
     check_groups,
     check_linked_keys,
+    check_sources,
 )
 from .modeling import (
     Decoder,
@@ -35,7 +38,7 @@ from .modeling import (
     paste_masks,
 )
 from .modeling.groups import PRIMARY
-from .structures import DECODER, Predictions, Source, Targets
+from .structures import DECODER, Memory, Predictions, Source, Targets, unpadded_sizes
 from .supervision import Criterion
 
 OUTPUT = Source(DECODER)  # what inference reads
@@ -69,6 +72,9 @@ class GeneralizedDETR(nn.Module):
             needs it, and checked here against the parts.
         num_heads, feedforward_dim, dropout: the same, but a part may have a value of its own.
         pixel_mean, pixel_std: of the channels, in the order of the images.
+        auxiliary: heads on the encoder's maps, for training.
+        evaluate_head: the name of one of them, whose detections take the decoder's place in
+            evaluation.
 
     Attributes:
         usage: how images become its inputs; None until `ms_detr.load_model` tells it.
@@ -86,6 +92,8 @@ class GeneralizedDETR(nn.Module):
         postprocess: Postprocess,
         masks: MaskBranch | None = None,
         groups: Groups | None = None,
+        auxiliary: Auxiliary | None = None,
+        evaluate_head: str | None = None,
         num_classes: int,
         num_queries: int,
         embed_dim: int,
@@ -111,19 +119,24 @@ class GeneralizedDETR(nn.Module):
         self.postprocess = postprocess
         self.masks = masks
         self.groups = groups
+        self.auxiliary = auxiliary
+        self.evaluate_head = evaluate_head
         self.num_classes = num_classes
         self.usage: Usage | None = None
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             if len(values) != 3:
                 raise ConfigError(f"model.{name} has a value a channel, got {list(values)}")
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
-        check_groups(self.groups, query_initializer)
+        check_groups(self.groups, query_initializer, auxiliary)
         outputs = {replace(OUTPUT, group=group) for group in (PRIMARY, *self.groups)}
-        _check_sources(criterion, decoder.tapped, query_initializer.sources | outputs)
+        check_sources(criterion, decoder.tapped, query_initializer.sources | outputs)
         maps = backbone.output_shape()
         offered = {name: shape.channels for name, shape in maps.items()}
         check_backbone("model.neck", neck.in_channels, offered)
-        check_fine_to_coarse({name: maps[name].stride for name in neck.in_channels})
+        strides = {name: maps[name].stride for name in neck.in_channels}
+        check_fine_to_coarse(strides)
+        check_auxiliary(auxiliary, len(strides), evaluate_head)
+        self.strides = tuple(strides.values())
         if masks is not None:
             check_backbone("model.masks", masks.in_channels, offered)
         if (masks is not None) != criterion.supervises_masks:
@@ -183,6 +196,14 @@ class GeneralizedDETR(nn.Module):
         self, batched_inputs: list[dict[str, Any]], images: Tensor, padding_mask: Tensor
     ) -> list[dict[str, Instances]]:
         """The results of `forward` in evaluation."""
+        if self.auxiliary is not None and self.evaluate_head is not None:
+            _, memory = self.encode(images, padding_mask)
+            sizes = unpadded_sizes(padding_mask, memory.grid.valid_ratios.dtype)
+            found = self.auxiliary.detect(self.evaluate_head, memory, self.strides, sizes)
+            return [
+                {"instances": _to_instances(x, detections, 0)}
+                for x, detections in zip(batched_inputs, found, strict=True)
+            ]
         predictions = self.forward_tensors(images, padding_mask)[OUTPUT]
         detections = self.postprocess(predictions)
         results = []
@@ -212,20 +233,30 @@ class GeneralizedDETR(nn.Module):
                 the criterion needs; without them only the last decoder layer's.
         """
         supervised = self.training or targets is not None
-        # Tokens are channels-last, and convolutions are faster that way.
-        images = images.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images)
-        memory = self.encoder(self.neck(features, padding_mask))
+        features, memory = self.encode(images, padding_mask)
         queries, proposals = self.query_initializer(memory, supervised)
+        losses: dict[str, Tensor] = {}
         if supervised:
+            candidates = {}
+            if self.auxiliary is not None and targets is not None:
+                sizes = unpadded_sizes(padding_mask, memory.grid.valid_ratios.dtype)
+                for name, found in self.auxiliary(memory, self.strides, sizes, targets).items():
+                    losses.update(found.losses)
+                    candidates[name] = found.candidates
             count = self.query_initializer.num_queries
-            queries, groups = self.groups(queries, count, targets)
+            queries, groups = self.groups(queries, count, targets, candidates)
             predictions = self.decoder(queries, memory, supervised, groups)
         else:
             predictions = self.decoder(queries, memory, supervised)
         if self.masks is not None:
             predictions = self.masks(features, memory, padding_mask, predictions)
-        return Predictions({**proposals, **predictions})
+        return Predictions({**proposals, **predictions}, losses)
+
+    def encode(self, images: Tensor, padding_mask: Tensor) -> tuple[Mapping[str, Tensor], Memory]:
+        """The backbone's maps by name and the encoder's output; arguments as `forward_tensors`."""
+        # Tokens are channels-last, and convolutions are faster that way.
+        features = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return features, self.encoder(self.neck(features, padding_mask))
 
     def preprocess(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """Normalise and pad at the bottom and right: images (B, 3, H, W), mask (B, H, W)."""
@@ -344,34 +375,3 @@ def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterato
 
 def _name(x: Mapping[str, Any]) -> str:
     return f"image {x.get('file_name', x.get('image_id', 'without name'))}"
-
-
-def _check_sources(
-    criterion: Criterion, tapped: frozenset[Source], required: frozenset[Source]
-) -> None:
-    """Raise if a term wants what is not predicted, or no term trains what is there to be trained.
-
-    Args:
-        tapped: what the decoder's taps predict.
-        required: what else is predicted.
-    """
-    predicted = sorted(map(str, tapped | required))
-    for name, term in criterion.terms.items():
-        if term.source not in tapped | required:
-            raise ConfigError(
-                f"model.criterion.terms.{name}.source is '{term.source}', but this model predicts "
-                f"{predicted}; a tap in model.decoder.layer.taps or a group in model.groups adds "
-                "one (model.decoder.sources follows the terms unless it is set)"
-            )
-    untrained = sorted(map(str, required - criterion.sources))
-    if untrained:
-        raise ConfigError(
-            f"no term in model.criterion.terms has the source {untrained}: what inference needs "
-            "there, or a group's queries, would not be trained"
-        )
-    unused = sorted(map(str, tapped - criterion.sources))
-    if unused:
-        raise ConfigError(
-            f"no term in model.criterion.terms has the source {unused}, of a tap: drop the tap, or "
-            "leave it out of model.decoder.sources"
-        )

@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[type, ...]] = {
     "ms_detr.meta_arch": ANY,
     "ms_detr.modeling": ANY,
     "ms_detr.supervision": ANY,
+    "ms_detr.auxiliary": ANY,
     "ms_detr.variants": ANY,
     "ms_detr.data.augmentation": ANY,
     "ms_detr.data.mapper": ANY,

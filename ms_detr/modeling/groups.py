@@ -11,7 +11,16 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..layers.attention import Visibility
-from ..structures import DECODER, ENCODER, GroupQueries, PredictionSet, Queries, Targets
+from ..structures import (
+    DECODER,
+    ENCODER,
+    NO_CANDIDATES,
+    Candidates,
+    GroupQueries,
+    PredictionSet,
+    Queries,
+    Targets,
+)
 
 PRIMARY = ""  # in the place of a group's name
 
@@ -22,10 +31,13 @@ class QueryGroup(nn.Module, ABC):
     Attributes:
         extra_queries: how many of the query initialiser's extra queries it takes.
         needs_boxes: whether references have to be boxes.
+        head: whose candidates it makes queries of, by the name in ``model.auxiliary.heads``; None:
+            of no head's.
     """
 
     extra_queries: int = 0
     needs_boxes: bool = False
+    head: str | None = None
 
     @staticmethod
     def count_extra_queries(**options: Any) -> int:
@@ -36,12 +48,19 @@ class QueryGroup(nn.Module, ABC):
         return 0
 
     @abstractmethod
-    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
+    def forward(
+        self,
+        primary: Queries,
+        extra: Queries,
+        targets: Targets,
+        candidates: Mapping[str, Candidates] = NO_CANDIDATES,
+    ) -> GroupQueries:
         """The group's queries for a batch.
 
         Args:
             extra: the group's part of the initialiser's extra queries, ``extra_queries`` of them
                 or as many as there are.
+            candidates: of the auxiliary heads, by their names.
         """
 
 
@@ -64,7 +83,11 @@ class Groups(nn.ModuleDict):
         return {name: cast(QueryGroup, group).extra_queries for name, group in self.items()}
 
     def forward(
-        self, queries: Queries, num_primary: int, targets: Targets | None
+        self,
+        queries: Queries,
+        num_primary: int,
+        targets: Targets | None,
+        candidates: Mapping[str, Candidates] = NO_CANDIDATES,
     ) -> tuple[Queries, dict[str, GroupQueries]]:
         """Split an initialiser's queries into the primary ones and those of the groups."""
         if not len(self):
@@ -77,7 +100,8 @@ class Groups(nn.ModuleDict):
         primary = queries.part(0, num_primary)
         groups, start = {}, num_primary
         for name, count in self.extra_queries.items():
-            groups[name] = self[name](primary, queries.part(start, start + count), targets)
+            extra = queries.part(start, start + count)
+            groups[name] = self[name](primary, extra, targets, candidates)
             start += count
         return primary, groups
 
@@ -138,5 +162,6 @@ class Layout:
             blocks=group.blocks,
             assignment=group.assignment,
             ignored=group.ignored,
+            targets=group.targets,
             peers=peers if group.averaged else len(group.blocks),
         )

@@ -128,6 +128,8 @@ def deformable_detr() -> DictConfig:
             ignore_padding="${model.neck.ignore_padding}",
         ),
         groups=L(Groups)(),
+        auxiliary=None,
+        evaluate_head=None,
         decoder=L(Decoder)(
             layer=L(DecoderLayer)(
                 order=("self_attention", "cross_attention", "ffn"),

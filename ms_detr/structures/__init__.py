@@ -19,7 +19,8 @@ A padding mask is True where there is padding.
 """
 
 from .assignment import Assignment
-from .geometry import FeaturePyramid, Memory, TokenGrid, valid_ratio
+from .candidates import NO_CANDIDATES, Candidates
+from .geometry import FeaturePyramid, Memory, TokenGrid, unpadded_sizes, valid_ratio
 from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
 from .queries import GroupQueries, PositionFunction, Queries
@@ -29,7 +30,9 @@ from .targets import Step, Targets
 __all__ = [
     "DECODER",
     "ENCODER",
+    "NO_CANDIDATES",
     "Assignment",
+    "Candidates",
     "FeaturePyramid",
     "GroupQueries",
     "HasRows",
@@ -45,5 +48,6 @@ __all__ = [
     "Targets",
     "TokenGrid",
     "at_least_single",
+    "unpadded_sizes",
     "valid_ratio",
 ]

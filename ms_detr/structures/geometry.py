@@ -19,6 +19,12 @@ def valid_ratio(padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack((inside[:, 0].mean(-1), inside[:, :, 0].mean(-1)), -1)
 
 
+def unpadded_sizes(padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Width and height in pixels of the images in a padded batch, (B, 2), by its mask (B, H, W)."""
+    inside = (~padding_mask).to(dtype)
+    return torch.stack((inside[:, 0].sum(-1), inside[:, :, 0].sum(-1)), -1)
+
+
 @dataclass(frozen=True)
 class TokenGrid:
     """Where the tokens of a feature pyramid lie.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from .assignment import Assignment
 from .precision import at_least_single
+from .targets import Targets
 
 DECODER = "decoder"
 ENCODER = "encoder"
@@ -103,6 +105,7 @@ class PredictionSet:
         assignment: what the queries learn, where it is known, for one layer that stands for all.
         ignored: (B, Q) bool or None; queries that stand for nothing: they are matched with no
             object, cost nothing and count nowhere.
+        targets: what the queries learn instead of the batch's objects, if they do.
         probability: of every class, from logits (..., K).
         peers: how many blocks of queries, in other sources too, the losses are an average over.
     """
@@ -116,6 +119,7 @@ class PredictionSet:
     blocks: tuple[int, ...] | None = None
     assignment: Assignment | None = None
     ignored: Tensor | None = None
+    targets: Targets | None = None
     probability: Callable[[Tensor], Tensor] = torch.sigmoid
     peers: int = 1
 
@@ -155,10 +159,19 @@ class PredictionSet:
 
 
 class Predictions(Mapping[Source, PredictionSet]):
-    """Prediction sets by their source, which may be given as its text, too."""
+    """Prediction sets by their source, which may be given as its text, too.
 
-    def __init__(self, sources: Mapping[Source, PredictionSet] | Mapping[str, PredictionSet]):
+    Attributes:
+        losses: weighted scalars by name, of heads that assign and compare by themselves.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[Source, PredictionSet] | Mapping[str, PredictionSet],
+        losses: Mapping[str, Tensor] = MappingProxyType({}),
+    ):
         self._sources = {Source.of(source): made for source, made in sources.items()}
+        self.losses = losses
 
     def __getitem__(self, source: Source | str) -> PredictionSet:
         return self._sources[Source.of(source)]
@@ -174,4 +187,5 @@ class Predictions(Mapping[Source, PredictionSet]):
 
     def at_least_single(self) -> Predictions:
         """The same with logits and boxes as :func:`at_least_single` has them."""
-        return Predictions({source: half.at_least_single() for source, half in self.items()})
+        single = {source: half.at_least_single() for source, half in self.items()}
+        return Predictions(single, self.losses)

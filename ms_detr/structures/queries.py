@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from .assignment import Assignment
+from .targets import Targets
 
 # Methods whose queries move with their boxes recompute the position in every layer:
 # (layer index, reference, content) -> (B, Q, C).
@@ -86,6 +87,8 @@ class GroupQueries:
         sees_primary: whether they see the primary queries.
         assignment: the objects that they learn, if known, for one layer that stands for all.
         ignored: (B, Q) bool, True for queries that stand for nothing; see :class:`PredictionSet`.
+        targets: what the queries learn instead of the batch's objects, if they do: the objects of
+            ``assignment``.
         averaged: whether each block learns what the primary queries learn: the loss is then the
             average over these and all such blocks.
     """
@@ -95,4 +98,5 @@ class GroupQueries:
     sees_primary: bool = False
     assignment: Assignment | None = None
     ignored: Tensor | None = None
+    targets: Targets | None = None
     averaged: bool = False

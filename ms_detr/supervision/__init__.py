@@ -8,11 +8,12 @@ from .assigners import (
     RepeatedHungarianAssigner,
     focal_cost,
 )
-from .criterion import Criterion, Terms
+from .criterion import Criterion, Terms, in_full_precision
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
 from .masks import DiceLoss, MaskCost, MaskLoss, MaskPoints, PointLoss
+from .objects import KnownObjects, LocalObjects, ObjectCount, count_objects
 from .one_to_many import MaskOverlap, MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
-from .term import LocalObjects, ObjectCount, SupervisionTerm
+from .term import SupervisionTerm
 
 __all__ = [
     "AnchorHungarianAssigner",
@@ -23,6 +24,7 @@ __all__ = [
     "GIoULoss",
     "HungarianAssigner",
     "KnownAssigner",
+    "KnownObjects",
     "L1Loss",
     "LocalObjects",
     "Loss",
@@ -40,5 +42,7 @@ __all__ = [
     "RepeatedHungarianAssigner",
     "SupervisionTerm",
     "Terms",
+    "count_objects",
     "focal_cost",
+    "in_full_precision",
 ]

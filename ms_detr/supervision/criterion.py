@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError, NonFiniteError
 from ..structures import Assignment, Predictions, Source, Targets
-from .term import ObjectCount, SupervisionTerm
+from .objects import count_objects
+from .term import SupervisionTerm
 
 
 class Terms(dict[str, SupervisionTerm]):
@@ -56,7 +57,7 @@ class Criterion(nn.Module):
             KeyError: if a term's source was not predicted.
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
-        predictions = Predictions(predictions).at_least_single()
+        predictions = predictions.at_least_single()
         return self.losses(predictions, targets, self.assign(predictions, targets))
 
     def losses(
@@ -65,19 +66,20 @@ class Criterion(nn.Module):
         """What a call returns, of predictions in single precision and what `assign` has found."""
         with torch.no_grad():
             objects = count_objects(targets)
-        with _in_full_precision(targets):
-            return {
+        with in_full_precision(targets):
+            found = {
                 f"{name}/{loss}": value
                 for name, term in self.terms.items()
                 for loss, value in term.compute(
                     predictions[term.source], targets, assignments[name], objects
                 ).items()
             }
+        return {**found, **predictions.losses}
 
     @torch.no_grad()
     def assign(self, predictions: Predictions, targets: Targets) -> dict[str, Assignment]:
         """Which queries learn which objects, by term; raises as a call does."""
-        with _in_full_precision(targets):
+        with in_full_precision(targets):
             return self._assign(predictions, targets)
 
     def _assign(self, predictions: Predictions, targets: Targets) -> dict[str, Assignment]:
@@ -100,22 +102,9 @@ class Criterion(nn.Module):
         return {name: found.without(sources[name].ignored) for name, found in combined.items()}
 
 
-def _in_full_precision(targets: Targets) -> torch.autocast:
-    """Matching and losses are not left to autocast: sums and distances of half the digits."""
+def in_full_precision(targets: Targets) -> torch.autocast:
+    """A context without autocast: matching and losses would have half the digits."""
     return torch.autocast(targets.boxes.device.type, enabled=False)
-
-
-def count_objects(targets: Targets) -> ObjectCount:
-    """The objects of all processes in the step. A collective where the targets don't tell."""
-    step = targets.step
-    total = torch.tensor(float(sum(targets.counts) if step is None else step.objects))
-    total = total.to(targets.boxes.device, targets.boxes.dtype, non_blocking=True)
-    if step is not None:
-        return ObjectCount(total, step.processes)
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return ObjectCount(total)
-    distributed.all_reduce(total)
-    return ObjectCount(total, distributed.get_world_size())
 
 
 def to_host(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

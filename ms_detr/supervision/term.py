@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -13,42 +9,7 @@ from ..structures import Assignment, PredictionSet, Source, Targets
 from .assigners import Assigner
 from .losses import Loss, Losses, match
 from .masks import MaskPoints, PointLoss
-
-
-@dataclass(frozen=True)
-class ObjectCount:
-    """The objects of a batch.
-
-    Attributes:
-        total: of all processes, a scalar.
-        processes: how many there are.
-    """
-
-    total: Tensor
-    processes: int = 1
-
-    def times(self, copies: int, of: int) -> Tensor:
-        """Objects per process, each counted ``copies`` times.
-
-        Where there is none, one of the ``of`` copies that an object would have counts as there.
-        """
-        return self.total.clamp(min=1 / of) / self.processes * copies
-
-
-# Which objects a term counts: from those of the whole batch and this process's own.
-CountedObjects = Callable[[ObjectCount, Targets], ObjectCount]
-
-
-def all_objects(objects: ObjectCount, targets: Targets) -> ObjectCount:
-    """Objects of all processes."""
-    return objects
-
-
-class LocalObjects:
-    """Objects of this process alone."""
-
-    def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
-        return ObjectCount(torch.full_like(objects.total, targets.own))
+from .objects import CountedObjects, ObjectCount, all_objects
 
 
 class SupervisionTerm:
@@ -101,8 +62,11 @@ class SupervisionTerm:
         """Weighted scalar losses, named ``loss_{name}/{layer}`` (without layer where unlayered).
 
         Args:
+            targets: of the batch, which the predictions' own take the place of.
             objects: of the whole batch.
         """
+        if predictions.targets is not None:
+            targets = predictions.targets
         for loss in self.losses.values():
             if isinstance(loss, Loss) and loss.probability is not None:
                 predictions.logits_for(type(loss).__name__, loss.probability)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,15 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.boxes import inverse_sigmoid
 from ..modeling import QueryGroup
-from ..structures import Assignment, GroupQueries, Queries, Rows, Targets
+from ..structures import (
+    NO_CANDIDATES,
+    Assignment,
+    Candidates,
+    GroupQueries,
+    Queries,
+    Rows,
+    Targets,
+)
 
 
 class DenoisingGroup(QueryGroup):
@@ -82,7 +91,13 @@ class DenoisingGroup(QueryGroup):
         """Labels (...) -> (..., C)."""
         return self.embedding(labels)
 
-    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
+    def forward(
+        self,
+        primary: Queries,
+        extra: Queries,
+        targets: Targets,
+        candidates: Mapping[str, Candidates] = NO_CANDIDATES,
+    ) -> GroupQueries:
         batch, objects = targets.labels.shape
         size, copies, parts = targets.most, self.num_copies(targets.most), 1 + self.negatives
         shape = (batch, copies, parts, size)

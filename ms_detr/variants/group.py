@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,6 +14,8 @@ from ..errors import ConfigError
 from ..modeling import ProposalInitializer, QueryGroup, QueryInitializer
 from ..modeling.query_initializer import PROPOSALS
 from ..structures import (
+    NO_CANDIDATES,
+    Candidates,
     GroupQueries,
     Memory,
     Predictions,
@@ -45,7 +48,13 @@ class FurtherGroups(QueryGroup):
     def count_extra_queries(num_groups: int = 11, num_queries: int = 300, **_: Any) -> int:
         return (num_groups - 1) * num_queries
 
-    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
+    def forward(
+        self,
+        primary: Queries,
+        extra: Queries,
+        targets: Targets,
+        candidates: Mapping[str, Candidates] = NO_CANDIDATES,
+    ) -> GroupQueries:
         size, more = divmod(extra.count, self.num_blocks)
         blocks = (size + 1,) * more + (size,) * (self.num_blocks - more)
         # A group without queries learns nothing, and is none of those that are averaged.

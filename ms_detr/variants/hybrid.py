@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
 from ..modeling import QueryGroup
-from ..structures import GroupQueries, Queries, Targets
+from ..structures import NO_CANDIDATES, Candidates, GroupQueries, Queries, Targets
 
 
 class HybridQueries(QueryGroup):
@@ -25,5 +26,11 @@ class HybridQueries(QueryGroup):
     def count_extra_queries(num_queries: int = 1500, **_: Any) -> int:
         return num_queries
 
-    def forward(self, primary: Queries, extra: Queries, targets: Targets) -> GroupQueries:
+    def forward(
+        self,
+        primary: Queries,
+        extra: Queries,
+        targets: Targets,
+        candidates: Mapping[str, Candidates] = NO_CANDIDATES,
+    ) -> GroupQueries:
         return GroupQueries(extra, (extra.count,))

@@ -21,8 +21,8 @@ from ms_detr.supervision import (
     RepeatedHungarianAssigner,
     SupervisionTerm,
     Terms,
+    count_objects,
 )
-from ms_detr.supervision.criterion import count_objects
 
 from ..processes import gloo
 

@@ -1,0 +1,147 @@
+"""Detection heads on the encoder's maps, in training alone (Co-DETR, arXiv:2211.12860)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..modeling import Detections
+from ..structures import Candidates, Memory, Targets
+from .pyramid import Pyramid
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a head makes of a batch.
+
+    Attributes:
+        losses: scalars by name, ``{part}/{loss}``, weighted.
+        candidates: for further queries of the decoder.
+    """
+
+    losses: Mapping[str, Tensor]
+    candidates: Candidates
+
+
+class AuxiliaryHead(nn.Module, ABC):
+    """A detector of its own on the maps of a pyramid, which assigns objects one-to-many.
+
+    Args:
+        weight: multiplies all its losses, at least 0.
+    """
+
+    def __init__(self, weight: float):
+        super().__init__()
+        if weight < 0:
+            raise ConfigError(f"an auxiliary head's weight can't be negative, got {weight}")
+        self.weight = weight
+
+    @abstractmethod
+    def forward(self, name: str, pyramid: Pyramid, targets: Targets) -> Found:
+        """Compare with the objects.
+
+        What is assigned, and losses, are computed without autocast (`in_full_precision`). Losses
+        are divided as the head's source says, by what all processes have, and multiplied by
+        ``targets.share``, so that parts of a step add up.
+
+        Args:
+            name: of the head, under which its losses are logged: ``{name}_head/loss_class``.
+        """
+
+    @abstractmethod
+    def detect(self, pyramid: Pyramid) -> list[Detections]:
+        """What the head detects by itself, after its own NMS: of every image a batch of one."""
+
+
+class AuxiliaryHeads(nn.ModuleDict):
+    """Auxiliary heads by name; None drops one."""
+
+    def __init__(self, **heads: AuxiliaryHead | None):
+        super().__init__({name: head for name, head in heads.items() if head is not None})
+
+
+class Adapter(nn.Module):
+    """Adds coarser levels to the encoder's maps (arXiv:2211.12860, section 3.2).
+
+    Args:
+        num_levels: how many, each by a convolution of stride 2 and a GroupNorm of 32 groups.
+    """
+
+    def __init__(self, embed_dim: int, num_levels: int = 1):
+        super().__init__()
+        if embed_dim % 32:
+            raise ConfigError(
+                f"the adapter normalises 32 groups of channels, into which model.embed_dim="
+                f"{embed_dim} can't be divided"
+            )
+        self.embed_dim = embed_dim
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(embed_dim, embed_dim, kernel_size=3, stride=2, padding=1),
+                nn.GroupNorm(32, embed_dim),
+            )
+            for _ in range(num_levels)
+        )
+
+    def built_with(self) -> dict[str, float]:
+        """See `ms_detr.linked_keys.Linked`."""
+        return {"embed_dim": self.embed_dim}
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps (B, C, h, w) from fine to coarse, and then the coarser ones."""
+        found = list(maps)
+        for level in self.levels:
+            found.append(level(found[-1]))
+        return tuple(found)
+
+
+class Auxiliary(nn.Module):
+    """Heads that train the encoder besides the decoder, which inference doesn't need.
+
+    Args:
+        adapter: makes the heads' maps of the encoder's.
+        heads: by name.
+    """
+
+    def __init__(self, adapter: Adapter, heads: AuxiliaryHeads):
+        super().__init__()
+        if not heads:
+            raise ConfigError(
+                "model.auxiliary.heads is empty: add a head, or set model.auxiliary=null"
+            )
+        self.adapter = adapter
+        self.heads = heads
+
+    def forward(
+        self, memory: Memory, strides: Sequence[int], sizes: Tensor, targets: Targets
+    ) -> dict[str, Found]:
+        """What every head makes of the batch, by the head's name; arguments as `pyramid` has."""
+        pyramid = self.pyramid(memory, strides, sizes)
+        return {
+            name: cast(AuxiliaryHead, head)(name, pyramid, targets)
+            for name, head in self.heads.items()
+        }
+
+    def detect(
+        self, name: str, memory: Memory, strides: Sequence[int], sizes: Tensor
+    ) -> list[Detections]:
+        """What one head detects by itself; see `AuxiliaryHead.detect`."""
+        head = cast(AuxiliaryHead, self.heads[name])
+        return head.detect(self.pyramid(memory, strides, sizes))
+
+    def pyramid(self, memory: Memory, strides: Sequence[int], sizes: Tensor) -> Pyramid:
+        """What the heads look at.
+
+        Args:
+            strides: of the backbone's maps that the neck takes, in pixels; further levels of the
+                memory have twice the stride each.
+            sizes: (B, 2), width and height of the unpadded images in pixels.
+        """
+        maps = self.adapter([x.contiguous() for x in memory.maps()])
+        further = range(1, len(maps) - len(strides) + 1)
+        return Pyramid(maps, (*strides, *(strides[-1] * 2**k for k in further)), sizes)

@@ -1,0 +1,71 @@
+"""How many objects losses are divided by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, distributed
+
+from ..structures import Targets
+
+
+@dataclass(frozen=True)
+class ObjectCount:
+    """The objects of a batch.
+
+    Attributes:
+        total: of all processes, a scalar.
+        processes: how many there are.
+    """
+
+    total: Tensor
+    processes: int = 1
+
+    def times(self, copies: int, of: int) -> Tensor:
+        """Objects per process, each counted ``copies`` times.
+
+        Where there is none, one of the ``of`` copies that an object would have counts as there.
+        """
+        return self.total.clamp(min=1 / of) / self.processes * copies
+
+
+# Which objects a term counts: from those of the whole batch and this process's own.
+CountedObjects = Callable[[ObjectCount, Targets], ObjectCount]
+
+
+def all_objects(objects: ObjectCount, targets: Targets) -> ObjectCount:
+    """Objects of all processes."""
+    return objects
+
+
+class LocalObjects:
+    """Objects of this process alone."""
+
+    def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
+        return ObjectCount(torch.full_like(objects.total, targets.own))
+
+
+class KnownObjects:
+    """What a source's own targets hold in all processes: Co-DETR's positive queries.
+
+    Of a step's parts each counts its own, and its losses are as much less as it is of the step.
+    """
+
+    def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
+        own = count_objects(replace(targets, step=None))
+        return ObjectCount(own.total.clamp(min=1) / targets.share, own.processes)
+
+
+def count_objects(targets: Targets) -> ObjectCount:
+    """The objects of all processes in the step. A collective where the targets don't tell."""
+    step = targets.step
+    total = torch.tensor(float(sum(targets.counts) if step is None else step.objects))
+    total = total.to(targets.boxes.device, targets.boxes.dtype, non_blocking=True)
+    if step is not None:
+        return ObjectCount(total, step.processes)
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return ObjectCount(total)
+    distributed.all_reduce(total)
+    return ObjectCount(total, distributed.get_world_size())
