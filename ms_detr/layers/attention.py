@@ -43,13 +43,23 @@ class Run:
             spans[:1] = [(start, last)] if stop == first else [(start, stop), (first, last)]
         return _join([x[:, :, start:stop] for start, stop in spans])
 
-    def mask(self, device: torch.device) -> Tensor | None:
-        """True where a row sees a column of `seen`; None if all see all."""
-        if self.count == 1:
+    def mask(self, device: torch.device, hidden: Tensor | None = None) -> Tensor | None:
+        """True where a row sees a column of `seen`, for SDPA; None if all see all.
+
+        Args:
+            hidden: (B, Q) bool, queries that none but themselves see.
+        """
+        if self.count == 1 and hidden is None:
             return None
-        block = torch.arange(self.count * self.size, device=device) // self.size
+        row = torch.arange(self.count * self.size, device=device)
+        block = row // self.size
         others = sum(stop - start for start, stop in self.others)
-        return F.pad(block[:, None] == block, (others, 0), value=True)
+        mask = F.pad(block[:, None] == block, (others, 0), value=True)
+        if hidden is None:
+            return mask
+        itself = F.pad(row[:, None] == row, (others, 0), value=False)
+        shown = ~self.seen(hidden[:, None, :, None]).mT
+        return mask & (shown | itself)
 
 
 def _join(parts: list[Tensor]) -> Tensor:
@@ -64,11 +74,13 @@ class Visibility:
     Attributes:
         sizes: queries of every block, at least one.
         sees: a row a block, True where it sees the column's block; every block sees itself.
+        hidden: (B, Q) bool or None; queries that none but themselves see, whatever the blocks are.
         runs: the blocks by what can be computed in one call, in order.
     """
 
     sizes: tuple[int, ...]
     sees: tuple[tuple[bool, ...], ...]
+    hidden: Tensor | None = field(default=None, repr=False, compare=False)
     runs: tuple[Run, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -82,12 +94,15 @@ class Visibility:
         object.__setattr__(self, "runs", _runs(self.sizes, self.sees))
 
     @classmethod
-    def around(cls, primary: int, blocks: Sequence[tuple[int, bool]]) -> Visibility | None:
+    def around(
+        cls, primary: int, blocks: Sequence[tuple[int, bool]], hidden: Tensor | None = None
+    ) -> Visibility | None:
         """Primary queries and blocks that nobody else sees; None if all see all.
 
         Args:
             primary: how many come first and see themselves.
             blocks: how many queries, and whether they see the primary ones besides themselves.
+            hidden: (B, Q) bool, which of all these queries none but themselves see.
         """
         sizes = (primary, *(size for size, _ in blocks if size))
         see_primary = (True, *(sees for size, sees in blocks if size))
@@ -97,10 +112,11 @@ class Visibility:
         return cls(
             sizes,
             tuple(tuple(i == j or (j == 0 and see_primary[i]) for j in count) for i in count),
+            hidden,
         )
 
     def mask(self, device: torch.device | None = None) -> Tensor:
-        """(Q, Q) bool, True where the query of the row sees that of the column."""
+        """(Q, Q) bool, True where by its block the query of the row sees that of the column."""
         sizes = torch.tensor(self.sizes, device=device)
         sees = torch.tensor(self.sees, device=device)
         return sees.repeat_interleave(sizes, 0).repeat_interleave(sizes, 1)
@@ -133,14 +149,17 @@ def attend(
     """
     if visibility is None:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    return _join([_attend(query, key, value, run, dropout) for run in visibility.runs])
+    hidden = visibility.hidden
+    return _join([_attend(query, key, value, run, hidden, dropout) for run in visibility.runs])
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, run: Run, dropout: float) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, run: Run, hidden: Tensor | None, dropout: float
+) -> Tensor:
     """The rows of a run, (B, heads, count * size, d)."""
     query, key, value = query[:, :, run.rows], run.seen(key), run.seen(value)
-    if run.others:
-        mask = run.mask(query.device)
+    if run.others or hidden is not None:
+        mask = run.mask(query.device, hidden)
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
     # Blocks that see nothing else are images of their own.
     query, key, value = (

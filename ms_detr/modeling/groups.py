@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..layers.attention import Visibility
@@ -131,7 +132,20 @@ class Layout:
         groups = self.groups.values()
         blocks = [(size, group.sees_primary) for group in groups for size in group.blocks]
         queries = self.primary.join([group.queries for group in groups])
-        return queries, Visibility.around(self.primary.count, blocks)
+        return queries, Visibility.around(self.primary.count, blocks, self._hidden())
+
+    def _hidden(self) -> Tensor | None:
+        """Which of all queries none but themselves see, (B, Q) bool, if there are any."""
+        given = [(self.primary, None), *((x.queries, x.hidden) for x in self.groups.values())]
+        if all(hidden is None for _, hidden in given):
+            return None
+        parts = [
+            torch.zeros_like(queries.content[..., 0], dtype=torch.bool)
+            if hidden is None
+            else hidden
+            for queries, hidden in given
+        ]
+        return torch.cat(parts, 1)
 
     def up_to(self, wanted: Collection[str]) -> dict[str, int]:
         """`sizes` up to the last group that is wanted."""

@@ -61,7 +61,8 @@ class Queries:
         if self.position_of is None or self.reference.shape[-1] != 4:
             raise ConfigError(
                 "queries with learned positions or points as references can't tell the position "
-                "of a box: denoising needs a query initialiser whose references are boxes"
+                "of a box, as denoising and BoxEncoding need it: take a query initialiser whose "
+                "references are boxes"
             )
         position = self.position_of(reference)
         return replace(self, content=content, position=position, reference=reference)
@@ -87,6 +88,7 @@ class GroupQueries:
         sees_primary: whether they see the primary queries.
         assignment: the objects that they learn, if known, for one layer that stands for all.
         ignored: (B, Q) bool, True for queries that stand for nothing; see :class:`PredictionSet`.
+        hidden: (B, Q) bool, queries that none but themselves see.
         targets: what the queries learn instead of the batch's objects, if they do: the objects of
             ``assignment``.
         averaged: whether each block learns what the primary queries learn: the loss is then the
@@ -98,5 +100,6 @@ class GroupQueries:
     sees_primary: bool = False
     assignment: Assignment | None = None
     ignored: Tensor | None = None
+    hidden: Tensor | None = None
     targets: Targets | None = None
     averaged: bool = False

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,24 @@ def test_blocks_equal_the_loop(visibility):
     out = attend(query, key, value, visibility)
     assert out.shape == query.shape
     for b in range(2):
+        for head in range(HEADS):
+            inputs = (x[b, head].numpy() for x in (query, key, value))
+            expected = slow_attention(*inputs, mask)
+            np.testing.assert_allclose(out[b, head], expected, atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(visibilities(), st.integers(0, 1000))
+def test_hidden_queries_are_seen_by_themselves_alone(visibility, seed):
+    queries = sum(visibility.sizes)
+    hidden = np.random.default_rng(seed).random((2, queries)) < 0.4
+    visibility = replace(visibility, hidden=torch.from_numpy(hidden))
+    query, key, value = (random(2, HEADS, queries, 3, seed=seed) for seed in range(3))
+    out = attend(query, key, value, visibility)
+    for b in range(2):
+        mask = slow_mask(visibility)
+        for row, column in np.ndindex(queries, queries):
+            mask[row][column] &= row == column or not hidden[b, column]
         for head in range(HEADS):
             inputs = (x[b, head].numpy() for x in (query, key, value))
             expected = slow_attention(*inputs, mask)
