@@ -65,12 +65,16 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _divide(intersection, union), union, hull_width * hull_height
 
 
-def box_iou(a: Tensor, b: Tensor) -> Tensor:
+def box_iou(a: Tensor, b: Tensor, least_union: float = 0.0) -> Tensor:
     """IoU of broadcastable cxcywh boxes, (..., 4) and (..., 4) -> (...).
 
     Two boxes without area have IoU 0.
+
+    Args:
+        least_union: what a smaller union counts as.
     """
-    return _overlap(a, b)[0]
+    iou, union, _ = _overlap(a, b)
+    return iou * (union / least_union).clamp(max=1) if least_union else iou
 
 
 def generalized_box_iou(a: Tensor, b: Tensor) -> Tensor:

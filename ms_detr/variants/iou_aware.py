@@ -1,4 +1,4 @@
-"""Classification that learns how well a box fits: VariFocal loss and Align-DETR's IA-BCE.
+"""Classification that learns how well a box fits: VariFocal, quality focal loss, IA-BCE.
 
 ``terms.o2o.losses.class`` names the loss; any term can have one. A query that several objects hold
 learns the overlap with the object that gives it its class.
@@ -16,6 +16,8 @@ from ..structures import Assignment
 from ..supervision.losses import Loss, Matches, check_not_negative, class_loss
 
 LEAST_QUALITY = 0.01
+# Of two boxes, in fractions of the image's area, in the released quality focal loss.
+LEAST_UNION = 1e-6
 
 
 class VariFocalLoss(Loss):
@@ -44,6 +46,40 @@ class VariFocalLoss(Loss):
 
         return class_loss(
             matches.logits, matches.labels, positive_cost, self.alpha, self.gamma, matches.ignored
+        )
+
+
+class QualityFocalLoss(Loss):
+    """Cross entropy with the pair's IoU as target, weighed by the distance to it.
+
+    Generalized focal loss, arXiv:2006.04388, Eq. 2, as Co-DINO has it. The gradient goes through
+    the class probability alone.
+
+    Args:
+        beta: of the weight ``|IoU - p|**beta``; background, whose target is 0, has ``p**beta``.
+    """
+
+    probability = staticmethod(torch.sigmoid)
+
+    def __init__(self, weight: float, beta: float = 2.0):
+        super().__init__(weight)
+        if beta < 1:
+            raise ConfigError(f"a quality focal loss's beta is at least 1, got {beta}")
+        self.beta = beta
+
+    def __call__(self, matches: Matches) -> Tensor:
+        target = of_owner(matches, pair_iou(matches, LEAST_UNION))
+
+        def positive_cost(own: Tensor) -> tuple[Tensor, Tensor]:
+            cost, slope = cross_entropy(own, target)  # the slope is p - IoU
+            distance = slope.abs()
+            factor = distance ** (self.beta - 1)
+            p = own.sigmoid()
+            bend = self.beta * cost * slope.sign() * p * (1 - p)
+            return factor * distance * cost, factor * (distance * slope + bend)
+
+        return class_loss(
+            matches.logits, matches.labels, positive_cost, 1.0, self.beta, matches.ignored
         )
 
 
@@ -122,9 +158,9 @@ def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def pair_iou(matches: Matches) -> Tensor:
-    """IoU of every pair, (L, B, G, T)."""
-    return box_iou(matches.boxes, matches.target_boxes)
+def pair_iou(matches: Matches, least_union: float = 0.0) -> Tensor:
+    """IoU of every pair, (L, B, G, T); see `box_iou`."""
+    return box_iou(matches.boxes, matches.target_boxes, least_union)
 
 
 @torch.no_grad()

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from ms_detr.structures import Assignment, PredictionSet
 from ms_detr.supervision import FocalLoss, GIoULoss, L1Loss
 from ms_detr.supervision.losses import match
-from ms_detr.variants.iou_aware import IABCELoss, RankWeight, VariFocalLoss
+from ms_detr.variants.iou_aware import IABCELoss, QualityFocalLoss, RankWeight, VariFocalLoss
 
 from ..layers.reference import iou, sigmoid
 from ..supervision import reference
@@ -88,6 +89,14 @@ def ia_bce(logit, pair):
     return -(t * torch.log(p) + (1 - t) * torch.log(1 - p))
 
 
+def quality_focal(logit, pair):
+    p = torch.sigmoid(logit)
+    if pair is None:
+        return -(p**2) * torch.log(1 - p)
+    q = pair[0]
+    return (q - p).abs() ** 2 * -(q * torch.log(p) + (1 - q) * torch.log(1 - p))
+
+
 def loop(cost, images, predictions, assignment, layer):
     """Sum of `cost(logit, pair or None)` over images, queries and classes."""
     total = torch.zeros((), dtype=torch.float64)
@@ -102,7 +111,10 @@ def loop(cost, images, predictions, assignment, layer):
     return total
 
 
-@pytest.mark.parametrize(("loss", "cost"), [(VariFocalLoss, varifocal), (IABCELoss, ia_bce)])
+COSTS = [(VariFocalLoss, varifocal), (QualityFocalLoss, quality_focal), (IABCELoss, ia_bce)]
+
+
+@pytest.mark.parametrize(("loss", "cost"), COSTS)
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_the_loop_with_detached_targets(loss, cost, seed):
     images, predictions, targets, assignment = make_scene(seed, shared=seed % 2 == 0)
@@ -127,7 +139,14 @@ def test_some_query_of_the_scenes_is_shared():
 
 
 # Of IA-BCE without class probability, for a target that moves with the logits is a constant to it.
-@pytest.mark.parametrize("loss", [VariFocalLoss(1.0), IABCELoss(1.0, alpha=0.0)])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        VariFocalLoss(1.0),
+        IABCELoss(1.0, alpha=0.0),
+        *(QualityFocalLoss(1.0, beta) for beta in (1.0, 1.5, 2.0)),
+    ],
+)
 def test_gradcheck(loss):
     _, predictions, targets, assignment = make_scene(5)
 
@@ -191,9 +210,10 @@ def test_background_is_that_of_the_focal_loss(seed):
     focal = FocalLoss(1.0, alpha=0.25, gamma=2.0)(matches)
     torch.testing.assert_close(VariFocalLoss(1.0)(matches), focal)
     torch.testing.assert_close(IABCELoss(1.0)(matches), focal / 0.75)
+    torch.testing.assert_close(QualityFocalLoss(1.0)(matches), focal / 0.75)
 
 
-@pytest.mark.parametrize("loss", [VariFocalLoss, IABCELoss])
+@pytest.mark.parametrize("loss", [VariFocalLoss, QualityFocalLoss, IABCELoss])
 def test_images_without_objects(loss):
     _, predictions, targets, assignment = make_scene(0, counts=(0, 0))
     logits = predictions.logits.requires_grad_()
@@ -205,7 +225,7 @@ def test_images_without_objects(loss):
     assert ranked(match(predictions, targets, assignment)).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("loss", [VariFocalLoss, IABCELoss])
+@pytest.mark.parametrize("loss", [VariFocalLoss, QualityFocalLoss, IABCELoss])
 @pytest.mark.parametrize("logit", [-200.0, 200.0])
 def test_sure_predictions_and_boxes_without_area_are_finite(loss, logit):
     _, predictions, targets, assignment = make_scene(0)
@@ -216,6 +236,40 @@ def test_sure_predictions_and_boxes_without_area_are_finite(loss, logit):
     out.sum().backward()
     assert out.isfinite().all()
     assert logits.grad.isfinite().all()
+
+
+def test_quality_of_boxes_smaller_than_a_pixel():
+    """A perfect box of 0.0005 x 0.001 of the image: half the least union, so half the quality."""
+    box = torch.tensor([0.3, 0.4, 0.0005, 0.001], dtype=torch.float64).view(1, 1, 1, 4)
+    logit = torch.tensor([[[[0.7]]]], dtype=torch.float64, requires_grad=True)
+    one = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    assignment = Assignment(one, one == 0, one[0, 0])
+    targets = make_targets([{"labels": one[0, 0, 0], "boxes": box[0, 0]}])
+    out = QualityFocalLoss(1.0)(match(PredictionSet(logit, box), targets, assignment))
+    torch.testing.assert_close(out[0], quality_focal(logit[0, 0, 0, 0], (0.5,)))
+
+
+def test_what_is_ignored_has_no_quality():
+    """As if the query were not there."""
+    _, predictions, targets, assignment = make_scene(3, slots=1, shared=False)
+    ignored = torch.rand(3, QUERIES, generator=torch.Generator().manual_seed(0)) < 0.5
+    few = assignment.without(ignored)
+    matches = match(dataclasses.replace(predictions, ignored=ignored), targets, few)
+    out = QualityFocalLoss(1.0)(matches)
+    expected = torch.zeros_like(out)
+    for b, q in (~ignored).nonzero().tolist():
+        one = dataclasses.replace(matches, ignored=torch.ones_like(ignored))
+        one.ignored[b, q] = False
+        expected += QualityFocalLoss(1.0)(one)
+    torch.testing.assert_close(out, expected)
+    changed = predictions.logits + 3.0 * ignored[None, :, :, None]
+    again = match(PredictionSet(changed, predictions.boxes, ignored=ignored), targets, few)
+    torch.testing.assert_close(QualityFocalLoss(1.0)(again), out)
+
+
+def test_quality_focal_loss_refuses_a_slope_without_bound():
+    with pytest.raises(ValueError, match="beta is at least 1, got 0.5"):
+        QualityFocalLoss(1.0, beta=0.5)
 
 
 @pytest.mark.parametrize("options", [dict(alpha=-0.1), dict(alpha=1.5), dict(tau=0.0)])
