@@ -201,19 +201,20 @@ class GeneralizedDETR(nn.Module):
             sizes = unpadded_sizes(padding_mask, memory.grid.valid_ratios.dtype)
             found = self.auxiliary.detect(self.evaluate_head, memory, self.strides, sizes)
             return [
-                {"instances": _to_instances(x, detections, 0)}
+                {"instances": _to_instances(x, detections)}
                 for x, detections in zip(batched_inputs, found, strict=True)
             ]
         predictions = self.forward_tensors(images, padding_mask)[OUTPUT]
         detections = self.postprocess(predictions)
         results = []
         for index, x in enumerate(batched_inputs):
-            instances = _to_instances(x, detections, index)
+            own = detections.of(index)
+            instances = _to_instances(x, own)
             if predictions.masks is not None:
                 instances.pred_masks = paste_masks(
                     predictions.masks,
                     index,
-                    detections.queries[index],
+                    own.queries[0],
                     (images.shape[-2], images.shape[-1]),
                     (x["image"].shape[1], x["image"].shape[2]),
                     instances.image_size,
@@ -326,15 +327,15 @@ def _check_images(batched_inputs: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _to_instances(x: Mapping[str, Any], detections: Detections, index: int) -> Instances:
-    """Detections of one image of the batch, boxes scaled to the output size."""
+def _to_instances(x: Mapping[str, Any], detections: Detections) -> Instances:
+    """An image's detections, a batch of one; boxes scaled to the output size."""
     height = x.get("height", x["image"].shape[1])
     width = x.get("width", x["image"].shape[2])
     instances = Instances((height, width))
-    instances.pred_boxes = Boxes(detections.boxes[index].clone())
+    instances.pred_boxes = Boxes(detections.boxes[0].clone())
     instances.pred_boxes.scale(width, height)
-    instances.scores = detections.scores[index]
-    instances.pred_classes = detections.labels[index]
+    instances.scores = detections.scores[0]
+    instances.pred_classes = detections.labels[0]
     return instances
 
 

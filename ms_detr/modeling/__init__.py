@@ -3,18 +3,20 @@
 from .box_prior import BoxPrior
 from .decoder import Decoder
 from .decoder_layer import DecoderLayer, Tap, Taps
+from .detections import Detections
 from .encoder import Encoder, EncoderLayer
 from .groups import Groups, QueryGroup
 from .heads import BoxHead, ClassHead, Heads, TapHeads
 from .masks import AttentionBranch, DotProductBranch, MaskBranch
 from .neck import Neck, SingleScaleNeck
-from .postprocess import Detections, Postprocess, paste_masks
+from .postprocess import Postprocess, paste_masks
 from .query_initializer import (
     LearnedInitializer,
     ProposalInitializer,
     QueryInitializer,
     TwoStageInitializer,
 )
+from .soft_nms import SoftNMS
 
 __all__ = [
     "AttentionBranch",
@@ -37,6 +39,7 @@ __all__ = [
     "QueryGroup",
     "QueryInitializer",
     "SingleScaleNeck",
+    "SoftNMS",
     "Tap",
     "TapHeads",
     "Taps",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,47 +11,44 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.boxes import cxcywh_to_xyxy
 from ..structures import PredictionSet, QueryMasks
+from .detections import Detections
+from .soft_nms import SoftNMS
 
 # Values of a mask, at the size it is pasted at, that are held at a time: 256 MiB.
 MAX_PASTED = 2**26
 
 
-@dataclass(frozen=True)
-class Detections:
-    """The best (query, class) pairs of every image, best first.
+class Postprocess(nn.Module):
+    """Keep the ``top_k`` highest scores over all queries and classes.
 
-    Attributes:
-        boxes: (B, n, 4) as (x1, y1, x2, y2) in fractions of the image, cut to it.
-        scores: (B, n) in [0, 1].
-        labels: (B, n) int64.
-        queries: (B, n) int64, where each came from.
+    Args:
+        nms: what the detections go through before; None: there is no NMS.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    queries: Tensor
-
-
-class Postprocess(nn.Module):
-    """Keep the ``top_k`` highest scores over all queries and classes; there is no NMS."""
-
-    def __init__(self, top_k: int):
+    def __init__(self, top_k: int, nms: SoftNMS | None = None):
         super().__init__()
         if top_k < 1:
             raise ConfigError(f"model.postprocess.top_k must be at least 1, got {top_k}")
         self.top_k = top_k
+        self.nms = nms
 
     def forward(self, predictions: PredictionSet) -> Detections:
         """Detections from the last layer of ``predictions``."""
-        scores, labels, queries = self.choose(predictions.probability(predictions.logits[-1]))
+        count = self.top_k if self.nms is None else self.nms.candidates
+        probability = predictions.probability(predictions.logits[-1])
+        scores, labels, queries = self.choose(probability, count)
         boxes = predictions.boxes[-1].gather(1, queries[..., None].expand(-1, -1, 4))
-        return Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, labels, queries)
+        found = Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, labels, queries)
+        return found if self.nms is None else self.nms(found, self.top_k)
 
-    def choose(self, probability: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, labels and queries (B, n), best first, from probabilities (B, Q, K)."""
+    def choose(self, probability: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, labels and queries (B, n), best first, from probabilities (B, Q, K).
+
+        Args:
+            count: how many, or fewer if there are fewer.
+        """
         num_classes = probability.shape[-1]
-        scores, index = probability.flatten(1).topk(min(self.top_k, probability[0].numel()), 1)
+        scores, index = probability.flatten(1).topk(min(count, probability[0].numel()), 1)
         return scores, index % num_classes, index // num_classes
 
 

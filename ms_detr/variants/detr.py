@@ -106,7 +106,7 @@ class ProbabilityCost:
 class OneClassPostprocess(Postprocess):
     """Every query is one detection at most, of its likeliest class."""
 
-    def choose(self, probability: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def choose(self, probability: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         best, labels = probability.max(-1)
-        scores, queries = best.topk(min(self.top_k, best.shape[1]), 1)
+        scores, queries = best.topk(min(count, best.shape[1]), 1)
         return scores, labels.gather(1, queries), queries
