@@ -6,6 +6,8 @@ checkpoint keeps, so that whoever reads one of them imports this module.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hydra.utils import get_object as locate
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +18,8 @@ from .structures import Source
 EXTRA_QUERIES = "${extra_queries:${model.groups}}"
 # Where the decoder predicts follows from the terms.
 SOURCES = "${sources:${model.criterion.terms},${model.groups}}"
+# Whether queries' positions follow their boxes is a matter of their initialiser.
+MOVING_POSITIONS = "${moving_positions:${model.query_initializer}}"
 
 
 def extra_queries(groups: DictConfig | None) -> list[int]:
@@ -23,11 +27,8 @@ def extra_queries(groups: DictConfig | None) -> list[int]:
     counts = []
     for node in (groups or {}).values():
         if isinstance(node, DictConfig):
-            options = {str(key): value for key, value in node.items()}
-            target = options.pop("_target_")
-            # Never by name out of a checkpoint, whose reader has put classes in their place.
-            kind = locate(target) if isinstance(target, str) else target
-            counts.append(kind.count_extra_queries(**options))
+            options = {str(key): value for key, value in node.items() if key != "_target_"}
+            counts.append(_kind(node).count_extra_queries(**options))
     return counts
 
 
@@ -41,5 +42,20 @@ def sources(terms: DictConfig | None, groups: DictConfig | None) -> list[str]:
     return sorted(str(source) for source in wanted if source.group not in dropped)
 
 
+def moving_positions(initializer: DictConfig) -> bool:
+    """`QueryInitializer.moving_positions` by the config of an initialiser, which may be wrapped."""
+    while "initializer" in initializer:
+        initializer = initializer["initializer"]
+    return _kind(initializer).moving_positions
+
+
+def _kind(node: DictConfig) -> Any:
+    """The class that a config makes an object of."""
+    target = node["_target_"]
+    # Never by name out of a checkpoint, whose reader has put classes in their place.
+    return locate(target) if isinstance(target, str) else target
+
+
 OmegaConf.register_new_resolver("extra_queries", extra_queries, replace=True)
 OmegaConf.register_new_resolver("sources", sources, replace=True)
+OmegaConf.register_new_resolver("moving_positions", moving_positions, replace=True)

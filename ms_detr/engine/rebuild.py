@@ -51,7 +51,11 @@ UNWANTED = {"pretrained": False, "checkpoint_path": None}
 MAX_NODES = 100_000  # of a config; aliases in a few lines of YAML stand for any number
 # Of all links those to other keys alone are followed, and what we compute ourselves.
 LINKS = re.compile(r"([^$]|\$\{[\w.]+\})*")
-COMPUTED = (computed_keys.EXTRA_QUERIES, computed_keys.SOURCES)
+COMPUTED = (
+    computed_keys.EXTRA_QUERIES,
+    computed_keys.SOURCES,
+    computed_keys.MOVING_POSITIONS,
+)
 HOW = "give the config that it was trained with: load_model(weights, cfg)"
 
 

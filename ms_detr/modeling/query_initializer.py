@@ -70,10 +70,12 @@ class QueryInitializer(nn.Module, ABC):
     Attributes:
         sources: predictions that it makes and that some term has to supervise.
         reference_size: 4 where references are boxes, 2 for points.
+        moving_positions: whether the queries' position is a function, see `Queries`.
     """
 
     sources: frozenset[Source] = frozenset()
     reference_size = 4
+    moving_positions = False
 
     def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
         super().__init__()

@@ -19,6 +19,7 @@ from .backbones import (
     swin_small,
     swin_tiny,
 )
+from .co_detr import co_detr, co_dino
 from .conditional import conditional
 from .dab import dab
 from .dab_deformable import dab_deformable
@@ -29,7 +30,7 @@ from .dense import dense, detr
 from .dino import dino
 from .group import group, group_two_stage
 from .hybrid import hybrid
-from .iou_aware import ia_bce, varifocal
+from .iou_aware import ia_bce, quality_focal, varifocal
 from .masks import dot_product, mask_attention, with_masks, with_prior
 from .mixed_supervision import (
     after_cross_attention,
@@ -39,6 +40,7 @@ from .mixed_supervision import (
     mixed_supervision,
     ms_detr,
 )
+from .postprocess import soft_nms
 from .refinements import one_stage, plus_plus
 from .training import adamw, run, step, three_rates, two_rates, warmup_cosine
 
@@ -49,6 +51,8 @@ __all__ = [
     "align",
     "at_the_output",
     "at_the_output_self_first",
+    "co_detr",
+    "co_dino",
     "coco",
     "coco_lsj",
     "conditional",
@@ -72,9 +76,11 @@ __all__ = [
     "ms_detr",
     "one_stage",
     "plus_plus",
+    "quality_focal",
     "recipe",
     "resnet101",
     "run",
+    "soft_nms",
     "step",
     "swin_large",
     "swin_large_384",

@@ -7,6 +7,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 from torch import nn
 
+from ..errors import ConfigError
 from ..layers import DenseAttention, SinePositionEncoding
 from ..modeling import SingleScaleNeck
 from ..variants import PositionInitializer
@@ -32,6 +33,11 @@ def dense(model: DictConfig, dilated: bool = False) -> DictConfig:
     Args:
         dilated: a ResNet's feature map has stride 16 instead of 32 (DC5).
     """
+    if model.auxiliary is not None:
+        raise ConfigError(
+            "dense() reads one map, the heads in model.auxiliary need several maps: choose one of "
+            "the two"
+        )
     name, channels = list(model.neck.in_channels.items())[-1]
     model.backbone.out_features = [name]
     if dilated:

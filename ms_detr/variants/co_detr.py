@@ -108,6 +108,15 @@ class BoxAndFeatureEncoding(Encoding):
         )
 
 
+def fitting_encoding(moving: bool, embed_dim: int) -> Encoding:
+    """An encoding for a host's queries.
+
+    Args:
+        moving: whether their positions follow their boxes, as in DINO.
+    """
+    return BoxEncoding(embed_dim) if moving else BoxAndFeatureEncoding(embed_dim)
+
+
 class Padding(ABC):
     """Gives images with fewer positives as many queries as the others have.
 

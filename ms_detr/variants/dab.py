@@ -46,6 +46,8 @@ class DABInitializer(QueryInitializer):
             (arXiv:2203.01305), where it stands for an unknown label.
     """
 
+    moving_positions = True
+
     def __init__(
         self,
         num_queries: int,

@@ -41,6 +41,8 @@ class Anchors(nn.Module):
 class AnchorInitializer(QueryInitializer):
     """Learned content and anchors; the position follows the boxes through the layers."""
 
+    moving_positions = True
+
     def __init__(self, num_queries: int, embed_dim: int, extra_queries: Sequence[int] = ()):
         super().__init__(num_queries, embed_dim, extra_queries)
         count = self.count(supervised=True)

@@ -24,6 +24,8 @@ class DINOInitializer(ProposalInitializer):
     The predictions, classes included, are those of the chosen tokens alone.
     """
 
+    moving_positions = True
+
     def __init__(
         self,
         num_queries: int,

@@ -121,6 +121,13 @@ def test_the_first_is_taken_whatever_its_score():
     assert found.of(0).queries.tolist() == [[0]]
 
 
+@pytest.mark.parametrize(("threshold", "score"), [(0.5, 0.4), (0.51, 0.8)])
+def test_an_overlap_of_just_the_threshold_costs_score(threshold, score):
+    boxes = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0]]
+    found = SoftNMS(10, iou_threshold=threshold)(planted([0.9, 0.8], boxes, [0, 0]), keep=5)
+    torch.testing.assert_close(found.scores, torch.tensor([[0.9, score]], dtype=torch.float64))
+
+
 def test_identical_boxes_leave_one():
     found = SoftNMS(10, min_score=0.0)(planted([0.9] * 4, [[0.2, 0.2, 0.4, 0.4]] * 4, [1] * 4), 9)
     assert found.of(0).queries.tolist() == [[0]]

@@ -8,31 +8,39 @@ from omegaconf import OmegaConf
 from ms_detr import recipes
 from ms_detr.recipes import deformable_detr
 
+from ..toy_head import toy
+
 METHODS = ("plus_plus", "dino", "align", "dab_deformable", "dense", "detr", "conditional", "dab")
 ADDITIONS = (
-    "mixed_supervision", "ms_detr", "ia_bce", "varifocal", "hybrid", "group", "group_two_stage",
-    "denoising", "contrastive_denoising", "with_masks", "five_scales",
+    "mixed_supervision", "ms_detr", "ia_bce", "varifocal", "quality_focal", "hybrid", "group",
+    "group_two_stage", "denoising", "contrastive_denoising", "with_masks", "five_scales",
+    "soft_nms",
 )  # fmt: skip
 RECIPES = {name: getattr(recipes, name) for name in (*METHODS, *ADDITIONS)}
 RECIPES |= {
     "one_stage": lambda model: recipes.one_stage(model, box_refinement=True),
     "swin_tiny": lambda model: recipes.swin_tiny(model, recipes.run()),
+    "co_detr": lambda model: recipes.co_detr(model, heads=(toy,)),
+    "co_dino": lambda model: recipes.co_dino(model, heads=(toy,)),
 }
 
 
 # Methods, and losses, of which a model has one: neither order makes sense.
 EXCLUSIVE = {
-    "plus_plus": "dino align dab_deformable dense detr conditional dab one_stage",
-    "dino": "align dab_deformable dense detr conditional dab denoising one_stage",
-    "align": "dab_deformable dense detr conditional dab varifocal denoising contrastive_denoising "
-    "one_stage",
-    "dab_deformable": "dense detr conditional dab one_stage",
-    "dense": "conditional dab five_scales one_stage",
-    "detr": "conditional dab ia_bce varifocal five_scales one_stage",
-    "conditional": "dab five_scales one_stage",
-    "dab": "five_scales one_stage",
-    "ia_bce": "varifocal",
-    "denoising": "contrastive_denoising",
+    "plus_plus": "dino align dab_deformable dense detr conditional dab one_stage co_dino",
+    "dino": "align dab_deformable dense detr conditional dab denoising one_stage co_dino",
+    "align": "dab_deformable dense detr conditional dab varifocal quality_focal denoising "
+    "contrastive_denoising one_stage co_dino",
+    "dab_deformable": "dense detr conditional dab one_stage co_dino",
+    "dense": "conditional dab five_scales one_stage co_detr co_dino",
+    "detr": "conditional dab ia_bce varifocal quality_focal five_scales one_stage co_detr co_dino",
+    "conditional": "dab five_scales one_stage co_detr co_dino",
+    "dab": "five_scales one_stage co_detr co_dino",
+    "ia_bce": "varifocal quality_focal co_dino",
+    "varifocal": "quality_focal co_dino",
+    "denoising": "contrastive_denoising co_dino",
+    "contrastive_denoising": "co_dino",
+    "one_stage": "co_dino",
 }
 
 

@@ -1,0 +1,237 @@
+"""Co-DETR on every host, with heads as simple as they can be."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from omegaconf import OmegaConf
+
+from ms_detr.backbones import small_resnet
+from ms_detr.recipes import (
+    align,
+    co_detr,
+    co_dino,
+    dab_deformable,
+    deformable_detr,
+    denoising,
+    dense,
+    dino,
+    group,
+    hybrid,
+    mixed_supervision,
+    ms_detr,
+    one_stage,
+    plus_plus,
+    with_masks,
+)
+from ms_detr.variants.co_detr import BoxAndFeatureEncoding, BoxEncoding, ZeroPadding
+from ms_detr.variants.iou_aware import QualityFocalLoss
+
+from .modeling.support import SMALLER, make_batch, make_input, rooted
+from .test_inference_cost import operators
+from .toy_head import second, toy
+
+TINY = (*SMALLER, "model.num_classes=6", "model.dropout=0")
+EMPTY_BATCH = [make_input(64, 96), make_input(64, 64)]
+
+
+def co(model, *heads):
+    return co_detr(model, heads or (toy,))
+
+
+HOSTS = {
+    "deformable": lambda model: model,
+    "dino": dino,
+    "align": align,
+    "dab_deformable": dab_deformable,
+    "ms_detr, ++": lambda model: ms_detr(plus_plus(model)),
+    "ms_detr, dino": lambda model: ms_detr(dino(model)),
+    "hybrid, group": lambda model: group(hybrid(model, num_queries=9, k=2), num_groups=2),
+    "denoising": denoising,
+    "masks": lambda model: with_masks(model, num_points=50),
+}
+
+
+def small(model):
+    """A composed model with a small backbone, whose links resolve."""
+    model.backbone = L(small_resnet)(widths=(8, 16, 24, 32), blocks=1, norm="BN")
+    model.neck.in_channels = dict(res2=16, res3=24, res4=32)
+    if "masks" in model:
+        model.masks.in_channels = dict(res2=16)
+    return rooted(model, TINY)
+
+
+def build(cfg, seed=0):
+    torch.manual_seed(seed)
+    return instantiate(cfg)
+
+
+def make(host, *heads, seed=0):
+    return build(small(co(HOSTS[host](deformable_detr()), *heads)), seed)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_hosts_train_all_of_it(host):
+    """Whether there are objects or not; and the encoding is the one that fits."""
+    model = make(host)
+    kind = type(model.groups["toy"].encoding)
+    moving = any(name in host for name in ("dino", "align", "dab"))
+    assert kind is (BoxEncoding if moving else BoxAndFeatureEncoding)
+    for batch in (make_batch(), EMPTY_BATCH):
+        model.zero_grad()
+        losses = model(batch)
+        assert all(loss.isfinite() for loss in losses.values())
+        sum(losses.values()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        names = {name.split("/")[0] for name in losses}
+        assert {"toy", "toy_head", "o2o"} <= names
+        layered = {f"toy/loss_{loss}/{i}" for loss in ("class", "bbox", "giou") for i in (0, 1)}
+        assert {name for name in losses if name.startswith("toy/")} == layered
+
+
+@pytest.mark.parametrize("host", ["deformable", "ms_detr, dino", "denoising"])
+def test_the_host_trains_and_predicts_as_without(host):
+    """Same weights, same batch: losses, detections and the operators of inference."""
+    joined = make(host, toy, second)
+    alone = build(small(HOSTS[host](deformable_detr())))
+    state = joined.state_dict()
+    alone.load_state_dict({name: state[name] for name in alone.state_dict()})
+    expected, found = (losses_in_double(model) for model in (alone, joined))
+    extra = {name.split("/")[0] for name in found.keys() - expected.keys()}
+    assert extra == {"toy", "toy_head", "second", "second_head"}
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name], loss)
+    alone.eval(), joined.eval()
+    assert operators(alone) == operators(joined)
+    joined.auxiliary, joined.groups = None, None
+    for one, other in zip(predict(alone), predict(joined), strict=True):
+        assert torch.equal(one.scores, other.scores)
+        assert torch.equal(one.pred_boxes.tensor, other.pred_boxes.tensor)
+
+
+def losses_in_double(model):
+    images, mask = model.double().preprocess(make_batch())
+    targets = model.targets(make_batch(), mask.shape[1:])
+    targets = replace(targets, boxes=targets.boxes.double())
+    torch.manual_seed(3)
+    return model.criterion(model.forward_tensors(images, mask, targets), targets)
+
+
+def predict(model):
+    with torch.no_grad():
+        return [x["instances"] for x in model.float()(make_batch())]
+
+
+@pytest.mark.parametrize("host", ["deformable", "dino"])
+def test_what_learns_from_the_new_queries(host):
+    """The encoder and, by what the head looks at, the adapter; with boxes alone not the latter."""
+    model = make(host)
+    losses = model(make_batch())
+    queries = sum(loss for name, loss in losses.items() if name.startswith("toy/"))
+    queries.backward()
+    encoder = model.encoder.layers[0].ffn.linear1.weight.grad
+    assert encoder.abs().sum() > 0
+    adapter = [parameter.grad for parameter in model.auxiliary.adapter.parameters()]
+    assert all(grad is None for grad in adapter) == (host == "dino")
+
+
+def test_weights_are_single_keys():
+    """Lambda 1 and lambda 2 of the paper, and of the head."""
+    cfg = small(co(plus_plus(deformable_detr())))
+    before = build(cfg)(make_batch())
+    cfg.criterion.terms.toy.weight, cfg.auxiliary.heads.toy.weight = 0.5, 3.0
+    after = build(cfg)(make_batch())
+    factor = {"toy": 0.5, "toy_head": 0.25}
+    for name, loss in before.items():
+        torch.testing.assert_close(after[name], factor.get(name.split("/")[0], 1.0) * loss)
+
+
+def test_losses_of_the_new_queries_are_the_hosts():
+    """Their weights follow, those of masks don't."""
+    model = with_masks(ms_detr(co(deformable_detr())))
+    model.criterion.terms.o2o.losses.bbox.weight = 4.0
+    term = build(small(model)).criterion.terms["toy"]
+    assert {name: loss.weight for name, loss in term.losses.items()} == {
+        "class": 1.0, "bbox": 4.0, "giou": 2.0
+    }  # fmt: skip
+
+
+def test_co_dino():
+    model = build(small(co_dino(deformable_detr(), (toy,))))
+    for term in model.criterion.terms.values():
+        loss = term.losses["class"]
+        assert isinstance(loss, QualityFocalLoss) and loss.weight == 1.0
+    assert model.postprocess.nms.candidates == 12 and model.postprocess.top_k == 300
+    assert model.groups["denoising"].box_noise == 1.0
+    heads = model.decoder.class_heads
+    assert heads[0] is not heads[1]
+    losses = model(make_batch())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert all(len(x) <= 300 for x in predict(model.eval()))
+
+
+@pytest.mark.parametrize("mixed", [ms_detr, mixed_supervision])
+def test_mixed_supervision_comes_before_or_after(mixed):
+    one, other = mixed(co(dino(deformable_detr()))), co(mixed(dino(deformable_detr())))
+    one, other = (OmegaConf.to_container(model, resolve=False) for model in (one, other))
+    assert one == other
+    assert build(small(copy.deepcopy(mixed(co_dino(deformable_detr(), (toy,))))))
+
+
+def test_the_encoding_follows_the_host():
+    """Whatever was called first."""
+    model = build(small(dino(co(deformable_detr()))))
+    assert isinstance(model.groups["toy"].encoding, BoxEncoding)
+
+
+def test_zero_padding_by_its_key():
+    cfg = small(co(deformable_detr()))
+    cfg.groups.toy.padding = L(ZeroPadding)(hidden=True)
+    losses = build(cfg)(make_batch())
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_a_head_or_its_queries_alone():
+    cfg = small(co(deformable_detr(), toy, second))
+    cfg.groups.second = None
+    names = {name.split("/")[0] for name in build(cfg)(make_batch())}
+    assert names == {"o2o", "encoder", "toy", "toy_head", "second_head"}
+    cfg.auxiliary.heads.toy = None
+    with pytest.raises(ValueError, match=r"groups\.toy makes queries of .* 'toy' .*\['second'\]"):
+        build(cfg)
+    cfg.groups.toy = None
+    names = {name.split("/")[0] for name in build(cfg)(make_batch())}
+    assert names == {"o2o", "encoder", "second_head"}
+
+
+def test_a_head_is_evaluated():
+    cfg = small(co(deformable_detr()))
+    cfg.evaluate_head = "toy"
+    found = predict(build(cfg).eval())
+    assert [len(x) for x in found] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            lambda: co(dense(deformable_detr())),
+            r"method of several maps, this one reads \['res5'\]",
+        ),
+        (lambda: co(deformable_detr(), toy, toy), r"two heads of one name: \['toy', 'toy'\]"),
+    ],
+)
+def test_what_it_can_not_be_added_to(model, message):
+    with pytest.raises(ValueError, match=message):
+        model()
+
+
+def test_points_have_no_queries_of_boxes():
+    cfg = small(co(one_stage(deformable_detr(), box_refinement=True)))
+    with pytest.raises(ValueError, match=r"groups\.toy makes queries from boxes.* are points"):
+        build(cfg)
