@@ -112,7 +112,7 @@ def test_the_real_loader_is_read(overrides, capsys):
     assert row["data"] > 0 and "communication" not in row
 
 
-def test_what_cannot_be_measured():
+def test_what_cannot_be_measured(capsys):
     with pytest.raises(ConfigError, match="images without masks, which two learns"):
         compare_training(
             [TrainingRun("two", "demo/ms_detr_masks.py", SMALL)], MadeImages(64, 64, 2), 1, 1
@@ -124,3 +124,7 @@ def test_what_cannot_be_measured():
     assert main(words) == 2
     both = ["--run", "a", CONFIG, "train.device=cpu", "--run", "b", CONFIG, "train.device=auto"]
     assert main(["benchmark", "train", *both]) == 2
+    capsys.readouterr()
+    twice = ["--run", "a", CONFIG, "--run", "a", CONFIG, "model.num_queries=20"]
+    assert main(["benchmark", "train", *twice]) == 2
+    assert "every run needs a name of its own, got ['a', 'a']" in capsys.readouterr().err
