@@ -1,13 +1,30 @@
 """Detection heads beside the decoder, which train the encoder one-to-many."""
 
+from .anchors import AnchorGrid, Anchors, BoxCoder, Deltas, Distances
+from .assigned import AnchorAssigner, Assigned
+from .atss import ATSSAssigner, ATSSHead
 from .branch import Adapter, Auxiliary, AuxiliaryHead, AuxiliaryHeads, Found
+from .dense import DenseHead, DenseLosses
 from .pyramid import Pyramid
+from .selection import Selection
 
 __all__ = [
+    "ATSSAssigner",
+    "ATSSHead",
     "Adapter",
+    "AnchorAssigner",
+    "AnchorGrid",
+    "Anchors",
+    "Assigned",
     "Auxiliary",
     "AuxiliaryHead",
     "AuxiliaryHeads",
+    "BoxCoder",
+    "Deltas",
+    "DenseHead",
+    "DenseLosses",
+    "Distances",
     "Found",
     "Pyramid",
+    "Selection",
 ]
