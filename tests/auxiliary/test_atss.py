@@ -36,6 +36,8 @@ def scene(seed):
     """Crowded images of a batch, of all sizes."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(6, 150, (rng.integers(1, 4), 2))
+    if seed % 4 == 1:
+        sizes[:, rng.integers(2)] = 6  # one row or column on every level
     whole = bool(seed % 3 == 0)
     if whole:
         sizes = 2 ** rng.integers(3, 8, sizes.shape)  # so that fractions are exact
@@ -70,6 +72,25 @@ def test_other_numbers_of_candidates(top_k):
             assert torch.equal(assign(pyramid, targets, top_k).objects, owners), seed
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 8, 9])
+def test_only_near_columns_and_rows_need_a_look(top_k):
+    rng = np.random.default_rng(top_k)
+    centers = torch.from_numpy(rng.uniform(-30, 230, (3, 400, 2)))
+    (level,) = make_pyramid(rng, [(200, 200)], (8,)).maps
+    sizes = torch.tensor([[200.0, 200.0], [170.0, 8.0], [20.0, 100.0]], dtype=torch.float64)
+    index, found = ATSSAssigner(top_k)._nearest(level, 8, sizes, centers)
+    places = torch.stack((index % 25, index // 25), -1) * 8.0
+    distances = (places - centers[:, :, None]).norm(dim=-1).where(found, torch.inf)
+    cells = torch.cartesian_prod(torch.arange(25), torch.arange(25)) * 8.0
+    for b, size in enumerate(sizes):
+        all_distances = torch.cdist(centers[b], cells[(cells < size).all(-1)].double())
+        count = min(top_k, all_distances.shape[1])
+        torch.testing.assert_close(
+            distances[b, :, :count], all_distances.sort().values[:, :count], rtol=0, atol=1e-9
+        )
+        assert not found[b, :, count:].any()
+
+
 def test_single_precision_decides_alike():
     decided = 0
     for seed in range(1, 50, 3):
@@ -98,6 +119,8 @@ def test_cells_by_hand():
     assert single((32, 32, 3, 3)) == []  # its threshold is 1.011 times the best IoU
     assert single((32, 32, 3, 3), strides=(8, 16, 32, 64)) == [(4, 4)]
     assert single((35, 35, 3, 3), strides=(8, 16, 32, 64)) == []  # smaller than a cell
+    assert single((33.5, 32, 3.01, 3), strides=(8, 16, 32, 64)) == []  # 0.005 from the centre
+    assert single((33.5, 32, 3.04, 3), strides=(8, 16, 32, 64)) == [(4, 4)]  # 0.02
     assert single((200, 200, 80, 80)) == []  # outside the image
 
 
