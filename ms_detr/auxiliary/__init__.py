@@ -5,7 +5,9 @@ from .assigned import AnchorAssigner, Assigned
 from .atss import ATSSAssigner, ATSSHead
 from .branch import Adapter, Auxiliary, AuxiliaryHead, AuxiliaryHeads, Found
 from .dense import DenseHead, DenseLosses
+from .fcos import CenterAssigner, FCOSHead
 from .pyramid import Pyramid
+from .retinanet import OverlapAssigner, RetinaNetHead
 from .selection import Selection
 
 __all__ = [
@@ -20,11 +22,15 @@ __all__ = [
     "AuxiliaryHead",
     "AuxiliaryHeads",
     "BoxCoder",
+    "CenterAssigner",
     "Deltas",
     "DenseHead",
     "DenseLosses",
     "Distances",
+    "FCOSHead",
     "Found",
+    "OverlapAssigner",
     "Pyramid",
+    "RetinaNetHead",
     "Selection",
 ]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from torch import Tensor
 
 from .pyramid import Pyramid
@@ -57,17 +56,17 @@ class AnchorGrid:
     def __call__(self, pyramid: Pyramid) -> Anchors:
         """The anchors of a batch."""
         like = pyramid.sizes
-        shapes = _shapes(pyramid.strides, self.sizes, self.aspect_ratios, like.device)
+        shapes = _shapes(self.sizes, self.aspect_ratios, like.dtype, like.device)
         levels = []
-        for level, stride, shape in zip(pyramid.maps, pyramid.strides, shapes, strict=True):
+        for level, stride in zip(pyramid.maps, pyramid.strides, strict=True):
             y, x = (
-                (torch.arange(size, dtype=like.dtype, device=like.device) + self.offset) * stride
+                torch.arange(size, dtype=like.dtype, device=like.device) + self.offset
                 for size in level.shape[-2:]
             )
             centers = torch.stack((x.expand(len(y), -1), y[:, None].expand(-1, len(x))), -1)
-            centers = centers.flatten(0, 1)[:, None].expand(-1, len(shape), -1)
-            boxes = torch.cat((centers, shape.to(like.dtype).expand_as(centers)), -1)
-            levels.append(boxes.flatten(0, 1))
+            centers = centers.flatten(0, 1)[:, None].expand(-1, len(shapes), -1)
+            boxes = torch.cat((centers, shapes.expand_as(centers)), -1)
+            levels.append(boxes.flatten(0, 1) * stride)
         inside = [level.flatten(1) for level in pyramid.inside()]
         return Anchors(
             boxes=torch.cat(levels),
@@ -78,21 +77,18 @@ class AnchorGrid:
 
 @lru_cache(maxsize=16)
 def _shapes(
-    strides: tuple[int, ...],
     sizes: tuple[float, ...],
     aspect_ratios: tuple[float, ...],
+    dtype: torch.dtype,
     device: torch.device,
-) -> list[Tensor]:
-    """Width and height of a place's anchors (A, 2) on every level.
+) -> Tensor:
+    """Width and height (A, 2) of a place's anchors, in strides.
 
     Made once a device: they are copied there, for which the host would wait.
     """
-    generator = DefaultAnchorGenerator(
-        sizes=[[size * stride for size in sizes] for stride in strides],
-        aspect_ratios=[list(aspect_ratios)],
-        strides=strides,
-    ).to(device)
-    return [boxes[:, 2:] - boxes[:, :2] for boxes in generator.cell_anchors]
+    roots = [(size, math.sqrt(ratio)) for size in sizes for ratio in aspect_ratios]
+    shapes = [(size / root, size * root) for size, root in roots]
+    return torch.tensor(shapes, dtype=dtype, device=device)
 
 
 class BoxCoder(ABC):

@@ -55,6 +55,38 @@ def atss(found, inside, objects, top_k=9):
     return [owner for _, owner in best], margin
 
 
+def retinanet(found, inside, objects):
+    """The object of every anchor, -1 for none, and which of them are between the thresholds."""
+    owners, between = [], []
+    for anchor, is_there in zip(found, inside, strict=True):
+        best, owner = 0.0, -1
+        for g, box in enumerate(objects):
+            overlap = iou(anchor[3], box)
+            if overlap > best:
+                best, owner = overlap, g
+        owners.append(owner if is_there and best >= 0.5 else -1)
+        between.append(0.4 <= best < 0.5)
+    return owners, between
+
+
+def fcos(found, inside, objects, strides):
+    """The object of every place, -1 for none."""
+    owners = []
+    for (level, _, _, (x, y, _, _)), is_there in zip(found, inside, strict=True):
+        stride = strides[level]
+        low = 0 if level == 0 else 4 * stride
+        high = math.inf if level == len(strides) - 1 else 8 * stride
+        smallest, owner = math.inf, -1
+        for g, box in enumerate(objects):
+            away = depths((x, y), box)
+            near = max(abs(x - box[0]), abs(y - box[1])) < 1.5 * stride
+            fits = is_there and min(away) > 0 and near and low <= max(away) <= high
+            if fits and box[2] * box[3] < smallest:
+                smallest, owner = box[2] * box[3], g
+        owners.append(owner)
+    return owners
+
+
 def centerness(point, box):
     left, top, right, bottom = depths(point, box)
     return math.sqrt(
@@ -68,6 +100,14 @@ def from_deltas(deltas, anchor, weights):
     (dx, dy, dw, dh), (x, y, w, h) = deltas, anchor
     wide, high = ((d / weights[1]).clamp(-most, most).exp() for d in (dw, dh))
     return x + dx / weights[0] * w, y + dy / weights[0] * h, w * wide, h * high
+
+
+def from_distances(outputs, anchor, stride):
+    """The box (cx, cy, w, h) of torch scalars."""
+    most = math.log(1000 / 16)
+    left, top, right, bottom = (x.clamp(-most, most).exp() * stride for x in outputs)
+    x1, y1, x2, y2 = anchor[0] - left, anchor[1] - top, anchor[0] + right, anchor[1] + bottom
+    return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
 
 
 def giou(a, b):
@@ -84,14 +124,12 @@ def giou(a, b):
 
 def focal(logits, label):
     """Of one anchor's logits (K,); label K for background."""
-    loss = 0.0
-    for k, logit in enumerate(logits):
-        p = logit.sigmoid()
-        if k == label:
-            loss = loss - 0.25 * (1 - p) ** 2 * p.log()
-        else:
-            loss = loss - 0.75 * p**2 * (1 - p).log()
-    return loss
+    p = logits.sigmoid()
+    costs = -0.75 * p**2 * (1 - p).log()
+    if label == len(logits):
+        return costs.sum()
+    own = p[label]
+    return costs.sum() - costs[label] - 0.25 * (1 - own) ** 2 * own.log()
 
 
 def entropy(logit, target):
