@@ -17,6 +17,8 @@ from .anchors import Anchors
 class Selection:
     """Class-wise non-maximum suppression; defaults are those that ATSS is usually tested with.
 
+    Anchors outside the image detect nothing: an image's padding in a batch shall not matter.
+
     Args:
         score_threshold: pairs of anchor and class whose class score is not above it are dropped.
         per_level: how many of the best pairs every level keeps before the suppression.

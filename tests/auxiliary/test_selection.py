@@ -81,7 +81,7 @@ def test_a_planted_object(monkeypatch):
     logits[1, place, 2] = 3.0
     logits[1, 7, 2] = 9.0  # column 7 is in the padding of an image of 6
     deltas[1, place] = deltas.new_tensor([-1.25, 0.625, -6.931471805599453, -100.0])
-    centerness[1, place] = 1.0
+    centerness[1, [place, 7]] = centerness.new_tensor([1.0, 9.0])
     outputs = DenseOutputs(logits, deltas, centerness)
     monkeypatch.setattr(head, "outputs", lambda _: outputs)
     _, found = head.detect(pyramid)
