@@ -1,13 +1,36 @@
 """Detection heads beside the decoder, which train the encoder one-to-many."""
 
+from .anchors import AnchorGrid, Anchors, BoxCoder, Deltas, Distances
+from .assigned import AnchorAssigner, Assigned
+from .atss import ATSSAssigner, ATSSHead
 from .branch import Adapter, Auxiliary, AuxiliaryHead, AuxiliaryHeads, Found
+from .dense import DenseHead, DenseLosses
+from .fcos import CenterAssigner, FCOSHead
 from .pyramid import Pyramid
+from .retinanet import OverlapAssigner, RetinaNetHead
+from .selection import Selection
 
 __all__ = [
+    "ATSSAssigner",
+    "ATSSHead",
     "Adapter",
+    "AnchorAssigner",
+    "AnchorGrid",
+    "Anchors",
+    "Assigned",
     "Auxiliary",
     "AuxiliaryHead",
     "AuxiliaryHeads",
+    "BoxCoder",
+    "CenterAssigner",
+    "Deltas",
+    "DenseHead",
+    "DenseLosses",
+    "Distances",
+    "FCOSHead",
     "Found",
+    "OverlapAssigner",
     "Pyramid",
+    "RetinaNetHead",
+    "Selection",
 ]
