@@ -14,6 +14,7 @@ from torchvision.ops import box_iou
 
 from ..structures import Targets
 from ..supervision import in_full_precision
+from ..supervision.losses import check_not_negative
 from .pixel_boxes import clip, decode, nms_by_group
 from .pyramid import Pyramid
 from .sampling import RandomSampler, ReassigningMatcher
@@ -38,11 +39,6 @@ class Predicted:
     logits: list[Tensor]
     deltas: list[Tensor]
 
-    def detach(self) -> Predicted:
-        """The same without gradients."""
-        logits, deltas = ([x.detach() for x in maps] for maps in (self.logits, self.deltas))
-        return Predicted(self.anchors, logits, deltas)
-
 
 class RPN(nn.Module):
     """Proposes regions that may hold an object.
@@ -53,11 +49,22 @@ class RPN(nn.Module):
 
     Args:
         num_levels: of the pyramid.
+        class_weight, box_weight: of the cross entropy and the L1 loss.
         sampler: which anchors are trained.
     """
 
-    def __init__(self, embed_dim: int, num_levels: int, sampler: RandomSampler | None = None):
+    def __init__(
+        self,
+        embed_dim: int,
+        num_levels: int,
+        class_weight: float = 1.0,
+        box_weight: float = 1.0,
+        sampler: RandomSampler | None = None,
+    ):
         super().__init__()
+        check_not_negative(rpn_class_weight=class_weight, rpn_box_weight=box_weight)
+        self.class_weight = class_weight
+        self.box_weight = box_weight
         # Of strides 1: an anchor is as many cells large on every level.
         self.cells = DefaultAnchorGenerator(
             sizes=[SIZES], aspect_ratios=[RATIOS], strides=[1] * num_levels, offset=0.0
@@ -68,7 +75,7 @@ class RPN(nn.Module):
         self.deltas = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
 
     def forward(self, pyramid: Pyramid, targets: Targets) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Losses by name, and the proposals (n, 4) of every image, best first.
+        """Losses by name, weighted, and the proposals (n, 4) of every image, best first.
 
         The losses are divided by the anchors drawn in this process; where an image has no positive
         one, or no negative one, one counts as there.
@@ -76,7 +83,7 @@ class RPN(nn.Module):
         predicted = self.predict(pyramid)
         with in_full_precision(targets):
             losses = self._losses(predicted, pyramid, targets)
-            return losses, self.propose(predicted.detach(), pyramid, per_level=4000)
+            return losses, self.propose(predicted, pyramid, per_level=4000)
 
     def predict(self, pyramid: Pyramid) -> Predicted:
         """What the network says of the anchors of a pyramid."""
@@ -89,10 +96,11 @@ class RPN(nn.Module):
             deltas=[_listed(x).to(dtype) for x in deltas],
         )
 
+    @torch.no_grad()
     def propose(
         self, predicted: Predicted, pyramid: Pyramid, per_level: int, most: int = 1000
     ) -> list[Tensor]:
-        """Proposals (n, 4) of every image, cut to it, best first.
+        """Proposals (n, 4) of every image, cut to it, best first; without gradients.
 
         Anchors in padding propose as well.
 
@@ -139,8 +147,8 @@ class RPN(nn.Module):
             bbox_losses.append(F.l1_loss(deltas[image, positive], target, reduction="sum"))
             counted += max(len(positive), 1) + max(len(negative), 1)
         return {
-            "loss_class": torch.stack(class_losses).sum() / counted,
-            "loss_bbox": torch.stack(bbox_losses).sum() / counted,
+            "loss_class": self.class_weight / counted * torch.stack(class_losses).sum(),
+            "loss_bbox": self.box_weight / counted * torch.stack(bbox_losses).sum(),
         }
 
 

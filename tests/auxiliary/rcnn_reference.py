@@ -139,3 +139,42 @@ def bce(logit: float, target: float) -> float:
 
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
+
+
+def level(box: Box, finest: float, count: int) -> int:
+    found = math.floor(math.log2(math.sqrt(area(box)) / finest + 1e-6))
+    return min(max(found, 0), count - 1)
+
+
+def roi_align(maps: np.ndarray, box: Box, stride: int, size: int = 7) -> np.ndarray:
+    """(C, h, w) -> (C, size, size), as dense as the cells are."""
+    x, y = box[0] / stride - 0.5, box[1] / stride - 0.5
+    w, h = (box[2] - box[0]) / stride / size, (box[3] - box[1]) / stride / size
+    across, down = math.ceil(w), math.ceil(h)
+    found = np.zeros((len(maps), size, size))
+    for i in range(size):
+        for j in range(size):
+            for a in range(down):
+                for b in range(across):
+                    place = x + w * (j + (b + 0.5) / across), y + h * (i + (a + 0.5) / down)
+                    found[:, i, j] += bilinear(maps, *place) / (down * across)
+    return found
+
+
+def bilinear(maps: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Between the centres of cells; held at the border for one cell, 0 beyond."""
+    height, width = maps.shape[1:]
+    if not (-1 <= x <= width and -1 <= y <= height):
+        return np.zeros(len(maps))
+    x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
+    left, top = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
+    right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
+    u, v = x - left, y - top
+    upper = (1 - u) * maps[:, top, left] + u * maps[:, top, right]
+    lower = (1 - u) * maps[:, bottom, left] + u * maps[:, bottom, right]
+    return (1 - v) * upper + v * lower
+
+
+def softmax(logits: list[float]) -> list[float]:
+    powers = [math.exp(x) for x in logits]
+    return [x / sum(powers) for x in powers]
