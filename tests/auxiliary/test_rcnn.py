@@ -177,12 +177,16 @@ def test_a_sampler_that_draws_nothing_is_an_error(options: tuple[int, float]) ->
         RandomSampler(*options)
 
 
-@pytest.mark.parametrize("counts", [(3, 0), (2, 4), (0, 0), (9, 1)])
+# Objects that are shifted reach out of their image, to anchors that don't count.
+@pytest.mark.parametrize(
+    ("counts", "shift"), [((3, 0), 0.0), ((2, 4), 0.0), ((0, 0), 0.0), ((9, 1), 0.0), ((3, 3), 0.7)]
+)
 @pytest.mark.parametrize("number", [16, 5000])
-def test_losses_of_the_rpn(counts: tuple[int, int], number: int) -> None:
+def test_losses_of_the_rpn(counts: tuple[int, int], shift: float, number: int) -> None:
     sampler = GivenDraws(number, 0.25)
     rpn = make_rpn(sampler=sampler)
     pyramid, targets = make_pyramid((96, 64), (61, 80)), make_targets(*counts)
+    targets = replace(targets, boxes=targets.boxes + torch.tensor([shift, 0, 0, 0]))
     losses, _ = rpn(pyramid, targets)
     anchors = slow.anchors(shapes(pyramid), list(STRIDES))
     classes, boxes, counted = 0.0, 0.0, 0
@@ -389,6 +393,18 @@ def test_objects_of_one_box_keep_it_each() -> None:
     found = make_head()("a", make_pyramid((64, 64)), targets).candidates
     assert found.objects[0, :2].tolist() == [0, 1]
     torch.testing.assert_close(found.boxes[0, :2], boxes)
+
+
+def test_an_object_without_area_is_learnt_without_harm() -> None:
+    boxes = torch.tensor([[0.3, 0.3, 0.0, 0.0], [0.6, 0.6, 0.4, 0.0]], dtype=torch.float64)
+    targets = Targets.from_list([{"labels": torch.tensor([1, 3]), "boxes": boxes}])
+    head = make_head()
+    found = head("a", make_pyramid((64, 64)), targets)
+    sum(found.losses.values()).backward()
+    assert all(x.grad.isfinite().all() for x in head.parameters())
+    assert found.candidates.objects[0, :3].tolist() == [0, 1, 2]
+    assert found.candidates.features.isfinite().all()
+    assert found.losses["a_head/loss_giou"] >= 0
 
 
 def test_candidates_are_as_many_as_the_image_with_fewest_has(
