@@ -156,7 +156,6 @@ class FasterRCNNHead(AuxiliaryHead):
         factor = self.weight * targets.share
         return Found({key: factor * value for key, value in losses.items()}, candidates)
 
-    @torch.no_grad()
     def _sample(
         self, pyramid: Pyramid, targets: Targets, proposals: Sequence[Tensor]
     ) -> list[Sample]:

@@ -155,13 +155,14 @@ def test_of_objects_that_share_their_best_anchor_the_last_gets_it() -> None:
 
 
 def test_draws_are_those_of_a_permutation_of_positives_and_then_of_negatives() -> None:
-    labels = torch.tensor([1, 0, -1, 1, 0, 0, 1, 0])
-    sampler = RandomSampler(4, 0.5)
+    labels = torch.tensor([1, 0, -1, 1, 0, 0, 1, 0] * 5)
+    sampler = RandomSampler(16, 0.5)
     torch.manual_seed(1)
     positives, negatives = sampler(labels)
     torch.manual_seed(1)
-    assert positives.tolist() == sorted([0, 3, 6][k] for k in torch.randperm(3)[:2])
-    assert negatives.tolist() == sorted([1, 4, 5, 7][k] for k in torch.randperm(4)[:2])
+    for found, label, count in ((positives, 1, 15), (negatives, 0, 20)):
+        index = [n for n, x in enumerate(labels.tolist()) if x == label]
+        assert found.tolist() == sorted(index[k] for k in torch.randperm(count)[:8])
 
 
 def test_nothing_is_drawn_where_all_are_taken() -> None:
@@ -224,6 +225,7 @@ def test_proposals(per_level: int, most: int) -> None:
     found = rpn.propose(rpn.predict(pyramid), pyramid, per_level, most)
     anchors = slow.anchors(shapes(pyramid), list(STRIDES))
     for image, proposals in enumerate(found):
+        assert not proposals.requires_grad
         logits, deltas = listed(rpn, pyramid, image)
         size = tuple(pyramid.sizes[image].tolist())
         boxes, scores, levels, first = [], [], [], 0
@@ -254,6 +256,14 @@ def test_groups_do_not_suppress_each_other() -> None:
     scores = torch.tensor([0.2, 0.9, 0.5])
     assert nms_by_group(boxes, scores, torch.tensor([0, 1, 1]), 0.5).tolist() == [1, 0]
     assert nms_by_group(boxes[:0], scores[:0], torch.zeros(0, dtype=torch.long), 0.5).tolist() == []
+
+
+def test_overlaps_are_those_of_groups_laid_side_by_side_in_single_precision() -> None:
+    boxes = torch.tensor([[0, 0, 1, 1], [0, 0, 0.502, 1], [0, 0, 1333, 1333]])
+    scores = torch.tensor([0.9, 0.8, 0.1])
+    groups = torch.tensor([79, 79, 0])  # from 79 * 1334 on, where 0.502 is 0.5
+    assert nms_by_group(boxes, scores, groups, 0.5).tolist() == [0, 1, 2]
+    assert nms_by_group(boxes.double(), scores.double(), groups, 0.5).tolist() == [0, 2]
 
 
 K = 5
