@@ -7,7 +7,9 @@ from .branch import Adapter, Auxiliary, AuxiliaryHead, AuxiliaryHeads, Found
 from .dense import DenseHead, DenseLosses
 from .fcos import CenterAssigner, FCOSHead
 from .pyramid import Pyramid
+from .rcnn import FasterRCNNHead
 from .retinanet import OverlapAssigner, RetinaNetHead
+from .sampling import RandomSampler
 from .selection import Selection
 
 __all__ = [
@@ -28,9 +30,11 @@ __all__ = [
     "DenseLosses",
     "Distances",
     "FCOSHead",
+    "FasterRCNNHead",
     "Found",
     "OverlapAssigner",
     "Pyramid",
+    "RandomSampler",
     "RetinaNetHead",
     "Selection",
 ]
