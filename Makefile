@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DETECTRON2_SRC ?=
 DEMO_ARGS ?=
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 SLOW_ARGS ?=
 ITERATIONS ?= 1600
 COMPARE_ARGS ?=
@@ -78,7 +78,7 @@ slow: setup-dev ## run the slow tests, a shortened demo among them (SLOW_ARGS="-
 
 .PHONY: scale
 scale: setup-dev ## load annotations of Objects365's size, as a slow test (8 GB of disk, 20 minutes)
-	SCALE=full $(RUN) $(BIN)/python -m pytest -m slow tests/benchmarks/test_annotations.py
+	SCALE=full $(RUN) $(BIN)/python -m pytest -m slow -s tests/benchmarks/test_annotations.py
 
 .PHONY: lint
 lint: setup-dev ## check style, types and the direction of imports

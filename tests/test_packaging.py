@@ -76,6 +76,7 @@ def test_wheel_holds_the_package_its_configs_and_the_operator(sources, tmp_path,
     assert bool(compiled) is bool(shutil.which(os.environ.get("CXX", "c++")))
 
 
+@pytest.mark.slow
 def test_a_wheel_trains(sources, tmp_path, monkeypatch, demo_dataset):
     """From a folder of its own: what `compare` starts doesn't lie beside the package."""
     monkeypatch.setenv("MS_DETR_BUILD_CUDA", "0")

@@ -16,6 +16,22 @@ HEIGHT, WIDTH = 480, 640  # as most of COCO's
 KINDS = {"JPEG": "jpg", "PNG": "png"}
 
 
+def write_images(folder: Path, files: int, suffix: str = "jpg", grain: int = 16) -> list[str]:
+    """Write files of the same image, noise of COCO's size, and return their paths.
+
+    Args:
+        grain: pixels of its side: what is finer makes larger files, which take longer to decode.
+    """
+    shape = (HEIGHT // grain, WIDTH // grain, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    paths = [folder / f"{number}.{suffix}" for number in range(files)]
+    image = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    image.save(paths[0])
+    for path in paths[1:]:
+        path.write_bytes(paths[0].read_bytes())
+    return [str(path) for path in paths]
+
+
 def measure_images(files: int = 2000, threads: int | None = None) -> list[dict]:
     """Time a first look, alone and with threads, and a later one, on files in the system's cache.
 
@@ -27,16 +43,10 @@ def measure_images(files: int = 2000, threads: int | None = None) -> list[dict]:
         A dict a kind of file and way: seconds of the CPU and of the clock per 100,000 files.
     """
     rows = []
-    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), np.uint8)
-    image = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     threads = threads or THREADS
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
-            first = Path(folder, f"0.{KINDS[kind]}")
-            image.save(first)
-            paths = [str(Path(folder, f"{number}.{KINDS[kind]}")) for number in range(files)]
-            for path in paths[1:]:
-                Path(path).write_bytes(first.read_bytes())
+            paths = write_images(Path(folder), files, KINDS[kind])
             found = examine(paths)
             rows += [
                 _row(kind, "first, 1 thread", paths, {}, 1),

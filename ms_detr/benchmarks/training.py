@@ -23,7 +23,7 @@ from ..engine.batch_size import batching
 from ..engine.building import build
 from ..engine.checks import check_config
 from ..engine.device import prepare
-from ..engine.distribution import distribute
+from ..engine.distribution import distribute, exchanged_bytes
 from ..engine.learner import Learner
 from ..engine.pairs import check_training
 from ..engine.precision import Precision
@@ -238,8 +238,9 @@ def compare_training(
         Dicts, one a run: images a second of all processes; median seconds of a step; the median
         over the rounds of its ratio to the first run's; median seconds by stage, with "other" for
         the rest of the step; with several processes "communication", what a step takes longer than
-        one whose gradients stay in their process, which is a part of the others; megabytes at the
-        peak, and their ratio to the first run's. In the main process; elsewhere there are none.
+        one whose gradients stay in their process, which is a part of the others, and megabytes
+        (1e6) of gradients that the processes average in a step; megabytes at the peak, and their
+        ratio to the first run's. In the main process; elsewhere there are none.
 
     Raises:
         ConfigError: images are to be made for a model that learns masks.
@@ -263,6 +264,7 @@ def compare_training(
         }
         if "alone" in median:
             row["communication"] = median["step"] - median["alone"]
+            row["gradients MB"] = exchanged_bytes(subject.trainer.model) * 1e-6
         rows.append({**row, "memory MB": megabytes, "memory ratio": megabytes / memory[0]})
     return rows if comm.is_main_process() else []
 

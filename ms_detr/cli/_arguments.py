@@ -47,10 +47,11 @@ def add_run_configs(parser: argparse.ArgumentParser) -> None:
 
 
 def expect_configs(runs: Sequence[Sequence[str]]) -> None:
-    """Raise ConfigError where a ``--run`` has a name and no config."""
+    """Raise ConfigError where a ``--run`` has a name and no config, or another one's name."""
     for words in runs:
         if len(words) < 2:
             raise ConfigError(f"--run {words[0]}: a name needs a config behind it")
+    expect_own_names([name for name, *_ in runs])
 
 
 def expect_own_names(names: Sequence[str]) -> None:

@@ -10,6 +10,8 @@ from ms_detr.errors import ConfigError
 from ._arguments import add_run_configs, count, expect_configs, path, seed
 from ._tasks import add_process_arguments
 
+LOADED = "ms_detr/ms_detr_r50_300q_12ep.py"  # COCO's usual augmentations
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
@@ -75,6 +77,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", parents=[shared], help="the look at all image files before a training"
     )
     images.add_argument("--files", type=count, default=2000, help="of each kind (default: 2000)")
+    loading = what.add_parser(
+        "loading",
+        parents=[json_flag],
+        help="images a second of a config's training loader, by its processes",
+    )
+    loading.add_argument(
+        "--config-file", default=LOADED, metavar="CONFIG", help=f"default: {LOADED}"
+    )
+    loading.add_argument("--workers", type=seed, nargs="+", default=[0, 1, 2])
+    loading.add_argument("--images", type=count, default=200, help="a turn (default: 200)")
+    loading.add_argument("--rounds", type=count, default=3, help="interleaved (default: 3)")
+    loading.add_argument("--opts", nargs="*", default=[], help="overrides, key=value")
     evaluation = what.add_parser(
         "evaluation",
         parents=[json_flag],
@@ -98,6 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         masks: _masks,
         groups: _groups,
         images: _images,
+        loading: _loading,
         evaluation: _evaluation,
         annotations: _annotations,
     }
@@ -163,7 +178,7 @@ def _show_training(args: argparse.Namespace, runs: Sequence[Any], made: Any) -> 
     from ms_detr.benchmarks.training import compare_training
 
     if rows := compare_training(runs, made, args.rounds, args.steps, args.threads):
-        formats = {"run": "", "images/s": ".2f", "memory MB": ".0f"}
+        formats = {"run": "", "images/s": ".2f", "gradients MB": ".1f", "memory MB": ".0f"}
         _show(rows, args, [formats.get(key, ".3f") for key in rows[0]])
 
 
@@ -178,6 +193,13 @@ def _images(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.images import measure_images
 
     _show(measure_images(args.files, args.threads), args, ".1f", title="per 100,000 files:\n")
+
+
+def _loading(args: argparse.Namespace) -> None:
+    from ms_detr.benchmarks.loading import measure_loading
+
+    rows = measure_loading(args.config_file, args.opts, args.workers, args.images, args.rounds)
+    _show(rows, args, ("", ".1f", ".2f", ".1f", ".1f"))
 
 
 def _evaluation(args: argparse.Namespace) -> None:

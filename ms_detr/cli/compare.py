@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import add_run_configs, expect_configs, expect_own_names
+from ._arguments import add_run_configs, expect_configs
 from ._runs import (
     Run,
     add_run_arguments,
@@ -35,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
     expect_own_seeds(args.seeds)
     expect_configs(args.runs)
     names = [words[0] for words in args.runs]
-    expect_own_names(names)
     for name in names:
         if name in ("", "..") or Path(name).name != name:
             raise ConfigError(f"--run '{name}': the name is that of a folder in --output")

@@ -32,6 +32,13 @@ def distribute(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=ids, **options)
 
 
+def exchanged_bytes(model: nn.Module) -> int:
+    """Bytes of gradients that the processes average in a step; 0 where there is but one."""
+    if not isinstance(model, DistributedDataParallel):
+        return 0
+    return model._get_ddp_logging_data()["total_parameter_size_bytes"]
+
+
 def without_exchange(model: nn.Module) -> AbstractContextManager:
     """A context for forward passes; their backward passes leave gradients to this process alone.
 

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from tabulate import tabulate
 
 from ms_detr.benchmarks.annotations import measure_annotations
 
@@ -30,5 +31,6 @@ def test_many_images(tmp_path):
     """200,000 images of 2.5 million objects; SCALE=full is Objects365's size, in 20 minutes."""
     full = os.environ.get("SCALE") == "full"
     rows = measure_annotations(FULL if full else FULL // 10, workers=(0, 4), folder=tmp_path)
+    print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".1f"))
     check(rows, own=100)
     assert rows[0]["peak MB"] < (6000 if full else 1800)

@@ -9,6 +9,8 @@ from torch import nn
 
 from ms_detr.benchmarks.training import STAGES, MadeImages, TrainingRun, compare_training
 from ms_detr.cli import main
+from ms_detr.config import load
+from ms_detr.engine.building import build
 from ms_detr.errors import ConfigError
 from ms_detr.modeling import Encoder
 from ms_detr.supervision import FocalLoss, HungarianAssigner
@@ -101,18 +103,21 @@ def test_two_processes_tell_what_the_exchange_costs(capfd):
     assert main([*words, "--size", "64", "64"]) == 0
     one, two = json.loads(capfd.readouterr().out)
     assert (one["run"], two["run"]) == ("one", "two")
-    for row in (one, two):
+    for row, config in ((one, CONFIG), (two, "demo/ms_detr.py")):
         assert row["communication"] < row["step s"] == pytest.approx(2 / row["images/s"])
+        model = build(load(config, SMALL), "model")
+        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert row["gradients MB"] == pytest.approx(4e-6 * learnt)
 
 
 def test_the_real_loader_is_read(overrides, capsys):
     words = ["benchmark", "train", "--json", "--rounds", "1", "--steps", "1"]
     assert main([*words, "--run", "one", "demo/ms_detr.py", *overrides]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["data"] > 0 and "communication" not in row
+    assert row["data"] > 0 and not {"communication", "gradients MB"} & row.keys()
 
 
-def test_what_cannot_be_measured():
+def test_what_cannot_be_measured(capsys):
     with pytest.raises(ConfigError, match="images without masks, which two learns"):
         compare_training(
             [TrainingRun("two", "demo/ms_detr_masks.py", SMALL)], MadeImages(64, 64, 2), 1, 1
@@ -124,3 +129,7 @@ def test_what_cannot_be_measured():
     assert main(words) == 2
     both = ["--run", "a", CONFIG, "train.device=cpu", "--run", "b", CONFIG, "train.device=auto"]
     assert main(["benchmark", "train", *both]) == 2
+    capsys.readouterr()
+    twice = ["--run", "a", CONFIG, "--run", "a", CONFIG, "model.num_queries=20"]
+    assert main(["benchmark", "train", *twice]) == 2
+    assert "every run needs a name of its own, got ['a', 'a']" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from ms_detr.engine import launch, train
 from ms_detr.engine.distribution import (
     average_buffers,
     distribute,
+    exchanged_bytes,
     keep_gradient_layout,
     synchronise_batchnorm,
 )
@@ -47,6 +48,7 @@ def in_process(folder, data):
     rank = comm.get_rank()
     found = {"local": (comm.get_local_rank(), comm.get_local_size())}
     found["strides"] = strides_in_ddp()
+    found["exchanged"] = exchanged_bytes(distribute(partly_frozen()))
     found["start method"] = multiprocessing.get_start_method()
 
     model = detector()
@@ -106,6 +108,13 @@ def in_process(folder, data):
     found["reported"] = train(load(CONFIG, options))
     found["statistics"] = average_of_statistics()
     torch.save(found, folder / f"{rank}.pt")
+
+
+def partly_frozen():
+    """A model of 3 * 4 + 4 numbers that are learnt, and others."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm2d(5), nn.Linear(4, 6))
+    model[1:].requires_grad_(False)
+    return model
 
 
 def average_of_statistics():
@@ -297,6 +306,11 @@ def test_the_average_that_is_evaluated_is_the_one_that_is_saved(found, train):
         # Statistics aren't averaged over steps: they are the model's.
         assert torch.equal(average["model"][name], last["model"][name])
         assert torch.equal(average["model"][name], last["ema"][f"module.{name}"])
+
+
+def test_what_is_learnt_is_exchanged(found):
+    assert [result["exchanged"] for result in found] == [4 * 16] * 2
+    assert exchanged_bytes(distribute(partly_frozen())) == 0  # in one process
 
 
 def test_ddp_has_nothing_to_say_about_the_layout_of_gradients(found):

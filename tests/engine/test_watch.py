@@ -124,6 +124,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_slow_scoring_is_waited_for_and_a_process_that_hangs_is_not(started, tmp_path):
     """Scoring takes longer than a step may."""
     patches = "score_slowly(9)\nhang_in_data(rank=1, iteration=7)"

@@ -3,11 +3,15 @@
 import json
 import math
 import multiprocessing
+import pickle
 
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 
 from ms_detr.evaluation import CocoEvaluator, coco
+from ms_detr.evaluation.detections import Detections, ImageDetections
 
 from ..processes import gloo
 from .judge import judge
@@ -94,3 +98,21 @@ def test_two_processes_score_as_one(tmp_path):
         judged = judge(content, files[0], CATEGORIES, kind)
         assert main[kind] == pytest.approx(judged, abs=1e-9, nan_ok=True)
         assert not math.isnan(main[kind]["AP"])
+
+
+@pytest.mark.parametrize(("threshold", "size"), [(None, 36), (0.7, 37)])
+def test_what_a_detection_takes_on_its_way(threshold, size):
+    """Bytes, as docs/scaling.md tells them: without masks, in the exchange and for the file."""
+    count = 100
+    instances = Instances((480, 640))
+    corners = torch.rand(count, 2, 2).sort(1).values.flatten(1)
+    instances.pred_boxes, instances.scores = Boxes(640 * corners), torch.rand(count)
+    instances.pred_classes = torch.arange(count) % 80
+    image = ImageDetections.of(2**18, instances, threshold, masks=False)
+    few, many = (
+        len(pickle.dumps(Detections.join([image] * images, threshold is not None, False)))
+        for images in (100, 200)
+    )
+    assert (many - few) / (100 * count) == pytest.approx(size, abs=0.01)
+    written = len(pickle.dumps(image)) / count
+    assert size - 8 < written < size
