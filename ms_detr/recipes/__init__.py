@@ -19,7 +19,7 @@ from .backbones import (
     swin_small,
     swin_tiny,
 )
-from .co_detr import co_detr, co_dino
+from .co_detr import atss, co_detr, co_dino, fcos, rcnn, retinanet
 from .conditional import conditional
 from .dab import dab
 from .dab_deformable import dab_deformable
@@ -51,6 +51,7 @@ __all__ = [
     "align",
     "at_the_output",
     "at_the_output_self_first",
+    "atss",
     "co_detr",
     "co_dino",
     "coco",
@@ -66,6 +67,7 @@ __all__ = [
     "detr",
     "dino",
     "dot_product",
+    "fcos",
     "five_scales",
     "group",
     "group_two_stage",
@@ -77,8 +79,10 @@ __all__ = [
     "one_stage",
     "plus_plus",
     "quality_focal",
+    "rcnn",
     "recipe",
     "resnet101",
+    "retinanet",
     "run",
     "soft_nms",
     "step",

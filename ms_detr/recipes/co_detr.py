@@ -6,11 +6,21 @@ paper's lambda 2, times the six layers that its sum has it in, and lambda 1 (Eq.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from ..auxiliary import Adapter, Auxiliary, AuxiliaryHeads
+from ..auxiliary import (
+    Adapter,
+    ATSSHead,
+    Auxiliary,
+    AuxiliaryHeads,
+    FasterRCNNHead,
+    FCOSHead,
+    RandomSampler,
+    RetinaNetHead,
+)
 from ..computed_keys import MOVING_POSITIONS
 from ..errors import ConfigError
 from ..supervision import KnownAssigner, KnownObjects, Losses, SupervisionTerm
@@ -20,13 +30,47 @@ from .dino import dino
 from .iou_aware import quality_focal_loss
 from .postprocess import soft_nms
 
+Head = Callable[[], DictConfig]
+
+
+def atss() -> DictConfig:
+    """The config of an ATSS head (arXiv:1912.02424)."""
+    return _head(ATSSHead, class_weight=1.0, box_weight=2.0, centerness_weight=1.0, top_k=9)
+
+
+def rcnn() -> DictConfig:
+    """The config of a region proposal network and Faster R-CNN's head (arXiv:1506.01497)."""
+    return _head(
+        FasterRCNNHead,
+        class_weight=1.0,
+        box_weight=10.0,
+        rpn_class_weight=1.0,
+        rpn_box_weight=1.0,
+        anchor_sampler=L(RandomSampler)(number=256, positive_fraction=0.5),
+        sampler=L(RandomSampler)(number=512, positive_fraction=0.25),
+    )
+
+
+def retinanet() -> DictConfig:
+    """The config of a RetinaNet head (arXiv:1708.02002)."""
+    return _head(RetinaNetHead, class_weight=1.0, box_weight=2.0, positive=0.5, negative=0.4)
+
+
+def fcos() -> DictConfig:
+    """The config of an FCOS head (arXiv:1904.01355)."""
+    return _head(FCOSHead, class_weight=1.0, box_weight=1.0, centerness_weight=1.0, radius=1.5)
+
+
+BOTH: Sequence[Head] = (rcnn, atss)
+
 
 @recipe
-def co_detr(model: DictConfig, heads: Sequence[Callable[[], DictConfig]]) -> DictConfig:
+def co_detr(model: DictConfig, heads: Sequence[Head] = BOTH) -> DictConfig:
     """Co-DETR on any method of several maps. The new queries' losses are those of the term `o2o`.
 
     Args:
-        heads: functions that make a head's config; they give it its name, too.
+        heads: functions that make a head's config; they give it its name, too. The paper has two
+            (K = 2), or `atss` alone (K = 1).
     """
     if "num_levels" not in model.neck:
         raise ConfigError(
@@ -47,7 +91,7 @@ def co_detr(model: DictConfig, heads: Sequence[Callable[[], DictConfig]]) -> Dic
 
 
 @recipe
-def co_dino(model: DictConfig, heads: Sequence[Callable[[], DictConfig]]) -> DictConfig:
+def co_dino(model: DictConfig, heads: Sequence[Head] = BOTH) -> DictConfig:
     """Co-DETR on DINO, which it brings with it, as it was released.
 
     Classes learn how well a box fits, by quality focal loss; every layer has heads of its own;
@@ -59,6 +103,17 @@ def co_dino(model: DictConfig, heads: Sequence[Callable[[], DictConfig]]) -> Dic
     for name in ("o2o", "encoder", "denoising"):
         model.criterion.terms[name].losses["class"] = quality_focal_loss()
     return soft_nms(co_detr(model, heads))
+
+
+def _head(kind: Callable[..., Any], **options: Any) -> DictConfig:
+    """The config of a head on all maps of encoder and adapter; it learns the model's classes."""
+    return L(kind)(
+        embed_dim="${model.embed_dim}",
+        num_classes="${model.num_classes}",
+        num_levels=("${model.neck.num_levels}", "${model.auxiliary.adapter.num_levels}"),
+        weight=12.0,
+        **options,
+    )
 
 
 def _positive_queries(head: str) -> DictConfig:
