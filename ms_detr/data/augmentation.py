@@ -92,19 +92,24 @@ def detr_augmentations(
 
 
 def lsj_augmentations(
-    size: int = 1024, min_scale: float = 0.1, max_scale: float = 2.0, flip: float = 0.5
+    size: int = 1024,
+    min_scale: float = 0.1,
+    max_scale: float = 2.0,
+    flip: float = 0.5,
+    pad_value: float = 128.0,
 ) -> list[Augmentation]:
     """Make large-scale jitter: flip, resize by much or little, then crop or pad to a square.
 
     After Ghiasi et al., arXiv 2012.07177. The image is scaled to fit a square of ``size`` times the
     scale. What is longer than ``size`` is cropped at a random place; what is shorter is padded at
-    the right and the bottom with grey (128), which is image to the model: no padding mask covers
+    the right and the bottom with grey, which is image to the model: no padding mask covers
     it. Masks and boxes end where the image ends.
 
     Args:
         size: side in pixels of every augmented image.
         min_scale, max_scale: between which the scale is drawn, uniformly.
         flip: probability of the horizontal flip.
+        pad_value: the grey, from 0 to 255.
     """
     (side,) = _lengths("size", [size])
     if not 0 < min_scale <= max_scale:
@@ -114,7 +119,7 @@ def lsj_augmentations(
     return [
         RandomFlip(flip),
         ResizeScale(min_scale, max_scale, side, side),
-        FixedSizeCrop((side, side), pad_value=128.0),
+        FixedSizeCrop((side, side), pad_value=pad_value),
     ]
 
 

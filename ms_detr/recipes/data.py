@@ -62,10 +62,21 @@ def coco(masks: bool = False) -> DictConfig:
     return DictConfig(dataloader, flags={"allow_objects": True})
 
 
-def coco_lsj(masks: bool = True, size: int = 1024) -> DictConfig:
-    """COCO with large-scale jitter, as instance segmentation is trained with long schedules."""
+def coco_lsj(
+    masks: bool = True, size: int = 1024, pad_value: float = 128.0, test_size: int | None = None
+) -> DictConfig:
+    """COCO with large-scale jitter, as instance segmentation is trained with long schedules.
+
+    Args:
+        size: side of the training images.
+        pad_value: what fills them up, from 0 to 255.
+        test_size: longest side of the test images; None: as without jitter.
+    """
     dataloader = coco(masks)
-    dataloader.train.mapper.augmentations = L(lsj_augmentations)(size=size)
+    dataloader.train.mapper.augmentations = L(lsj_augmentations)(size=size, pad_value=pad_value)
+    if test_size is not None:
+        (resize,) = dataloader.test.mapper.augmentations
+        resize.short_edge_length = resize.max_size = test_size
     return dataloader
 
 

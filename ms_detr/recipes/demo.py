@@ -14,6 +14,7 @@ from ..backbones import small_resnet
 from ..errors import ConfigError
 from ._initializer import initializer_of
 from .align import align
+from .co_detr import atss, co_detr, co_dino
 from .conditional import conditional
 from .dab import dab
 from .dab_deformable import dab_deformable
@@ -95,6 +96,14 @@ def _denoised(model: DictConfig, **options: int) -> DictConfig:
     return model
 
 
+def _auxiliary(model: DictConfig) -> DictConfig:
+    """Weigh auxiliary heads as the paper does in a decoder of three layers, in place."""
+    for name, head in model.auxiliary.heads.items():
+        if name != "_target_":
+            head.weight = 2.0 * model.decoder.num_layers
+    return model
+
+
 METHODS = {
     "two_stage": Method(lambda: small(deformable_detr())),
     "plus_plus": Method(_plus_plus),
@@ -112,6 +121,12 @@ METHODS = {
     "group": Method(lambda: group(_plus_plus(), num_groups=4)),
     "dn": Method(lambda: _denoised(denoising(_plus_plus()), num_groups=4)),
     "cdn": Method(lambda: _denoised(contrastive_denoising(_plus_plus()), num_queries=40)),
+    "co": Method(lambda: _auxiliary(co_detr(_plus_plus()))),
+    "co_atss": Method(lambda: _auxiliary(co_detr(_plus_plus(), heads=(atss,)))),
+    "co_dino": Method(
+        lambda: _auxiliary(_denoised(small(co_dino(deformable_detr())), num_queries=40)),
+        class_weight=1.0,
+    ),
     "ia_bce": Method(lambda: ia_bce(_plus_plus()), class_weight=1.0),
     "varifocal": Method(lambda: varifocal(_plus_plus()), class_weight=1.0),
 }

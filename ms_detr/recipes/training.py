@@ -92,21 +92,22 @@ def warmup_cosine() -> DictConfig:
 Training = tuple[DictConfig, DictConfig, DictConfig]  # train, optimizer, lr_multiplier
 
 
-def three_rates(**lr_factors: float) -> Training:
-    """12 epochs of Deformable DETR and what builds on its code.
+def three_rates(epochs: int = 12, drop: int = 11, **lr_factors: float) -> Training:
+    """Deformable DETR and what builds on its code.
 
     Args:
+        drop: the epoch after which the learning rate is a tenth.
         lr_factors: of what only some methods have.
     """
     factors = dict(backbone=0.1, sampling_offsets=0.1, **lr_factors)
-    return run(lr_batch_size=16), adamw(2e-4, **factors), step(11, 12)
+    return run(epochs=float(epochs), lr_batch_size=16), adamw(2e-4, **factors), step(drop, epochs)
 
 
-def two_rates(epochs: int = 12, drop: int = 11) -> Training:
-    """DETR, Conditional DETR, DAB-DETR and DINO.
+def two_rates(epochs: int = 12, drop: int = 11, lr: float = 1e-4) -> Training:
+    """DETR, Conditional DETR, DAB-DETR and DINO; Co-DINO at twice the rate.
 
     Args:
         drop: the epoch after which the learning rate is a tenth.
     """
     train = run(epochs=float(epochs), lr_batch_size=16)
-    return train, adamw(1e-4, backbone=0.1), step(drop, epochs)
+    return train, adamw(lr, backbone=0.1), step(drop, epochs)

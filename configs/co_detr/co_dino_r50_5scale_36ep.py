@@ -1,0 +1,10 @@
+"""Co-DINO (K = 2), ResNet-50, five feature levels from stride 4 on, 900 queries, 36 epochs.
+
+No figure is published for this composition.
+"""
+
+from ms_detr.recipes import co_dino, coco, deformable_detr, five_scales, two_rates
+
+model = five_scales(co_dino(deformable_detr()))
+dataloader = coco()
+train, optimizer, lr_multiplier = two_rates(epochs=36, drop=30, lr=2e-4)
