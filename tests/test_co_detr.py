@@ -10,6 +10,7 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from ms_detr.backbones import small_resnet
+from ms_detr.config import load
 from ms_detr.recipes import (
     align,
     co_detr,
@@ -30,7 +31,7 @@ from ms_detr.recipes import (
 from ms_detr.variants.co_detr import BoxAndFeatureEncoding, BoxEncoding, ZeroPadding
 from ms_detr.variants.iou_aware import QualityFocalLoss
 
-from .modeling.support import SMALLER, make_batch, make_input, rooted
+from .modeling.support import ROOT, SMALLER, make_batch, make_input, rooted
 from .test_inference_cost import operators
 from .toy_head import second, toy
 
@@ -235,3 +236,43 @@ def test_points_have_no_queries_of_boxes():
     cfg = small(co(one_stage(deformable_detr(), box_refinement=True)))
     with pytest.raises(ValueError, match=r"groups\.toy makes queries from boxes.* are points"):
         build(cfg)
+
+
+# Trainable parameters of the released models. Ours have a bias in each of the neck's convolutions,
+# for the heads' embeddings a number for each channel, and a label that is never drawn.
+RELEASED = {
+    "co_deformable_detr_pp_r50_300q_12ep": 64_854_374 + 4 * 256 + 2 * 256 - 2,
+    "co_dino_r50_5scale_12ep": 64_928_485 + 5 * 256 + 256,
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_as_many_parameters_as_released(name):
+    with torch.device("meta"):
+        model = instantiate(load(ROOT / f"configs/co_detr/{name}.py").model)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == RELEASED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "values"),
+    [  # of classes; queries, detections, learning rate, temperature, offset, separate rates
+        ("co_deformable_detr_pp_r50_300q_12ep", 2, (300, 100, 2e-4, 10000, -0.5, 2)),
+        ("co_dino_r50_5scale_12ep", 1, (900, 300, 2e-4, 20, 0, 1)),
+    ],
+)
+def test_the_recipe_is_as_published(name, weights, values):
+    cfg = load(ROOT / f"configs/co_detr/{name}.py")
+    model, position = cfg.model, cfg.model.neck.position
+    assert values == (
+        model.num_queries, model.postprocess.top_k, cfg.optimizer.lr, position.temperature,
+        position.offset, len(cfg.optimizer.params.lr_factors),
+    )  # fmt: skip
+    assert model.dropout == 0 and model.decoder.look_forward_twice
+    for name in ("o2o", "encoder", "rcnn", "atss"):
+        losses = model.criterion.terms[name].losses
+        assert [losses[x].weight for x in ("class", "bbox", "giou")] == [weights, 5, 2]
+    heads = model.auxiliary.heads
+    assert (heads.atss.weight, heads.atss.box_weight, heads.rcnn.box_weight) == (12, 2, 10)
+    group = model.groups.atss
+    assert (group.max_queries, group.min_queries) == (300, 9)
+    assert list(model.groups.keys())[-2:] == ["rcnn", "atss"]

@@ -18,7 +18,11 @@ ROW = re.compile(
 )
 PAGES = (ROOT / "README.md", DOCS / "configs.md")
 ROWS = [(page, match) for page in PAGES for match in ROW.finditer(page.read_text())]
-BACKBONES = {"swin_tiny_patch4_window7_224": "Swin-T", "swin_large_patch4_window7_224": "Swin-L"}
+BACKBONES = {
+    "swin_tiny_patch4_window7_224": "Swin-T",
+    "swin_large_patch4_window7_224": "Swin-L",
+    "swin_large_patch4_window12_384": "Swin-L",
+}
 
 
 @pytest.mark.parametrize(("page", "row"), ROWS, ids=[f"{p.name}-{row['name']}" for p, row in ROWS])
