@@ -1,0 +1,208 @@
+"""Analyse what trained models look at, and what their queries learn: Co-DETR's analyses."""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ms_detr.errors import ConfigError
+
+from ._arguments import add_run_configs, count, expect_configs, expect_own_names, path, seed
+
+if TYPE_CHECKING:
+    from ms_detr.analysis import Sample
+    from ms_detr.meta_arch import GeneralizedDETR
+
+WEIGHTS = "train.init_checkpoint"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    shared = argparse.ArgumentParser(add_help=False)
+    add_run_configs(shared)
+    shared.add_argument("--images", type=count, default=100, help="of each run (default: 100)")
+    shared.add_argument("--output", type=path, required=True, help="folder for the pictures")
+    shared.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    pixels = argparse.ArgumentParser(add_help=False)
+    pixels.add_argument(
+        "--levels", type=seed, nargs="+", help="from fine (0) to coarse (default: all)"
+    )
+    pixels.add_argument("--masks", action="store_true", help="objects by masks, not by boxes")
+    pictures = argparse.ArgumentParser(add_help=False)
+    pictures.add_argument("--pictures", type=count, default=4, help="images drawn (default: 4)")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    discriminability = what.add_parser(
+        "discriminability",
+        parents=[shared, pixels, pictures],
+        help="where the encoder's features are strong, in objects and outside",
+    )
+    curve = what.add_parser(
+        "iof-iob",
+        parents=[shared, pixels],
+        help="how well features or attention tell objects from background, by thresholds",
+    )
+    curve.add_argument(
+        "--what", choices=("encoder", "attention"), default="encoder", dest="scored",
+        help="the encoder's features (default), or the decoder's cross-attention",
+    )  # fmt: skip
+    curve.add_argument(
+        "--iob", choices=("below", "above"), default="below",
+        help="share of the background below the threshold (default), or above",
+    )  # fmt: skip
+    curve.add_argument(
+        "--top", type=count, help="attention of so many best-scored queries, not of matched ones"
+    )
+    curve.add_argument(
+        "--all-layers", action="store_true", help="attention of all layers, not of the last one"
+    )
+    for parser_of, function in ((discriminability, _discriminability), (curve, _curve)):
+        parser_of.set_defaults(analyse=function)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse, draw, and print a table or JSON."""
+    expect_configs(args.runs)
+    expect_own_names([words[0] for words in args.runs])
+    args.analyse(args)
+    return 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run: a trained model and its images.
+
+    Attributes:
+        records: of the images, evenly spread over the config's test dataset.
+        mapper: makes inputs with objects of them.
+        dataset: its name.
+    """
+
+    name: str
+    model: "GeneralizedDETR"
+    records: Sequence[dict[str, Any]]
+    mapper: Any
+    dataset: str
+
+    def samples(self) -> Iterator["Sample"]:
+        """The images, one by one."""
+        from tqdm import tqdm
+
+        from ms_detr.analysis import Sample
+
+        for record in tqdm(self.records, self.name, disable=None, unit="img", leave=False):
+            yield Sample.of(self.model, self.mapper(record))
+
+
+def _configs(args: argparse.Namespace) -> dict[str, Any]:
+    """The runs' configs by name, with masks where they are wanted."""
+    from ms_detr.config import load
+
+    further = ["dataloader.masks=true"] if getattr(args, "masks", False) else []
+    return {name: load(config, [*further, *overrides]) for name, config, *overrides in args.runs}
+
+
+def _subjects(args: argparse.Namespace) -> Iterator[Subject]:
+    """The runs, one model at a time in memory; all of the same images."""
+    from ms_detr.engine import load_model
+    from ms_detr.visualization import choose
+
+    configs = _configs(args)
+    for name, cfg in configs.items():
+        if not cfg.train.init_checkpoint:
+            raise ConfigError(f"--run {name}: give its weights behind the config, {WEIGHTS}=FILE")
+    args.output.mkdir(parents=True, exist_ok=True)
+    images: list[Any] = []
+    for name, cfg in configs.items():
+        model = load_model(cfg.train.init_checkpoint, cfg)
+        loader = cfg.dataloader.test
+        records, mapper = choose(loader, model.num_classes, args.images, objects=True)
+        found = [record["image_id"] for record in records]
+        images = images or found
+        if images != found:
+            raise ConfigError(
+                f"--run {name}: its images aren't those of '{next(iter(configs))}': give all runs "
+                "the same dataloader.test.dataset"
+            )
+        yield Subject(name, model, records, mapper, loader.dataset.name)
+
+
+def _show(rows: Sequence[Mapping[str, Any]], notes: str, args: argparse.Namespace) -> None:
+    """Print rows as JSON, or as a table, which leaves lists out; and what is open about them."""
+    from tabulate import tabulate
+
+    if args.json:
+        print(json.dumps({"rows": rows, "note": notes}, indent=1))
+        return
+    cells = [{key: x for key, x in row.items() if not isinstance(x, list)} for row in rows]
+    print(tabulate(cells, headers="keys", tablefmt="pipe", floatfmt=".4f"))
+    print(f"\nNote. {notes}")
+
+
+def _objects(args: argparse.Namespace) -> str:
+    """A note on what is an object."""
+    kind = "masks" if args.masks else "boxes"
+    return f"Objects: the union of their {kind}. All pixels of all images count alike."
+
+
+def _discriminability(args: argparse.Namespace) -> None:
+    from ms_detr.analysis import Discriminability, Separation
+    from ms_detr.visualization import draw_scores
+
+    score = Discriminability(args.levels)
+    rows = []
+    kept: dict[int, dict[str, Any]] = defaultdict(dict)
+    for subject in _subjects(args):
+        separation = Separation()
+        for index, sample in enumerate(subject.samples()):
+            values = score.score(subject.model, sample)
+            separation.add(values, sample.foreground(args.masks))
+            if index < args.pictures:
+                kept[index][subject.name] = values.numpy()
+        inside, outside = separation.means()
+        means = {"D in objects": inside, "D outside": outside, "difference": inside - outside}
+        rows.append({"run": subject.name, "images": separation.images, **means})
+    for index, scores in kept.items():
+        record = subject.records[index]
+        file = args.output / f"{record['image_id']}_discriminability.png"
+        draw_scores(record, subject.dataset, scores, file)
+    _show(rows, f"{score.note} {_objects(args)}", args)
+
+
+def _curve(args: argparse.Namespace) -> None:
+    from ms_detr.analysis import Attention, Discriminability, Score, Separation
+    from ms_detr.visualization import draw_curves
+
+    score: Score = Discriminability(args.levels)
+    if args.scored == "attention":
+        score = Attention(args.levels, args.top, args.all_layers)
+    elif args.top or args.all_layers:
+        raise ConfigError("--top and --all-layers choose attention: add --what attention")
+    curves, rows = {}, []
+    for subject in _subjects(args):
+        separation = Separation()
+        for sample in subject.samples():
+            values = score.score(subject.model, sample)
+            if values is not None:
+                separation.add(values, sample.foreground(args.masks))
+        curve = curves[subject.name] = separation.curve(exceeding=args.iob == "above")
+        points = {"threshold": curve.thresholds, "IoF": curve.iof, "IoB": curve.iob}
+        middle = len(curve.thresholds) // 2
+        rows.append(
+            {
+                "run": subject.name,
+                "images": separation.images,
+                "area": curve.area,
+                "IoF at 0.5": float(curve.iof[middle]),
+                "IoB at 0.5": float(curve.iob[middle]),
+                **{key: values.tolist() for key, values in points.items()},
+            }
+        )
+    file = args.output / f"iof_iob_{args.scored}.png"
+    draw_curves(curves, args.scored, args.iob, file)
+    iob = (
+        "IoF as Co-DETR's Eq. 8; its IoB isn't printed: here the share of the background "
+        f"{args.iob} the threshold. Area: under IoF over IoB."
+    )
+    _show(rows, f"{iob} {score.note} {_objects(args)}", args)
