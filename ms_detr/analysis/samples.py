@@ -50,6 +50,12 @@ class Sample:
         """The classes that are in the image, each once, in order, (n,) int64."""
         return self.targets.labels[self.targets.valid].unique()
 
+    @property
+    def largest(self) -> int:
+        """The object with the largest box, of at least one."""
+        width, height = (self.boxes[:, 2:] - self.boxes[:, :2]).unbind(1)
+        return int((width * height).argmax())
+
     def foreground(self, by_masks: bool = False) -> Tensor:
         """Which pixels lie in an object, (h, w) bool: with their centre in a box, or in a mask.
 

@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ms_detr.errors import ConfigError
@@ -57,7 +58,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     curve.add_argument(
         "--all-layers", action="store_true", help="attention of all layers, not of the last one"
     )
-    for parser_of, function in ((discriminability, _discriminability), (curve, _curve)):
+    conflict = what.add_parser(
+        "conflict", parents=[shared], help="how far the heads of a model disagree"
+    )
+    conflict.add_argument(
+        "--epsilon", type=float, default=1e-6,
+        help="added to every cell of a map whose largest value is 1 (default: 1e-6)",
+    )  # fmt: skip
+    distribution = what.add_parser(
+        "query-distribution",
+        parents=[shared, pictures],
+        help="where the positive queries of groups lie beside the primary ones",
+    )
+    instability = what.add_parser(
+        "instability",
+        parents=[shared],
+        help="how many queries change their object from one checkpoint of a run to the next",
+    )
+    analyses = {
+        discriminability: _discriminability,
+        curve: _curve,
+        conflict: _conflict,
+        distribution: _distribution,
+        instability: _instability,
+    }
+    for parser_of, function in analyses.items():
         parser_of.set_defaults(analyse=function)
 
 
@@ -103,26 +128,33 @@ def _configs(args: argparse.Namespace) -> dict[str, Any]:
     return {name: load(config, [*further, *overrides]) for name, config, *overrides in args.runs}
 
 
-def _subjects(args: argparse.Namespace) -> Iterator[Subject]:
-    """The runs, one model at a time in memory; all of the same images."""
+def _trained(args: argparse.Namespace) -> dict[str, tuple[Any, str | Path]]:
+    """The runs' configs with their weights."""
+    found = {name: (cfg, cfg.train.init_checkpoint) for name, cfg in _configs(args).items()}
+    for name, (_, weights) in found.items():
+        if not weights:
+            raise ConfigError(f"--run {name}: give its weights behind the config, {WEIGHTS}=FILE")
+    return found
+
+
+def _subjects(
+    args: argparse.Namespace, trained: Mapping[str, tuple[Any, str | Path]]
+) -> Iterator[Subject]:
+    """The runs by configs and weights, one model at a time in memory; all of the same images."""
     from ms_detr.engine import load_model
     from ms_detr.visualization import choose
 
-    configs = _configs(args)
-    for name, cfg in configs.items():
-        if not cfg.train.init_checkpoint:
-            raise ConfigError(f"--run {name}: give its weights behind the config, {WEIGHTS}=FILE")
     args.output.mkdir(parents=True, exist_ok=True)
     images: list[Any] = []
-    for name, cfg in configs.items():
-        model = load_model(cfg.train.init_checkpoint, cfg)
+    for name, (cfg, weights) in trained.items():
+        model = load_model(weights, cfg)
         loader = cfg.dataloader.test
         records, mapper = choose(loader, model.num_classes, args.images, objects=True)
         found = [record["image_id"] for record in records]
         images = images or found
         if images != found:
             raise ConfigError(
-                f"--run {name}: its images aren't those of '{next(iter(configs))}': give all runs "
+                f"--run {name}: its images aren't those of '{next(iter(trained))}': give all runs "
                 "the same dataloader.test.dataset"
             )
         yield Subject(name, model, records, mapper, loader.dataset.name)
@@ -143,7 +175,7 @@ def _show(rows: Sequence[Mapping[str, Any]], notes: str, args: argparse.Namespac
 def _objects(args: argparse.Namespace) -> str:
     """A note on what is an object."""
     kind = "masks" if args.masks else "boxes"
-    return f"Objects: the union of their {kind}. All pixels of all images count alike."
+    return f"Objects: the union of their {kind}, crowds left out. All pixels of all images count alike."
 
 
 def _discriminability(args: argparse.Namespace) -> None:
@@ -153,7 +185,7 @@ def _discriminability(args: argparse.Namespace) -> None:
     score = Discriminability(args.levels)
     rows = []
     kept: dict[int, dict[str, Any]] = defaultdict(dict)
-    for subject in _subjects(args):
+    for subject in _subjects(args, _trained(args)):
         separation = Separation()
         for index, sample in enumerate(subject.samples()):
             values = score.score(subject.model, sample)
@@ -180,7 +212,7 @@ def _curve(args: argparse.Namespace) -> None:
     elif args.top or args.all_layers:
         raise ConfigError("--top and --all-layers choose attention: add --what attention")
     curves, rows = {}, []
-    for subject in _subjects(args):
+    for subject in _subjects(args, _trained(args)):
         separation = Separation()
         for sample in subject.samples():
             values = score.score(subject.model, sample)
@@ -206,3 +238,79 @@ def _curve(args: argparse.Namespace) -> None:
         f"{args.iob} the threshold. Area: under IoF over IoB."
     )
     _show(rows, f"{iob} {score.note} {_objects(args)}", args)
+
+
+def _conflict(args: argparse.Namespace) -> None:
+    from ms_detr.analysis import Conflict
+    from ms_detr.visualization import draw_conflicts
+
+    rows, matrices, note = [], {}, ""
+    for subject in _subjects(args, _trained(args)):
+        conflict = Conflict(args.epsilon)
+        for sample in subject.samples():
+            conflict.add(subject.model, sample)
+        matrix, scores, note = conflict.matrix(), conflict.scores(), conflict.note
+        matrices[subject.name] = (conflict.heads, matrix.numpy())
+        for head, distances in zip(conflict.heads, matrix.tolist(), strict=True):
+            row = {"run": subject.name, "images": conflict.images, "head": head}
+            to = {f"to {x}": d for x, d in zip(conflict.heads, distances, strict=True)}
+            rows.append({**row, "S_i": scores.get(head), **to})
+    draw_conflicts(matrices, args.output / "conflict.png")
+    _show(rows, note, args)
+
+
+def _distribution(args: argparse.Namespace) -> None:
+    from ms_detr.analysis import QueryDistances, query_places
+    from ms_detr.visualization import draw_query_places
+
+    rows = []
+    kept: dict[int, tuple[int, dict[str, Any]]] = {}
+    for subject in _subjects(args, _trained(args)):
+        distances = QueryDistances()
+        for index, sample in enumerate(subject.samples()):
+            places = query_places(subject.model, sample)
+            distances.add(places, sample.size)
+            if places.count and (index in kept or len(kept) < args.pictures):
+                kept.setdefault(index, (sample.largest, {}))[1][subject.name] = places
+        for group, (positive, near, far) in distances.means().items():
+            row = {"run": subject.name, "images": distances.images, "group": group}
+            row |= {"positive an image": positive / distances.images}
+            rows.append(row | {"to matched": near, "to unmatched": far, "ratio": near / far})
+    for index, (g, found) in kept.items():
+        record = subject.records[index]
+        draw_query_places(record, g, found, args.output / f"{record['image_id']}_queries.png")
+    _show(rows, QueryDistances.note, args)
+
+
+def _instability(args: argparse.Namespace) -> None:
+    from ms_detr.analysis import instability, matches
+    from ms_detr.analysis.instability import NOTE
+    from ms_detr.engine.averaging import checkpoints_of
+    from ms_detr.engine.weights import load_whole
+    from ms_detr.visualization import draw_instability
+
+    configs = _configs(args)
+    series = {name: checkpoints_of(Path(cfg.train.output_dir)) for name, cfg in configs.items()}
+    for name, found in series.items():
+        if len(found) < 2:
+            raise ConfigError(
+                f"--run {name}: {configs[name].train.output_dir} holds {len(found)} checkpoints, "
+                "and two are compared: train.keep_every_epochs has a run keep them, and "
+                "train.output_dir says where it lies"
+            )
+    first = {name: (configs[name], next(iter(found.values()))) for name, found in series.items()}
+    rows, curves = [], {}
+    for subject in _subjects(args, first):
+        before, curve = None, []
+        for iteration, weights in series[subject.name].items():
+            load_whole(subject.model, str(weights))
+            after = [matches(subject.model, sample) for sample in subject.samples()]
+            if before is not None:
+                curve.append((iteration + 1, instability(before, after)))
+            before = after
+        for iteration, value in curve:
+            row = {"run": subject.name, "images": len(after), "iteration": iteration}
+            rows.append({**row, "IS": value})
+        curves[subject.name] = curve
+    draw_instability(curves, args.output / "instability.png")
+    _show(rows, NOTE, args)

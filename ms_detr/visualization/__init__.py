@@ -1,6 +1,12 @@
 """Pictures."""
 
-from .analyses import draw_curves, draw_scores
+from .analyses import (
+    draw_conflicts,
+    draw_curves,
+    draw_instability,
+    draw_query_places,
+    draw_scores,
+)
 from .assignments import assigned, draw_assignments
 from .candidates import draw_candidates
 from .comparison import draw_comparison
@@ -16,9 +22,12 @@ __all__ = [
     "draw_assignments",
     "draw_candidates",
     "draw_comparison",
+    "draw_conflicts",
     "draw_curves",
+    "draw_instability",
     "draw_losses",
     "draw_predictions",
+    "draw_query_places",
     "draw_sampling",
     "draw_scores",
     "draw_sweep",
