@@ -175,7 +175,10 @@ def _show(rows: Sequence[Mapping[str, Any]], notes: str, args: argparse.Namespac
 def _objects(args: argparse.Namespace) -> str:
     """A note on what is an object."""
     kind = "masks" if args.masks else "boxes"
-    return f"Objects: the union of their {kind}, crowds left out. All pixels of all images count alike."
+    return (
+        f"Objects: the union of their {kind}; crowds are background. All pixels of all images "
+        "count alike."
+    )
 
 
 def _discriminability(args: argparse.Namespace) -> None:

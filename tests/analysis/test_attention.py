@@ -148,6 +148,20 @@ def test_planted_attention_is_found(tiny, top):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["ms_detr", "family/conditional", "family/dab"])
+def test_some_queries_read_what_they_do_among_all(tiny, name):
+    model, (inputs,) = tiny(f"demo/{name}.py", images=1)
+    drawn(model.decoder)
+    sample, chosen = Sample.of(model, inputs), torch.tensor([7, 2, 19])
+    with torch.no_grad(), watched(model) as calls:
+        model.forward_tensors(sample.pixels, sample.padding_mask)
+        assert len(calls) == 2
+        for call in calls:
+            every = call.sublayer.token_weights(call.x, call.context)
+            assert (every[:, 7] - every[:, 2]).abs().max() > 1e-4
+            torch.testing.assert_close(call.token_weights(chosen), every[:, chosen])
+
+
 def test_layers_and_levels_of_attention(tiny):
     model, (inputs,) = tiny("demo/ms_detr.py", images=1)
     sample = Sample.of(model, inputs)

@@ -54,6 +54,8 @@ def planted(tiny):
         cfg.model.groups.denoising = L(Planted)(own=own)
         torch.manual_seed(0)
         model = build(cfg, "model").eval()
+        for parameter in model.decoder.box_heads.parameters():  # or all layers match alike
+            torch.nn.init.normal_(parameter, std=0.3)
         return model, Sample.of(model, inputs)
 
     return make
@@ -67,6 +69,7 @@ def watched_references(model, sample):
         made = model.forward_tensors(sample.pixels, sample.padding_mask, sample.targets)
         found = model.criterion.assign(made, sample.targets)["o2o"]
     handle.remove()
+    assert not torch.equal(found.query[0], found.query[-1])
     matched = found.query[-1, 0, :, 0].tolist()
     return seen[0][0, :, :2].tolist(), matched
 
@@ -84,6 +87,16 @@ def test_planted_queries(planted, own):
         expected[query] = g
     assert places.primary.objects.tolist() == expected
     torch.testing.assert_close(places.primary.points, torch.tensor(centers).double())
+
+
+def test_objects_in_one_place_are_told_apart_by_their_class(planted):
+    model, sample = planted(True)
+    targets = sample.targets
+    same = replace(targets, boxes=targets.boxes[:, :1].expand_as(targets.boxes))
+    assert len(sample.classes) == targets.labels.shape[1]
+    found = query_places(model, replace(sample, targets=same)).groups["denoising"]
+    last = targets.labels.shape[1] - 1
+    assert found.objects.tolist() == [last, 0, last]
 
 
 def test_distances_by_loops(planted):
