@@ -77,7 +77,7 @@ slow: setup-dev ## run the slow tests, a shortened demo among them (SLOW_ARGS="-
 	$(RUN) $(BIN)/python -m pytest -m slow $(SLOW_ARGS)
 
 .PHONY: scale
-scale: setup-dev ## load annotations of Objects365's size, as a slow test (8 GB of disk, 20 minutes)
+scale: setup-dev ## load annotations of Objects365's size, as a slow test (8 GB of disk, 10 minutes)
 	SCALE=full $(RUN) $(BIN)/python -m pytest -m slow -s tests/benchmarks/test_annotations.py
 
 .PHONY: lint

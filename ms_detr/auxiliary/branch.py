@@ -57,6 +57,22 @@ class AuxiliaryHead(nn.Module, ABC):
     def detect(self, pyramid: Pyramid) -> list[Detections]:
         """What the head detects by itself, after its own NMS: of every image a batch of one."""
 
+    def class_score(self, pyramid: Pyramid, labels: Tensor) -> Tensor:
+        """What ``ms-detr analyze conflict`` differentiates by the maps, of one image, a scalar.
+
+        The largest logit of every class, over all places that the head looks at, added up.
+
+        Args:
+            labels: (n,) int64, the classes that are in the image, each once.
+
+        Raises:
+            ConfigError: heads of this kind don't tell.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} tells no class score, by which heads are compared: give it a "
+            "method class_score"
+        )
+
 
 class AuxiliaryHeads(nn.ModuleDict):
     """Auxiliary heads by name; None drops one."""

@@ -226,6 +226,10 @@ class DenseHead(AuxiliaryHead):
             pyramid.sizes,
         )
 
+    def class_score(self, pyramid: Pyramid, labels: Tensor) -> Tensor:
+        """See `AuxiliaryHead.class_score`; the places are the anchors."""
+        return self.outputs(pyramid).logits[0, :, labels].amax(0).sum()
+
     def outputs(self, pyramid: Pyramid) -> DenseOutputs:
         """What the head says of every anchor.
 

@@ -207,7 +207,7 @@ class FasterRCNNHead(AuxiliaryHead):
     def detect(self, pyramid: Pyramid) -> list[Detections]:
         """See `AuxiliaryHead.detect`; ``queries`` are the proposals."""
         self._check_levels(pyramid)
-        proposals = self.rpn.propose(self.rpn.predict(pyramid), pyramid, per_level=1000)
+        proposals = self._proposals(pyramid)
         counts = [len(regions) for regions in proposals]
         outputs = self._predict(self.align(pyramid, proposals), pyramid.sizes.dtype)
         logits, deltas = (x.split(counts) for x in outputs)
@@ -229,6 +229,16 @@ class FasterRCNNHead(AuxiliaryHead):
                 )
             )
         return found
+
+    def class_score(self, pyramid: Pyramid, labels: Tensor) -> Tensor:
+        """See `AuxiliaryHead.class_score`; the places are the proposals that it would detect in."""
+        self._check_levels(pyramid)
+        read = self.align(pyramid, self._proposals(pyramid))
+        return self._predict(read, pyramid.sizes.dtype)[0][:, labels].amax(0).sum()
+
+    def _proposals(self, pyramid: Pyramid) -> list[Tensor]:
+        """Those of an evaluation."""
+        return self.rpn.propose(self.rpn.predict(pyramid), pyramid, per_level=1000)
 
     def _check_levels(self, pyramid: Pyramid) -> None:
         if len(pyramid.maps) != self.num_levels:

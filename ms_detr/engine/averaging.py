@@ -61,15 +61,25 @@ def newest_of(folder: Path, count: int) -> list[Path]:
         ConfigError: there are fewer.
         CheckpointError: the final one can't be read.
     """
-    found = {_iteration_of(path): path for path in periodic_checkpoints(folder)}
-    if (folder / FINAL).is_file():
-        found[_iteration_of(folder / FINAL)] = folder / FINAL
+    found = list(checkpoints_of(folder).values())
     if len(found) < count:
         raise ConfigError(
             f"{folder} holds {len(found)} checkpoints, not {count}: train.checkpoints_to_keep and "
             "train.keep_every_epochs say which a run leaves"
         )
-    return [found[iteration] for iteration in sorted(found)[-count:]]
+    return found[-count:]
+
+
+def checkpoints_of(folder: Path) -> dict[int, Path]:
+    """Return a run's checkpoints by iteration, its periodic ones and the final one, oldest first.
+
+    Raises:
+        CheckpointError: the final one can't be read.
+    """
+    found = {_iteration_of(path): path for path in periodic_checkpoints(folder)}
+    if (folder / FINAL).is_file():
+        found[_iteration_of(folder / FINAL)] = folder / FINAL
+    return dict(sorted(found.items()))
 
 
 class _Mean:

@@ -3,7 +3,7 @@
 from .deformable_attention import DeformableAttention
 from .dense_attention import ConditionalAttention, ConditionalSelfAttention, DenseAttention
 from .position import SinePositionEncoding
-from .transformer import FFN, MLP, DeformableSublayer, SelfAttention
+from .transformer import FFN, MLP, DeformableSublayer, LayerContext, SelfAttention, TokenReader
 
 __all__ = [
     "FFN",
@@ -13,6 +13,8 @@ __all__ = [
     "DeformableAttention",
     "DeformableSublayer",
     "DenseAttention",
+    "LayerContext",
     "SelfAttention",
     "SinePositionEncoding",
+    "TokenReader",
 ]

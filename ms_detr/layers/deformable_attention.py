@@ -99,3 +99,32 @@ class DeformableAttention(nn.Module):
         reference = memory.grid.scale_to_levels(reference)
         locations = sampling_locations(reference, offsets, memory.grid.level_shapes)
         return locations, attention_weights(logits)
+
+    def token_weights(self, query: Tensor, reference: Tensor, memory: Memory) -> Tensor:
+        """How much each query takes of each token, (B, Q, S), a mean over heads.
+
+        What is read between tokens counts for the four around it, as they are interpolated.
+        Arguments as in a call.
+        """
+        locations, weights = self.samples(query, reference, memory)
+        levels = zip(locations.unbind(3), weights.unbind(3), memory.grid.level_shapes, strict=True)
+        maps = [splat(x.flatten(2, 3), w.flatten(2, 3), shape) for x, w, shape in levels]
+        return torch.cat([level.flatten(2) for level in maps], 2) / self.num_heads
+
+
+def splat(locations: Tensor, weights: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Spread weights over the cells that bilinear interpolation reads; outside they are lost.
+
+    Args:
+        locations: (..., N, 2) as (x, y) in [0, 1] of the map.
+        weights: (..., N).
+        shape: (height, width) of the map.
+
+    Returns:
+        (..., height, width).
+    """
+    rows, columns = (
+        (1 - (at[..., None] * size - 0.5 - torch.arange(size).to(at)).abs()).clamp(min=0)
+        for at, size in ((locations[..., 1], shape[0]), (locations[..., 0], shape[1]))
+    )
+    return (weights[..., None] * rows).transpose(-1, -2) @ columns

@@ -22,15 +22,24 @@ class DenseAttention(MultiHeadSublayer):
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
+        return self.add(x, self._attend(x, context, need_weights=False)[0])
+
+    def token_weights(self, x: Tensor, context: LayerContext) -> Tensor:
+        """See :class:`TokenReader`."""
+        return self._attend(x, context, need_weights=True)[1]
+
+    def _attend(
+        self, x: Tensor, context: LayerContext, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What is read (B, Q, C) and, if wanted, how much of each token (B, Q, S)."""
         memory = context.memory
-        update, _ = self.attention(
+        return self.attention(
             x + context.position,
             memory.tokens + memory.position,
             memory.tokens,
             key_padding_mask=memory.grid.padding_mask,
-            need_weights=False,
+            need_weights=need_weights,
         )
-        return self.add(x, update)
 
 
 class SplitAttention(Sublayer):
@@ -94,18 +103,30 @@ class ConditionalAttention(SplitAttention):
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """(B, Q, C) -> (B, Q, C)."""
         memory = context.memory
-        query, key = self.content_query(x), self.content_key(memory.tokens)
-        place = self.position_key(memory.position)
-        if self.first_query is not None:
-            query, key = query + self.first_query(context.position), key + place
         read = F.scaled_dot_product_attention(
-            self.beside(query, self.position_query(context.spatial)),
-            self.beside(key, place),
+            *self._compared(x, context),
             self.split(self.value(memory.tokens)),
             attn_mask=~memory.grid.padding_mask[:, None, None],
             dropout_p=self.weights_dropout,
         )
         return self.close(x, read)
+
+    def token_weights(self, x: Tensor, context: LayerContext) -> Tensor:
+        """See :class:`TokenReader`."""
+        query, key = self._compared(x, context)
+        logits = query @ key.transpose(2, 3) / query.shape[3] ** 0.5
+        padding = context.memory.grid.padding_mask[:, None, None]
+        return logits.masked_fill(padding, -torch.inf).softmax(3).mean(1)
+
+    def _compared(self, x: Tensor, context: LayerContext) -> tuple[Tensor, Tensor]:
+        """Queries (B, heads, Q, 2 C / heads) and keys (B, heads, S, 2 C / heads)."""
+        memory = context.memory
+        query, key = self.content_query(x), self.content_key(memory.tokens)
+        place = self.position_key(memory.position)
+        if self.first_query is not None:
+            query, key = query + self.first_query(context.position), key + place
+        query = self.beside(query, self.position_query(context.spatial))
+        return query, self.beside(key, place)
 
     def beside(self, content: Tensor, place: Tensor) -> Tensor:
         """Two (B, n, C) -> (B, heads, n, 2 C / heads)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,6 +52,14 @@ class Sublayer(nn.Module):
         return self.norm(x + self.dropout(update))
 
 
+@runtime_checkable
+class TokenReader(Protocol):
+    """A sublayer that reads the memory and can tell what it reads."""
+
+    def token_weights(self, x: Tensor, context: LayerContext) -> Tensor:
+        """How much each query takes of each token, (B, Q, S), a mean over heads."""
+
+
 class MultiHeadSublayer(Sublayer):
     """With the parameters of ``nn.MultiheadAttention``; dropout also on the attention weights."""
 
@@ -95,6 +104,11 @@ class DeformableSublayer(Sublayer):
         """(B, Q, C) -> (B, Q, C)."""
         update = self.attention(x + context.position, context.reference, context.memory)
         return self.add(x, update)
+
+    def token_weights(self, x: Tensor, context: LayerContext) -> Tensor:
+        """See :class:`TokenReader`."""
+        query = x + context.position
+        return self.attention.token_weights(query, context.reference, context.memory)
 
 
 class FFN(Sublayer):

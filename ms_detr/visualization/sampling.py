@@ -11,19 +11,17 @@ from detectron2.data import MetadataCatalog
 from matplotlib import colormaps
 from omegaconf import DictConfig
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..analysis.attention import Call, cross_attentions, watched
 from ..errors import ConfigError
 from ..evaluation import evaluating
 from ..files import atomic_path
-from ..layers import DeformableAttention, DeformableSublayer
+from ..layers import DeformableSublayer
 from ..meta_arch import OUTPUT, GeneralizedDETR
-from ..modeling import DecoderLayer
 from ..structures import valid_ratio
 from .canvas import titled
 from .scene import canvas, choose, pixel_corners, side_by_side
-
-CROSS_ATTENTION = "cross_attention"
 
 
 def draw_sampling(
@@ -44,7 +42,7 @@ def draw_sampling(
     Raises:
         ConfigError: for a model without deformable cross-attention, or a query that is not there.
     """
-    kinds = {type(module).__name__ for module in _cross_attentions(model)}
+    kinds = {type(module).__name__ for module in cross_attentions(model)}
     if kinds != {DeformableSublayer.__name__}:
         raise ConfigError(
             "sampling points are of deformable cross-attention; this model has "
@@ -74,11 +72,6 @@ def draw_sampling(
     return files
 
 
-def _cross_attentions(model: GeneralizedDETR) -> list[nn.Module]:
-    layers = (cast(DecoderLayer, layer) for layer in model.decoder.layers)
-    return [layer.sublayers[CROSS_ATTENTION] for layer in layers]
-
-
 def _record_calls(model: GeneralizedDETR, inputs: dict[str, Any]) -> tuple[list, Tensor, Tensor]:
     """Run the model on one image and watch its cross-attention.
 
@@ -87,25 +80,20 @@ def _record_calls(model: GeneralizedDETR, inputs: dict[str, Any]) -> tuple[list,
         (Q, heads, V, points, 2) and weights (Q, heads, V, points); logits (Q, K); and the valid
         share of width and height (2,).
     """
-    calls = []
-
-    def watch(module: DeformableAttention, arguments: tuple) -> None:
-        locations, weights = module.samples(*arguments)
-        calls.append((arguments[1][0], locations[0], weights[0]))
-
-    handles = [
-        cast(DeformableSublayer, module).attention.register_forward_pre_hook(watch)
-        for module in _cross_attentions(model)
-    ]
-    try:
-        with evaluating(model):
-            images, padding_mask = model.preprocess([inputs])
-            predictions = model.forward_tensors(images, padding_mask)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with evaluating(model), watched(model) as calls:
+        images, padding_mask = model.preprocess([inputs])
+        predictions = model.forward_tensors(images, padding_mask)
+        samples = [_samples(call) for call in calls]
     ratios = valid_ratio(padding_mask, torch.float32)[0]
-    return calls, predictions[OUTPUT].logits[-1, 0], ratios
+    return samples, predictions[OUTPUT].logits[-1, 0], ratios
+
+
+def _samples(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """References, locations and weights of one layer."""
+    context, attention = call.context, cast(DeformableSublayer, call.sublayer).attention
+    query = call.x + context.position
+    locations, weights = attention.samples(query, context.reference, context.memory)
+    return context.reference[0], locations[0], weights[0]
 
 
 def _draw_points(panel: Any, locations: Tensor, weights: Tensor, record: dict[str, Any]) -> None:

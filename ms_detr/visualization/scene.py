@@ -39,9 +39,12 @@ def choose(
 
 def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:
     """The record's image to draw on, at least `SHORT_SIDE` pixels."""
-    image, _ = load_image(record["file_name"])
-    scale = max(1.0, SHORT_SIDE / min(image.shape[:2]))
-    return Canvas(image, metadata, scale)
+    return enlarged(load_image(record["file_name"])[0], metadata)
+
+
+def enlarged(image: np.ndarray, metadata: Metadata) -> Canvas:
+    """An image (H, W, 3) to draw on, at least `SHORT_SIDE` pixels."""
+    return Canvas(image, metadata, max(1.0, SHORT_SIDE / min(image.shape[:2])))
 
 
 def pixel_corners(boxes: torch.Tensor, record: dict[str, Any]) -> np.ndarray:

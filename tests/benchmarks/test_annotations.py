@@ -28,7 +28,7 @@ def test_fifty_thousand_images(tmp_path):
 
 @pytest.mark.slow
 def test_many_images(tmp_path):
-    """200,000 images of 2.5 million objects; SCALE=full is Objects365's size, in 20 minutes."""
+    """200,000 images of 2.5 million objects; SCALE=full is Objects365's size, in 10 minutes."""
     full = os.environ.get("SCALE") == "full"
     rows = measure_annotations(FULL if full else FULL // 10, workers=(0, 4), folder=tmp_path)
     print(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".1f"))

@@ -77,7 +77,7 @@ def configs_of(words: list[str], args: argparse.Namespace) -> list[tuple[str, Se
     """The configs of a command, with their overrides."""
     if words[0] == "train":
         return [named_config(args)]
-    if words[0] == "compare":
+    if words[0] in ("compare", "analyze"):
         return [(config, overrides) for _, config, *overrides in args.runs]
     if words[:2] == ["visualize", "candidates"]:
         return [(config, args.opts) for _, config, _ in args.runs]
