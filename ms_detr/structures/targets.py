@@ -118,7 +118,8 @@ class Targets:
         """
         if self.masks is None:
             raise ConfigError(
-                "a term supervises masks, but the targets have none: set dataloader.masks=true"
+                "a term supervises masks, but the targets have none: set dataloader.masks=true; "
+                "queries that learn targets of their own, as PositiveQueries, have none"
             )
         first = sum(self.counts[:image])
         return self.masks[first : first + self.counts[image]]

@@ -38,7 +38,9 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("method", ["dino", "dab_deformable", "dab", "conditional", "detr", "dn"])
+@pytest.mark.parametrize(
+    "method", ["dino", "dab_deformable", "dab", "conditional", "detr", "dn", "co_atss"]
+)
 @pytest.mark.parametrize("pure", [True, False])
 def test_the_family_keeps_boxes_and_losses_in_single(method, pure):
     model = make_model(*SMALL_FAMILY, config=f"configs/demo/family/ms_detr_{method}.py")
@@ -74,7 +76,9 @@ def test_masks_are_compared_in_single(kind, pure):
         assert all(torch.equal(losses[name], outside[name]) for name in losses)
 
 
-@pytest.mark.parametrize("method", ["ms_detr_dino", "ms_detr_detr", "align", "ms_detr_hybrid"])
+@pytest.mark.parametrize(
+    "method", ["ms_detr_dino", "ms_detr_detr", "align", "co", "ms_detr_hybrid"]
+)
 def test_autocast_has_no_part_in_matching_and_losses(method):
     model = make_model(*SMALL_FAMILY, config=f"configs/demo/family/{method}.py")
     images, mask, targets, half = halve(model, pure=False)
