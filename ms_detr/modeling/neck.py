@@ -19,10 +19,13 @@ NORM_GROUPS = 32
 class Projection(nn.Sequential):
     """A convolution, and a group norm of its outcome."""
 
-    def __init__(self, in_channels: int, embed_dim: int, kernel_size: int, stride: int):
-        conv = nn.Conv2d(in_channels, embed_dim, kernel_size, stride, padding=kernel_size // 2)
+    def __init__(
+        self, in_channels: int, embed_dim: int, kernel_size: int, stride: int, bias: bool = True
+    ):
+        conv = nn.Conv2d(in_channels, embed_dim, kernel_size, stride, kernel_size // 2, bias=bias)
         nn.init.xavier_uniform_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
         super().__init__(conv, nn.GroupNorm(NORM_GROUPS, embed_dim))
 
     def without_padding(self, x: Tensor, padding_mask: Tensor) -> Tensor:
@@ -61,6 +64,7 @@ class Neck(nn.Module):
             statistics, no convolution sees its padding, and it has as many cells. In the published
             models norms count padding, and how many cells are the image's is rounded in fractions
             of the batch.
+        bias: whether the convolutions have one; those of mmdetection's models have none.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Neck(nn.Module):
         num_levels: int,
         position: SinePositionEncoding,
         ignore_padding: bool = False,
+        bias: bool = True,
     ):
         super().__init__()
         if embed_dim < 1 or embed_dim % NORM_GROUPS:
@@ -85,12 +90,12 @@ class Neck(nn.Module):
         self.position = position
         self.ignore_padding = ignore_padding
         self.projections = nn.ModuleList(
-            Projection(channels, embed_dim, kernel_size=1, stride=1)
+            Projection(channels, embed_dim, kernel_size=1, stride=1, bias=bias)
             for channels in in_channels.values()
         )
         coarsest = list(in_channels.values())[-1]
         self.extra_levels = nn.ModuleList(
-            Projection(channels, embed_dim, kernel_size=3, stride=2)
+            Projection(channels, embed_dim, kernel_size=3, stride=2, bias=bias)
             for channels in ([coarsest] + [embed_dim] * num_levels)[: num_levels - len(in_channels)]
         )
         self.level_embedding = nn.Parameter(torch.randn(num_levels, embed_dim))

@@ -108,13 +108,16 @@ class BoxAndFeatureEncoding(Encoding):
         )
 
 
-def fitting_encoding(moving: bool, embed_dim: int) -> Encoding:
+def fitting_encoding(moving: bool, embed_dim: int, scalar_embedding: bool = False) -> Encoding:
     """An encoding for a host's queries.
 
     Args:
         moving: whether their positions follow their boxes, as in DINO.
+        scalar_embedding: see `BoxAndFeatureEncoding`; a `BoxEncoding` tells no heads apart.
     """
-    return BoxEncoding(embed_dim) if moving else BoxAndFeatureEncoding(embed_dim)
+    if moving:
+        return BoxEncoding(embed_dim)
+    return BoxAndFeatureEncoding(embed_dim, scalar_embedding)
 
 
 class Padding(ABC):

@@ -133,6 +133,20 @@ def test_start():
     assert neck.level_embedding.std().item() == pytest.approx(1, rel=0.15)
 
 
+@pytest.mark.parametrize("ignore_padding", [False, True])
+def test_without_biases_it_is_one_whose_biases_are_zero(ignore_padding):
+    neck = randomise(make_neck(ignore_padding=ignore_padding))
+    bare = randomise(make_neck(ignore_padding=ignore_padding, bias=False))
+    left = neck.load_state_dict(bare.state_dict(), strict=False)
+    assert left.missing_keys == [
+        f"{part}.{k}.0.bias" for part in ("projections", "extra_levels") for k in range(2)
+    ]
+    with torch.no_grad():
+        for name in left.missing_keys:
+            neck.get_parameter(name).zero_()
+    torch.testing.assert_close(run(bare).tokens, run(neck).tokens)
+
+
 def test_fewer_levels_than_maps():
     with pytest.raises(ValueError, match=r"num_levels is 1, fewer than .*fine.*coarse"):
         make_neck(1)
