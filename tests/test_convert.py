@@ -18,7 +18,7 @@ from ms_detr.convert import (
 )
 from ms_detr.engine.state import load_strictly
 
-from . import published, published_dense
+from . import published, published_co_detr, published_dense
 from .conftest import ROOT
 from .published import TINY, small
 
@@ -273,6 +273,8 @@ OTHERS = {
     "dab-deformable-detr": published_dense.dab_deformable_detr,
     "dn-deformable-detr": lambda: published_dense.dab_deformable_detr(labels=True),
     "detrex-conditional-detr": published_dense.detrex_conditional_detr,
+    "co-detr": lambda: published_co_detr.co_detr(**TINY),
+    "mmdet-co-dino": lambda: published_co_detr.co_detr(dino=True, port=True, **TINY),
     "torchvision": lambda: torchvision.models.resnet18(weights=None).state_dict(),
 }
 

@@ -24,6 +24,8 @@ SOURCES = (
     "align-detr",
     "detrex-conditional-detr",
     "group-detr",
+    "co-detr",
+    "mmdet-co-dino",
     "transformers-detr",
     "transformers-conditional-detr",
     "transformers-dab-detr",

@@ -61,14 +61,14 @@ CONDITIONAL_DECODER = {
 }
 
 
-def _neck() -> Rules:
-    """Levels from the backbone's maps, and further ones."""
+def channel_mapper(level_embeds: str, norm: str) -> Rules:
+    """Levels from the backbone's maps, and further ones, as mmdetection makes them."""
     return [
-        ("neck.level_embedding", "transformer.level_embeds"),
+        ("neck.level_embedding", level_embeds),
         *(
             (f"neck.{ours}.{{i}}.{j}.{{end}}", f"neck.{theirs}.{{i}}.{part}.{{end}}")
             for ours, theirs in (("projections", "convs"), ("extra_levels", "extra_convs"))
-            for j, part in enumerate(("conv", "norm"))
+            for j, part in enumerate(("conv", norm))
         ),
     ]
 
@@ -77,7 +77,7 @@ def deformable_detr(sizes: Sizes) -> Rules:
     """One- and two-stage."""
     return [
         *BACKBONE,
-        *_neck(),
+        *channel_mapper("transformer.level_embeds", "norm"),
         *layers(TRANSFORMER, DEFORMABLE_ENCODER, DEFORMABLE_DECODER),
         (QUERIES, "query_embedding.weight"),
         *proposals(TRANSFORMER),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import detrex, official, transformers
+from . import co_detr, detrex, official, transformers
 from .official import WRAPPED
 from .rearrange import (
     Columns,
@@ -64,7 +64,7 @@ class Layout:
         own: whether a state dict has the names that tell this layout from the others.
         arranged: what renaming does not do, in the order of converting.
         copies: what is saved twice.
-        takes: layouts whose checkpoints may be of this one, for the names are the same.
+        takes: layouts whose checkpoints count as of this one, and are converted by their own.
         dropped: pattern of names that carry nothing for us.
         detector: a whole one, to which there is a way back.
         queries: name of the learned ones, where some of them are unused at inference:
@@ -163,6 +163,13 @@ _detrex_conditional = Layout(
     (OneHead(),),
     classes="keep",
 )
+_CO_DETR = (
+    SpareRow(DENOISING_LABELS),
+    co_detr.NumberedHeads(),
+    co_detr.MovedContent(),
+    co_detr.ANCHOR_ORDER,
+    co_detr.CLASS_DELTAS,
+)
 LAYOUTS = {
     "ms-detr": Layout(
         official.ms_detr,
@@ -241,6 +248,19 @@ LAYOUTS = {
     "align-detr": _detrex_dino,  # built on it, and so named as it
     "detrex-conditional-detr": _detrex_conditional,
     "group-detr": _detrex_conditional,
+    "co-detr": Layout(
+        co_detr.co_detr,
+        has(co_detr.LEVELS, without=(co_detr.PORTED_LABELS,)),
+        _CO_DETR,
+        takes=("mmdet-co-dino",),
+        classes="keep",
+    ),
+    "mmdet-co-dino": Layout(
+        co_detr.mmdet_co_dino,
+        has(co_detr.LEVELS, co_detr.PORTED_LABELS),
+        (*_CO_DETR, co_detr.PATCH_ORDER),
+        classes="keep",
+    ),
     "transformers-detr": Layout(
         transformers.detr,
         has("class_labels_classifier.weight", "model.decoder.layers.0.encoder_attn.q_proj.weight"),

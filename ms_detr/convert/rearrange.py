@@ -128,6 +128,39 @@ class OneHead(RepeatedHead):
 
 
 @dataclass(frozen=True)
+class Reordered:
+    """Tensors whose entries are there in another order or shape.
+
+    Attributes:
+        names: pattern of our names.
+        ours: the tensor by the published one; theirs: the way back.
+    """
+
+    names: str
+    ours: Callable[[Tensor], Tensor]
+    theirs: Callable[[Tensor], Tensor]
+
+    def to_ours(self, state: State, sizes: Sizes) -> dict[str, Tensor]:
+        return self._changed(state, self.ours)
+
+    def to_theirs(self, state: State, sizes: Sizes) -> dict[str, Tensor]:
+        return self._changed(state, self.theirs)
+
+    def _changed(self, state: State, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        result = dict(state)
+        for name, tensor in state.items():
+            if re.fullmatch(self.names, name):
+                try:
+                    result[name] = change(tensor)
+                except RuntimeError as error:
+                    shape = tuple(tensor.shape)
+                    raise CheckpointError(
+                        f"{name} has a shape of no known model: {shape}"
+                    ) from error
+        return result
+
+
+@dataclass(frozen=True)
 class SpareRow:
     """The embedding of labels has no row that stands for no class; ours has, and never reads it."""
 

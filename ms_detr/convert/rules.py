@@ -1,7 +1,7 @@
 """Rules that rename tensors, one by one, from a published implementation's names to ours.
 
-A rule is a pair of templates. What implementations share is here; `official`, `detrex` and
-`transformers` hold those of one origin each.
+A rule is a pair of templates. What implementations share is here; `official`, `detrex`, `co_detr`
+and `transformers` hold those of one origin each.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Sizes:
 
 def measure(state: State) -> Sizes:
     """The sizes of a model by its state dict, with our names or published ones."""
-    layer = re.compile(r"(?:transformer\.|model\.)?decoder\.layers\.(\d+)\.")
+    layer = re.compile(r"(?:(?:query_head\.)?transformer\.|model\.)?decoder\.layers\.(\d+)\.")
     level = re.compile(
         r"(?:(?:model\.)?input_proj|neck\.projections|neck\.extra_levels)\.\d+\.0\.weight"
     )

@@ -39,12 +39,12 @@ def convert_state_dict(
             from what it should repeat, or class heads that have other rows.
         ConfigError: there is no such layout, or no such choice of classes.
     """
-    layout = _layout(source)
+    dropped = _layout(source).dropped
     if classes not in CLASSES:
         raise ConfigError(f"classes must be one of {list(CLASSES)}, got '{classes}'")
     state = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
-    state = {k: v for k, v in state.items() if not re.fullmatch(layout.dropped, k)}
-    _expect_layout(state, source)
+    state = {k: v for k, v in state.items() if not re.fullmatch(dropped, k)}
+    layout = _layout_of(state, source)
     sizes = measure(state)
     state = _without_copies(state, layout, sizes)
     if layout.extra_queries and not all_queries and layout.queries in state:
@@ -94,11 +94,13 @@ def _layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def _expect_layout(state: State, source: str) -> None:
-    """Refuse a checkpoint that is known to be another's."""
+def _layout_of(state: State, source: str) -> Layout:
+    """The source's layout, or one that it takes; a checkpoint known to be another's is refused."""
     found = recognise(state)
-    if found is None or LAYOUTS[found] is LAYOUTS[source] or found in LAYOUTS[source].takes:
-        return
+    if found is None or LAYOUTS[found] is LAYOUTS[source]:
+        return LAYOUTS[source]
+    if found in LAYOUTS[source].takes:
+        return LAYOUTS[found]
     raise CheckpointError(f"this is a checkpoint of {found}, by its names, not of {source}")
 
 
