@@ -205,7 +205,8 @@ class DenseHead(AuxiliaryHead):
             candidates = Candidates(
                 boxes=(anchors.boxes / pyramid.scale).where(anchors.inside[..., None], 0.0),
                 objects=assigned.objects,
-                features=self._features(pyramid),
+                features=torch.cat([x.flatten(2).transpose(1, 2) for x in pyramid.maps], 1),
+                per_place=self.grid.per_place,
             )
         factor = self.weight * targets.share
         return Found(
@@ -258,11 +259,6 @@ class DenseHead(AuxiliaryHead):
             _joined(deltas),
             at_least_single(_joined(central))[..., 0] if central else None,
         )
-
-    def _features(self, pyramid: Pyramid) -> Tensor:
-        """What is at the place of every anchor, (B, N, C)."""
-        places = torch.cat([level.flatten(2).transpose(1, 2) for level in pyramid.maps], 1)
-        return places.repeat_interleave(self.grid.per_place, 1)
 
 
 def _tower(embed_dim: int, num_convs: int) -> nn.Sequential:

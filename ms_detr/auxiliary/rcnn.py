@@ -175,7 +175,7 @@ class FasterRCNNHead(AuxiliaryHead):
 
     def _predict(self, read: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Logits (R, K + 1) and deltas (R, K, 4)."""
-        x = self.box_layers(read)
+        x = self.box_layers(read.to(self.cls_score.weight.dtype))
         return self.cls_score(x).to(dtype), self.bbox_pred(x).to(dtype)
 
     def _losses(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, NonFiniteError
-from ..structures import Assignment, Predictions, Source, Targets
+from ..structures import Assignment, Predictions, PredictionSet, Source, Targets
 from .objects import count_objects
 from .term import SupervisionTerm
 
@@ -45,7 +45,9 @@ class Criterion(nn.Module):
         """Whether a term has losses of masks."""
         return any(term.mask_points is not None for term in self.terms.values())
 
-    def forward(self, predictions: Predictions, targets: Targets) -> dict[str, Tensor]:
+    def forward(
+        self, predictions: Predictions | Mapping[str, PredictionSet], targets: Targets
+    ) -> dict[str, Tensor]:
         """All losses, weighted: ``{term}/loss_{name}/{layer}`` -> scalar.
 
         Losses are divided by N+, the objects of the batch over all processes, at least one, per
@@ -57,6 +59,8 @@ class Criterion(nn.Module):
             KeyError: if a term's source was not predicted.
             NonFiniteError: if a matching cost is not finite; names term, layer and image.
         """
+        if not isinstance(predictions, Predictions):
+            predictions = Predictions(predictions)
         predictions = predictions.at_least_single()
         return self.losses(predictions, targets, self.assign(predictions, targets))
 

@@ -215,7 +215,7 @@ class PositiveQueries(QueryGroup):
         boxes, features = found.boxes, found.features
         if empty is not None:
             boxes, features = (F.pad(x, (0, 0, 0, 1)) for x in (boxes, features))
-        boxes, features = rows_of(boxes, chosen), rows_of(features, chosen)
+        boxes, features = rows_of(boxes, chosen), rows_of(features, chosen // found.per_place)
         objects = F.pad(found.objects, (0, 1), value=nothing).gather(1, chosen)
         own = targets_of(objects, targets, counts)
         queries = self.encoding(primary, boxes, features)

@@ -156,7 +156,10 @@ def test_candidates(case):
     for b, (width, height) in enumerate(SIZES):
         for i, (level, x, y, box) in enumerate(found):
             torch.testing.assert_close(
-                candidates.features[b, i], pyramid.maps[level][b, :, y, x], rtol=0, atol=0
+                candidates.features[b, i // candidates.per_place],
+                pyramid.maps[level][b, :, y, x],
+                rtol=0,
+                atol=0,
             )
             inside = reference.is_inside(found[i], STRIDES, (width, height))
             outside += not inside

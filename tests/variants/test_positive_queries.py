@@ -144,9 +144,12 @@ def test_equals_the_loop(seed, candidates, share, padding, cap, floor):
 
 @pytest.mark.parametrize("padding", ["negatives", "zeros"])
 @pytest.mark.parametrize("scalar", [False, True])
-def test_encoding_of_boxes_and_features(padding, scalar):
+@pytest.mark.parametrize("per_place", [1, 3])
+def test_encoding_of_boxes_and_features(padding, scalar, per_place):
     objects = draw_objects(np.random.default_rng(1), 12, 0.6)
     found = make_candidates(objects)
+    shared = found.features[:, : 12 // per_place]
+    found = dataclasses.replace(found, features=shared, per_place=per_place)
     encoding = randomise(BoxAndFeatureEncoding(DIM, scalar_embedding=scalar))
     made = run(PositiveQueries("atss", encoding, PADDINGS[padding]), found).queries
     torch.manual_seed(7)
@@ -154,7 +157,7 @@ def test_encoding_of_boxes_and_features(padding, scalar):
     for b, q in np.ndindex(*made.content.shape[:2]):
         i = chosen[b][q]
         box = np.zeros(4) if i is None else found.boxes[b, i].numpy()
-        feature = np.zeros(DIM) if i is None else found.features[b, i].numpy()
+        feature = np.zeros(DIM) if i is None else shared[b, i // per_place].numpy()
         position, content = slow.encode_box_and_feature(
             parameters(encoding), box, feature, DIM // 2
         )
