@@ -13,6 +13,7 @@ from ms_detr.backbones import small_resnet
 from ms_detr.config import load
 from ms_detr.recipes import (
     align,
+    atss,
     co_detr,
     co_dino,
     dab_deformable,
@@ -26,8 +27,10 @@ from ms_detr.recipes import (
     ms_detr,
     one_stage,
     plus_plus,
+    rcnn,
     with_masks,
 )
+from ms_detr.structures import Step
 from ms_detr.variants.co_detr import BoxAndFeatureEncoding, BoxEncoding, ZeroPadding
 from ms_detr.variants.iou_aware import QualityFocalLoss
 
@@ -92,6 +95,23 @@ def test_hosts_train_all_of_it(host):
         assert {"toy", "toy_head", "o2o"} <= names
         layered = {f"toy/loss_{loss}/{i}" for loss in ("class", "bbox", "giou") for i in (0, 1)}
         assert {name for name in losses if name.startswith("toy/")} == layered
+
+
+def test_a_forward_pass_waits_for_no_other_process(monkeypatch):
+    """Else one that fails in it leaves the others waiting, or takes counts for their verdict."""
+    model = build(small(co_detr(ms_detr(plus_plus(deformable_detr())), (rcnn, atss))))
+    batch = make_batch()
+    objects = [len(x["instances"]) for x in batch]
+    step = Step(2 * sum(objects), sum(objects), max(objects), len(batch), processes=2)
+    batch = [{**x, "step": step} for x in batch]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
+    for name in ("all_reduce", "all_gather", "broadcast", "all_gather_object"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, **__: pytest.fail("a collective"))
+    losses = model(batch)
+    assert {"rcnn_head", "rcnn_rpn", "atss_head", "rcnn", "atss"} < {
+        x.split("/")[0] for x in losses
+    }
 
 
 @pytest.mark.parametrize("host", ["deformable", "ms_detr, dino", "denoising"])
@@ -236,6 +256,17 @@ def test_points_have_no_queries_of_boxes():
     cfg = small(co(one_stage(deformable_detr(), box_refinement=True)))
     with pytest.raises(ValueError, match=r"groups\.toy makes queries from boxes.* are points"):
         build(cfg)
+
+
+def test_the_content_starts_as_released():
+    def content(model):
+        return build(small(model)).query_initializer.content
+
+    numbers = [content(recipe(deformable_detr())) for recipe in (dino, co_dino)]
+    assert numbers[0].shape == numbers[1].shape
+    rows, columns = numbers[0].shape
+    assert numbers[0].std().item() == pytest.approx((2 / (rows + columns)) ** 0.5, rel=0.15)
+    assert numbers[1].std().item() == pytest.approx(1, rel=0.15)
 
 
 # Trainable parameters of the released models. Ours have a bias in each of the neck's convolutions,

@@ -9,4 +9,5 @@ model = co_detr(plus_plus(deformable_detr()))
 dataloader = coco()
 train, optimizer, lr_multiplier = three_rates()
 swin_large_384(model, train)
+model.backbone.options.drop_path_rate = 0.3
 optimizer.weight_decay = 0.05

@@ -9,4 +9,5 @@ model = co_dino(deformable_detr())
 dataloader = coco()
 train, optimizer, lr_multiplier = two_rates(epochs=36, drop=30, lr=2e-4)
 swin_large_384(model, train)
+model.backbone.options.drop_path_rate = 0.6
 five_scales(model)

@@ -17,4 +17,5 @@ model = co_dino(deformable_detr())
 dataloader = coco_lsj(masks=False, pad_value=114.0, test_size=1024)
 train, optimizer, lr_multiplier = two_rates(epochs=36, drop=30, lr=2e-4)
 swin_large_384(model, train)
+model.backbone.options.drop_path_rate = 0.5
 five_scales(model)

@@ -46,8 +46,8 @@ class AuxiliaryHead(nn.Module, ABC):
         """Compare with the objects.
 
         What is assigned, and losses, are computed without autocast (`in_full_precision`). Losses
-        are divided as the head's source says, by what all processes have, and multiplied by
-        ``targets.share``, so that parts of a step add up.
+        are divided by what this process has, and multiplied by ``targets.share``, so that a step's
+        parts weigh what they are of it.
 
         Args:
             name: of the head, under which its losses are logged: ``{name}_head/loss_class``.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
@@ -44,8 +44,9 @@ class DenseLosses:
 
     Co-DETR's normalisers (released code): classes and centerness are divided by the anchors that
     have an object, of which each image counts at least one; boxes by the sum of their centerness,
-    by which each counts, or without centerness as classes are. Both are means over processes, of
-    the latter's sum at least 1.
+    by which each counts, at least 1, or without centerness as classes are. Each process counts its
+    own, where the released code takes means over them: a collective here would leave the others
+    waiting if one process fails.
     """
 
     ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (arXiv:1708.02002)
@@ -87,15 +88,14 @@ class DenseLosses:
         share = positive.to(objects.dtype)
         if self.centerness_weight is not None:
             share = centerness(anchors.boxes[:, :2], objects).where(positive, 0.0)
-        count = positive.sum(1).clamp(min=1).sum()
-        count, total = per_process(torch.stack((count.to(share.dtype), share.sum()))).unbind()
+        count = positive.sum(1).clamp(min=1).sum().to(share.dtype)
 
         found = focal_loss(
             outputs.logits[None], labels[None], self.ALPHA, self.GAMMA, assigned.ignored
         )
         losses = {"class": self.class_weight / count * found[0]}
         distance = 1 - generalized_box_iou(boxes, objects)
-        divisor = count if self.centerness_weight is None else total
+        divisor = count if self.centerness_weight is None else share.sum().clamp(min=1)
         losses["giou"] = self.box_weight / divisor * (distance * share).sum()
         if self.centerness_weight is not None and outputs.centerness is not None:
             entropy = F.binary_cross_entropy_with_logits(
@@ -103,14 +103,6 @@ class DenseLosses:
             )
             losses["centerness"] = self.centerness_weight / count * (entropy * positive).sum()
         return losses
-
-
-def per_process(sums: Tensor) -> Tensor:
-    """Means over processes of what each has, whose sums are at least 1. A collective."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return sums.clamp(min=1)
-    distributed.all_reduce(sums)
-    return sums.clamp(min=1) / distributed.get_world_size()
 
 
 class ClassConv(nn.Conv2d):

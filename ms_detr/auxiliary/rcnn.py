@@ -105,7 +105,7 @@ class FasterRCNNHead(AuxiliaryHead):
         rpn_box_weight: float = 1.0,
         sampler: RandomSampler | None = None,
         anchor_sampler: RandomSampler | None = None,
-        score_threshold: float = 0.05,
+        score_threshold: float = 0.0,
         iou_threshold: float = 0.5,
         top_k: int = 100,
     ):

@@ -26,6 +26,7 @@ from ..errors import ConfigError
 from ..supervision import KnownAssigner, KnownObjects, Losses, SupervisionTerm
 from ..variants.co_detr import NegativePadding, PositiveQueries, fitting_encoding
 from ._guard import recipe
+from ._initializer import initializer_of
 from .dino import dino
 from .iou_aware import quality_focal_loss
 from .postprocess import soft_nms
@@ -95,9 +96,10 @@ def co_dino(model: DictConfig, heads: Sequence[Head] = BOTH) -> DictConfig:
     """Co-DETR on DINO, which it brings with it, as it was released.
 
     Classes learn how well a box fits, by quality focal loss; every layer has heads of its own;
-    denoising moves boxes further; detections go through soft-NMS.
+    the content starts from N(0, 1); denoising moves boxes further; detections go through soft-NMS.
     """
     dino(model)
+    initializer_of(model).unit_content = True
     model.decoder.share_heads = False
     model.groups.denoising.box_noise = 1.0
     for name in ("o2o", "encoder", "denoising"):

@@ -102,10 +102,14 @@ class BoxAndFeatureEncoding(Encoding):
         position, content = self.box_norm(encoded).chunk(2, -1)
         return replace(
             primary,
-            content=content + self.feature_norm(self.feature_projection(features)),
+            content=content + self._look(features),
             position=position + self.head_embedding,
             reference=boxes,
         )
+
+    def _look(self, features: Tensor) -> Tensor:
+        features = features.to(self.feature_projection.weight.dtype)
+        return self.feature_norm(self.feature_projection(features))
 
 
 def fitting_encoding(moving: bool, embed_dim: int, scalar_embedding: bool = False) -> Encoding:

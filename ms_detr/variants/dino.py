@@ -22,6 +22,10 @@ class DINOInitializer(ProposalInitializer):
     """Anchors from the tokens with the highest score of any class; the content is learned.
 
     The predictions, classes included, are those of the chosen tokens alone.
+
+    Args:
+        unit_content: let the content start from N(0, 1), as Co-DINO's released code does, instead
+            of by Xavier, as DINO's.
     """
 
     moving_positions = True
@@ -35,13 +39,17 @@ class DINOInitializer(ProposalInitializer):
         anchor_size: float = 0.05,
         extra_queries: Sequence[int] = (),
         ignore_padding: bool = False,
+        unit_content: bool = False,
     ):
         common = anchor_size, extra_queries, ignore_padding
         super().__init__(num_queries, embed_dim, class_head, box_head, *common)
         self.content = nn.Parameter(torch.empty(self.count(supervised=True), embed_dim))
         self.position = BoxPosition(embed_dim)
-        for matrix in (self.token_projection.weight, self.content):
-            nn.init.xavier_uniform_(matrix)
+        nn.init.xavier_uniform_(self.token_projection.weight)
+        if unit_content:
+            nn.init.normal_(self.content)
+        else:
+            nn.init.xavier_uniform_(self.content)
 
     def select(
         self, proposer: Proposer, memory: Memory, count: int, supervised: bool

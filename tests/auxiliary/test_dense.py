@@ -1,7 +1,6 @@
 """Losses, candidates and detections of the one-stage heads against plain loops in float64."""
 
 import math
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,12 +9,10 @@ import pytest
 import torch
 
 from ms_detr.auxiliary import ATSSHead, DenseHead, FCOSHead, RetinaNetHead
-from ms_detr.auxiliary.dense import per_process
 from ms_detr.engine.fine_tune import rows_of
 from ms_detr.errors import ConfigError
 from ms_detr.structures import Rows, Step
 
-from ..processes import gloo
 from ..supervision.test_host_waits import Watch
 from . import dense_reference as reference
 from .scenes import make_objects, make_pyramid, make_targets, objects_of
@@ -238,50 +235,6 @@ def test_another_number_of_levels_is_told():
     pyramid, targets = scene((1,))
     with pytest.raises(ConfigError, match="built for 5 levels, encoder and adapter make 3"):
         build(ATSSHead, (4, 1))("atss", pyramid, targets)
-
-
-def count(rank, meeting, results):
-    with gloo(meeting).joined(rank, rank):
-        head = build(ATSSHead)
-        losses = head("atss", *scene((3,) if rank else (0,), rank)).losses
-        results.put((rank, {name: value.item() for name, value in losses.items()}))
-
-
-def test_two_processes_train_as_one(tmp_path):
-    """The mean of their losses is what one process with both images has."""
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [
-        context.Process(target=count, args=(rank, tmp_path / "meeting", results))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    found = dict(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
-    head = build(ATSSHead)
-    scenes = [scene((3,) if rank else (0,), rank) for rank in range(2)]
-    alone = [head("atss", *x).losses for x in scenes]
-    sums = [divisors(*x) for x in scenes]
-    for name in found[0]:
-        which = 1 if name.endswith("giou") else 0
-        together = max(sum(own[which] for own in sums), 1.0)
-        for rank in range(2):
-            expected = alone[rank][name].item() * max(sums[rank][which], 1) * 2 / together
-            assert found[rank][name] == pytest.approx(expected)
-
-
-def divisors(pyramid, targets):
-    """What an image's losses are divided by, alone: anchors with an object, their centerness."""
-    found, (owners, _) = CASES["atss"].assign(pyramid, targets)
-    ((_, boxes),) = objects_of(pyramid, targets)
-    owned = [(found[i][3], boxes[owner]) for i, owner in enumerate(owners[0]) if owner >= 0]
-    return max(len(owned), 1), sum(reference.centerness(*pair) for pair in owned)
-
-
-def test_normalisers_are_at_least_one():
-    assert per_process(torch.tensor([0.0, 3.0])).tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("name", ["retinanet", "fcos"])
