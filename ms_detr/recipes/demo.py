@@ -101,6 +101,8 @@ def _auxiliary(model: DictConfig) -> DictConfig:
     for name, head in model.auxiliary.heads.items():
         if name != "_target_":
             head.weight = 2.0 * model.decoder.num_layers
+            if "sampler" in head:  # of 512 regions an image two linear layers would be most of it
+                head.sampler.number = 128
     return model
 
 
