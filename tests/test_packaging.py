@@ -54,6 +54,7 @@ def pins(name: str) -> dict[str, str]:
     return {re.sub("[-_.]+", "-", key).lower(): version for key, version in found.items()}
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_package_its_configs_and_the_operator(sources, tmp_path, monkeypatch):
     monkeypatch.setenv("MS_DETR_BUILD_CUDA", "0")
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]

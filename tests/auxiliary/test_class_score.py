@@ -28,6 +28,6 @@ def test_the_largest_logit_of_each_class_that_is_there(kind):
             conv.register_forward_hook(lambda *call: seen.append(call[2].detach()[0].flatten(1).T))
     score = head.class_score(pyramid, labels)
     expected = sum(max(float(row[label]) for part in seen for row in part) for label in (3, 1))
-    assert float(score) == pytest.approx(expected, rel=1e-12)
+    assert score.item() == pytest.approx(expected, rel=1e-12)
     gradients = torch.autograd.grad(score, pyramid.maps, allow_unused=True)
     assert any(g is not None and g.abs().max() > 0 for g in gradients)

@@ -5,6 +5,7 @@ import pytest
 from ms_detr.benchmarks.evaluation import compare_evaluators
 
 
+@pytest.mark.slow
 def test_all_evaluate_the_same():
     usual, ours, with_nms = compare_evaluators(images=30, detections=20)
     assert usual["ratio"] == 1 and 1 < usual["AP"] < 99

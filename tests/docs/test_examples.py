@@ -50,6 +50,7 @@ def test_the_readmes_config_is_the_shipped_one_on_other_data(tmp_path):
     assert made.optimizer == shipped.optimizer
 
 
+@pytest.mark.slow
 def test_examples_compose_with_an_installed_wheel(tmp_path, monkeypatch):
     """Without a compiler: the operator has tests of its own."""
     sources, installed, elsewhere = (tmp_path / name for name in ("sources", "site", "elsewhere"))

@@ -48,7 +48,7 @@ def test_a_second_run_is_refused_and_disturbs_nothing(start, train, tmp_path):
     assert any("iter 5/" in line for line in first.stdout)
     before = (out / "log.txt").read_text()
     # Of one process, and of two, where the other one must not wait for it.
-    for flags in (["--resume"], [], ["--resume", "--num-gpus=2"]):
+    for flags in ([], ["--resume", "--num-gpus=2"]):
         second = start(*flags)
         _, errors = second.communicate(timeout=100)
         assert second.returncode == 2, errors

@@ -51,7 +51,10 @@ def weights(folder):
 @pytest.mark.parametrize(
     ("options", "kill_at"),
     # With parts, in the fifth iteration between the first and the second.
-    [((), 5), (("+train.accumulate=2", "+train.ema={decay: 0.9}"), 10)],
+    [
+        pytest.param((), 5, marks=pytest.mark.slow),
+        (("+train.accumulate=2", "+train.ema={decay: 0.9}"), 10),
+    ],
 )
 def test_killed_run_resumes_to_the_weights_of_the_unbroken_one(
     command, train, tmp_path, options, kill_at
@@ -193,7 +196,7 @@ RECEIVERS = {
     [
         (signal.SIGTERM, "the process"),
         (signal.SIGTERM, "one rank"),
-        (signal.SIGUSR1, "the launcher"),
+        pytest.param(signal.SIGUSR1, "the launcher", marks=SLOW),
         pytest.param(signal.SIGTERM, "the launcher", marks=SLOW),
         pytest.param(signal.SIGTERM, "all at once", marks=SLOW),
         pytest.param(signal.SIGUSR1, "the process", marks=SLOW),

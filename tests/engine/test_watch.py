@@ -215,7 +215,7 @@ class Freezing(HashStore):
         super().set(key, value)
 
 
-SECONDS = 0.4
+SECONDS = 1.5  # on a busy machine one thread may have to wait for long
 
 
 @pytest.fixture
@@ -233,7 +233,9 @@ def say(store, beat):
     store.set("beat/0", json.dumps(asdict(state(progress.SCORING, beat=beat))))
 
 
-SILENT = "rank 0 is gone or frozen; it was last seen scoring predictions in iteration 7, 0 s ago"
+SILENT = (
+    r"rank 0 is gone or frozen; it was last seen scoring predictions in iteration 7, [0-9] s ago"
+)
 
 
 def test_a_main_process_that_holds_the_store_and_is_frozen(guarded):
@@ -246,7 +248,7 @@ def test_a_main_process_that_holds_the_store_and_is_frozen(guarded):
         assert said.empty()
         store.thawed.clear()
         frozen = time.monotonic()
-        assert said.get(timeout=20) == SILENT
+        assert re.fullmatch(SILENT, said.get(timeout=60))
         assert time.monotonic() - frozen > SECONDS / 2
         store.thawed.set()
 
@@ -256,7 +258,7 @@ def test_a_main_process_that_is_frozen_beside_the_store(guarded):
     store, watch, said = guarded
     say(store, 1)
     with watch.kept():
-        assert said.get(timeout=20) == SILENT
+        assert re.fullmatch(SILENT, said.get(timeout=60))
 
 
 def test_a_main_process_that_has_ended_well(guarded):
@@ -278,4 +280,4 @@ def test_a_main_process_that_is_frozen_while_others_end(guarded):
             store.thawed.clear()
 
     threading.Thread(target=end, daemon=True).start()
-    assert said.get(timeout=20) == SILENT
+    assert re.fullmatch(SILENT, said.get(timeout=60))

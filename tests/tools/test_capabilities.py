@@ -27,6 +27,7 @@ def unlimited(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.slow
 def test_every_set_of_this_cpu_is_tested_though_one_fails(tmp_path, unlimited):
     seen = tmp_path / "seen"
     (tmp_path / "test_set.py").write_text(TEST.format(path=str(seen)))

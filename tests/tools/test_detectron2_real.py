@@ -70,6 +70,7 @@ def files(site: Path) -> set[str]:
     return {path.relative_to(site).as_posix() for path in site.rglob("*")}
 
 
+@pytest.mark.slow
 def test_life_of_the_real_installation(wheel, new_environment):
     python = str(new_environment(packages=True))
     site = site_packages(Path(python))
