@@ -222,7 +222,7 @@ SECONDS = 1.5  # on a busy machine one thread may have to wait for long
 def guarded(monkeypatch):
     """A store, the watch of rank 1 on it, and the messages with which that ends the process."""
     store, said = Freezing(), queue.Queue()
-    watch = Watch(store, 1, 2, SECONDS, print)
+    watch = Watch(store, 1, 2, SECONDS, print, Progress())  # not what earlier tests left
     monkeypatch.setattr(watch, "_end", said.put)
     yield store, watch, said
     store.thawed.set()
