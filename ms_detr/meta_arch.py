@@ -38,7 +38,7 @@ from .modeling import (
     paste_masks,
 )
 from .modeling.groups import PRIMARY
-from .structures import DECODER, Memory, Predictions, Source, Targets, unpadded_sizes
+from .structures import DECODER, Memory, Predictions, Source, Targets
 from .supervision import Criterion
 
 OUTPUT = Source(DECODER)  # what inference reads
@@ -198,8 +198,7 @@ class GeneralizedDETR(nn.Module):
         """The results of `forward` in evaluation."""
         if self.auxiliary is not None and self.evaluate_head is not None:
             _, memory = self.encode(images, padding_mask)
-            sizes = unpadded_sizes(padding_mask, memory.grid.valid_ratios.dtype)
-            found = self.auxiliary.detect(self.evaluate_head, memory, self.strides, sizes)
+            found = self.auxiliary.detect(self.evaluate_head, memory, self.strides, padding_mask)
             return [
                 {"instances": _to_instances(x, detections)}
                 for x, detections in zip(batched_inputs, found, strict=True)
@@ -240,8 +239,8 @@ class GeneralizedDETR(nn.Module):
         if supervised:
             candidates = {}
             if self.auxiliary is not None and targets is not None:
-                sizes = unpadded_sizes(padding_mask, memory.grid.valid_ratios.dtype)
-                for name, found in self.auxiliary(memory, self.strides, sizes, targets).items():
+                heads = self.auxiliary(memory, self.strides, padding_mask, targets)
+                for name, found in heads.items():
                     losses.update(found.losses)
                     candidates[name] = found.candidates
             count = self.query_initializer.num_queries

@@ -13,7 +13,7 @@ from ..auxiliary import AuxiliaryHead
 from ..errors import ConfigError, DataError
 from ..evaluation import evaluating
 from ..meta_arch import OUTPUT, GeneralizedDETR
-from ..structures import DECODER, Memory, TokenGrid, unpadded_sizes
+from ..structures import DECODER, Memory, TokenGrid
 from .maps import resized, unpadded
 from .samples import Sample
 
@@ -45,8 +45,7 @@ def class_scores(model: GeneralizedDETR, sample: Sample) -> dict[str, ClassScore
 
     def score_of(head: AuxiliaryHead) -> ClassScore:
         def score(memory: Memory) -> Tensor:
-            sizes = unpadded_sizes(sample.padding_mask, memory.grid.valid_ratios.dtype)
-            pyramid = auxiliary.pyramid(memory, model.strides, sizes)
+            pyramid = auxiliary.pyramid(memory, model.strides, sample.padding_mask)
             return head.class_score(pyramid, classes)
 
         return score

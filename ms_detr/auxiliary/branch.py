@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..modeling import Detections
-from ..structures import Candidates, Memory, Targets
+from ..structures import Candidates, Memory, Targets, unpadded_sizes
 from .pyramid import Pyramid
 
 
@@ -40,6 +40,15 @@ class AuxiliaryHead(nn.Module, ABC):
         if weight < 0:
             raise ConfigError(f"an auxiliary head's weight can't be negative, got {weight}")
         self.weight = weight
+
+    def check_levels(self, pyramid: Pyramid, expected: int) -> None:
+        """Raise ConfigError if a head that was built for so many levels sees others."""
+        if len(pyramid.maps) != expected:
+            raise ConfigError(
+                f"a {type(self).__name__} was built for {expected} levels, encoder and "
+                f"adapter make {len(pyramid.maps)}: link its num_levels with "
+                "('${model.neck.num_levels}', '${model.auxiliary.adapter.num_levels}')"
+            )
 
     @abstractmethod
     def forward(self, name: str, pyramid: Pyramid, targets: Targets) -> Found:
@@ -134,30 +143,31 @@ class Auxiliary(nn.Module):
         self.heads = heads
 
     def forward(
-        self, memory: Memory, strides: Sequence[int], sizes: Tensor, targets: Targets
+        self, memory: Memory, strides: Sequence[int], padding_mask: Tensor, targets: Targets
     ) -> dict[str, Found]:
         """What every head makes of the batch, by the head's name; arguments as `pyramid` has."""
-        pyramid = self.pyramid(memory, strides, sizes)
+        pyramid = self.pyramid(memory, strides, padding_mask)
         return {
             name: cast(AuxiliaryHead, head)(name, pyramid, targets)
             for name, head in self.heads.items()
         }
 
     def detect(
-        self, name: str, memory: Memory, strides: Sequence[int], sizes: Tensor
+        self, name: str, memory: Memory, strides: Sequence[int], padding_mask: Tensor
     ) -> list[Detections]:
         """What one head detects by itself; see `AuxiliaryHead.detect`."""
         head = cast(AuxiliaryHead, self.heads[name])
-        return head.detect(self.pyramid(memory, strides, sizes))
+        return head.detect(self.pyramid(memory, strides, padding_mask))
 
-    def pyramid(self, memory: Memory, strides: Sequence[int], sizes: Tensor) -> Pyramid:
+    def pyramid(self, memory: Memory, strides: Sequence[int], padding_mask: Tensor) -> Pyramid:
         """What the heads look at.
 
         Args:
             strides: of the backbone's maps that the neck takes, in pixels; further levels of the
                 memory have twice the stride each.
-            sizes: (B, 2), width and height of the unpadded images in pixels.
+            padding_mask: (B, H, W) of the images, True in padding.
         """
         maps = self.adapter([x.contiguous() for x in memory.maps()])
+        sizes = unpadded_sizes(padding_mask, memory.grid.valid_ratios.dtype)
         further = range(1, len(maps) - len(strides) + 1)
         return Pyramid(maps, (*strides, *(strides[-1] * 2**k for k in further)), sizes)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError
 from ..layers.boxes import generalized_box_iou
 from ..modeling import Detections
 from ..structures import Candidates, Rows, Targets, at_least_single
@@ -229,12 +228,7 @@ class DenseHead(AuxiliaryHead):
         Raises:
             ConfigError: the head was built for another number of levels.
         """
-        if len(pyramid.maps) != self.num_levels:
-            raise ConfigError(
-                f"a {type(self).__name__} was built for {self.num_levels} levels, encoder and "
-                f"adapter make {len(pyramid.maps)}: link its num_levels with "
-                "('${model.neck.num_levels}', '${model.auxiliary.adapter.num_levels}')"
-            )
+        self.check_levels(pyramid, self.num_levels)
         logits, deltas, central = [], [], []
         for number, level in enumerate(pyramid.maps):
             x = self.class_tower(level)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-LARGEST_LOG_SCALE = math.log(1000 / 16)
+from .anchors import MOST_SCALING
 
 
 def decode(
@@ -26,7 +24,7 @@ def decode(
     size = high - low
     shift, log_scale = (deltas / deltas.new_tensor(weights)).split(2, -1)
     center = (low + high) * 0.5 + shift * size
-    half = 0.5 * size * log_scale.clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp()
+    half = 0.5 * size * log_scale.clamp(-MOST_SCALING, MOST_SCALING).exp()
     return torch.cat((center - half, center + half), -1)
 
 

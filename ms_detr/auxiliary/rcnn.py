@@ -142,7 +142,7 @@ class FasterRCNNHead(AuxiliaryHead):
 
     def forward(self, name: str, pyramid: Pyramid, targets: Targets) -> Found:
         """See `AuxiliaryHead.forward`. The regions' losses are means over those of this process."""
-        self._check_levels(pyramid)
+        self.check_levels(pyramid, self.num_levels)
         rpn_losses, proposals = self.rpn(pyramid, targets)
         with in_full_precision(targets):
             samples = self._sample(pyramid, targets, proposals)
@@ -206,7 +206,7 @@ class FasterRCNNHead(AuxiliaryHead):
 
     def detect(self, pyramid: Pyramid) -> list[Detections]:
         """See `AuxiliaryHead.detect`; ``queries`` are the proposals."""
-        self._check_levels(pyramid)
+        self.check_levels(pyramid, self.num_levels)
         proposals = self._proposals(pyramid)
         counts = [len(regions) for regions in proposals]
         outputs = self._predict(self.align(pyramid, proposals), pyramid.sizes.dtype)
@@ -232,21 +232,13 @@ class FasterRCNNHead(AuxiliaryHead):
 
     def class_score(self, pyramid: Pyramid, labels: Tensor) -> Tensor:
         """See `AuxiliaryHead.class_score`; the places are the proposals that it would detect in."""
-        self._check_levels(pyramid)
+        self.check_levels(pyramid, self.num_levels)
         read = self.align(pyramid, self._proposals(pyramid))
         return self._predict(read, pyramid.sizes.dtype)[0][:, labels].amax(0).sum()
 
     def _proposals(self, pyramid: Pyramid) -> list[Tensor]:
         """Those of an evaluation."""
         return self.rpn.propose(self.rpn.predict(pyramid), pyramid, per_level=1000)
-
-    def _check_levels(self, pyramid: Pyramid) -> None:
-        if len(pyramid.maps) != self.num_levels:
-            raise ConfigError(
-                f"a {type(self).__name__} was built for {self.num_levels} levels, encoder and "
-                f"adapter make {len(pyramid.maps)}: link its num_levels with "
-                "('${model.neck.num_levels}', '${model.auxiliary.adapter.num_levels}')"
-            )
 
 
 def _candidates(samples: Sequence[Sample], read: Tensor, pyramid: Pyramid) -> Candidates:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
+from ..layers.rows import rows_of
 from ..structures import Targets
 from ..supervision import in_full_precision
 from ..supervision.losses import check_not_negative
@@ -114,7 +115,7 @@ class RPN(nn.Module):
         ):
             score, index = logits.sigmoid().sort(dim=1, descending=True, stable=True)
             index = index[:, :per_level]
-            delta = deltas.gather(1, index[..., None].expand(-1, -1, 4))
+            delta = rows_of(deltas, index)
             scores.append(score[:, :per_level])
             boxes.append(clip(decode(delta, anchors[index]), pyramid.scale))
             levels.append(torch.full_like(index, number))

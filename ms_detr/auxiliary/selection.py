@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..layers.boxes import cxcywh_to_xyxy
 from ..modeling import Detections
 from .anchors import Anchors
+from .pixel_boxes import clip
 
 
 class Selection:
@@ -59,8 +60,8 @@ class Selection:
             quality: (B, N), multiplies the scores of what a level keeps, or None.
             sizes: (B, 2), width and height of the images, to which boxes are cut.
         """
-        corners = cxcywh_to_xyxy(boxes).clamp(min=0).minimum(sizes.repeat(1, 2)[:, None])
         scale = sizes.repeat(1, 2)
+        corners = clip(cxcywh_to_xyxy(boxes), scale[:, None])
         probability = probability.where(anchors.inside[..., None], -1.0)
         return [
             self._of_image(

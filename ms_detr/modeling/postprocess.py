@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..layers.boxes import cxcywh_to_xyxy
+from ..layers.rows import rows_of
 from ..structures import PredictionSet, QueryMasks
 from .detections import Detections
 from .soft_nms import SoftNMS
@@ -37,7 +38,7 @@ class Postprocess(nn.Module):
         count = self.top_k if self.nms is None else self.nms.candidates
         probability = predictions.probability(predictions.logits[-1])
         scores, labels, queries = self.choose(probability, count)
-        boxes = predictions.boxes[-1].gather(1, queries[..., None].expand(-1, -1, 4))
+        boxes = rows_of(predictions.boxes[-1], queries)
         found = Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, labels, queries)
         return found if self.nms is None else self.nms(found, self.top_k)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..layers.position import sine_embedding
+from ..layers.rows import rows_of
 from ..structures import (
     ENCODER,
     Memory,
@@ -266,10 +267,10 @@ class TwoStageInitializer(ProposalInitializer):
         """
         tokens, proposals = self.encode(proposer, memory)
         logits = proposer.class_head(tokens)
-        chosen = self.best(logits[..., 0], memory.grid, count)[..., None]
+        chosen = self.best(logits[..., 0], memory.grid, count)
         if not supervised:
-            best = tokens.gather(1, chosen.expand(-1, -1, tokens.shape[-1]))
-            anchors = proposals.logits.gather(1, chosen.expand(-1, -1, 4))
+            best = rows_of(tokens, chosen)
+            anchors = rows_of(proposals.logits, chosen)
             return (proposer.box_head(best) + anchors).detach().sigmoid(), None
         unactivated = proposer.box_head(tokens) + proposals.logits
         predictions = PredictionSet(
@@ -279,7 +280,7 @@ class TwoStageInitializer(ProposalInitializer):
             layered=False,
             probability=proposer.class_head.probability,
         )
-        best = unactivated.gather(1, chosen.expand(-1, -1, 4))
+        best = rows_of(unactivated, chosen)
         return best.detach().sigmoid(), predictions
 
     def queries(self, boxes: Tensor, memory: Memory) -> Queries:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..layers.boxes import box_iou, xyxy_to_cxcywh
+from ..layers.rows import rows_of
 from .detections import Detections
 
 GONE = -1.0  # in the place of a score
@@ -47,13 +48,13 @@ class SoftNMS:
             score, best = scores.max(1, keepdim=True)
             taken.append(best)
             left.append(score)
-            row = decay.gather(1, best[..., None].expand(-1, -1, decay.shape[2]))[:, 0]
+            row = rows_of(decay, best)[:, 0]
             decayed = (scores * row).scatter(1, best, GONE)
             scores = decayed.where((decayed > 0) & (decayed >= self.min_score), GONE)
         order, rest = torch.cat(taken, 1), torch.cat(left, 1)
         counts = (rest > 0).sum(1).tolist()
         return Detections(
-            found.boxes.gather(1, order[..., None].expand(-1, -1, 4)),
+            rows_of(found.boxes, order),
             rest.clamp(min=0),
             found.labels.gather(1, order),
             found.queries.gather(1, order),

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.boxes import inverse_sigmoid
 from ..layers.position import sine_embedding
+from ..layers.rows import rows_of
 from ..layers.transformer import init_transformer
 from ..modeling import QueryGroup
 from ..structures import (
@@ -260,11 +261,6 @@ class PositiveQueries(QueryGroup):
         if positives == size:
             return kept
         return torch.cat((kept, self.padding.rows(positives, candidates, size - positives)))
-
-
-def rows_of(x: Tensor, index: Tensor) -> Tensor:
-    """Rows (B, n, C) of x (B, N, C) at index (B, n)."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def targets_of(objects: Tensor, targets: Targets, counts: tuple[int, ...]) -> Targets:

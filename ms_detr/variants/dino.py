@@ -8,14 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.query_position import BoxPosition
+from ..layers.rows import rows_of
 from ..modeling import BoxHead, ClassHead, ProposalInitializer
 from ..modeling.query_initializer import Proposer
 from ..structures import Memory, PredictionSet, Queries
-
-
-def _chosen(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x (B, S, n) at index (B, Q)."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 class DINOInitializer(ProposalInitializer):
@@ -57,13 +53,13 @@ class DINOInitializer(ProposalInitializer):
         tokens, proposals = self.encode(proposer, memory)
         logits = proposer.class_head(tokens)
         best = self.best(logits.amax(-1), memory.grid, count)
-        anchors = _chosen(proposals.logits, best)
-        boxes = (proposer.box_head(_chosen(tokens, best)) + anchors).sigmoid()
+        anchors = rows_of(proposals.logits, best)
+        boxes = (proposer.box_head(rows_of(tokens, best)) + anchors).sigmoid()
         if not supervised:
             return boxes.detach(), None
         own = slice(self.num_queries)
         predictions = PredictionSet(
-            _chosen(logits, best[:, own])[None],
+            rows_of(logits, best[:, own])[None],
             boxes[None, :, own],
             anchors[:, own].sigmoid(),
             layered=False,
