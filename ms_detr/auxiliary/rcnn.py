@@ -91,6 +91,7 @@ class FasterRCNNHead(AuxiliaryHead):
         score_threshold: pairs of region and class that the head detects by itself score more.
         iou_threshold: of two boxes of a class that overlap by more the better one stays.
         top_k: detections of an image.
+        channels: of the two linear layers between region and outputs.
     """
 
     def __init__(
@@ -108,11 +109,13 @@ class FasterRCNNHead(AuxiliaryHead):
         score_threshold: float = 0.0,
         iou_threshold: float = 0.5,
         top_k: int = 100,
+        channels: int = 1024,
     ):
         super().__init__(weight)
         check_not_negative(class_weight=class_weight, box_weight=box_weight)
-        if top_k < 1:
-            raise ConfigError(f"a head's detections need a top_k of at least 1, got {top_k}")
+        for key, value in {"top_k": top_k, "channels": channels}.items():
+            if value < 1:
+                raise ConfigError(f"a head needs a {key} of at least 1, got {value}")
         self.embed_dim = embed_dim
         self.num_classes = num_classes
         self.num_levels = sum(num_levels)
@@ -125,9 +128,9 @@ class FasterRCNNHead(AuxiliaryHead):
         self.matcher = Matcher([0.5], [0, 1])
         self.sampler = RandomSampler(512, 0.25) if sampler is None else sampler
         self.align = RegionAlign()
-        self.box_layers = BoxLayers(embed_dim, self.align.size, 1024)
-        self.cls_score = nn.Linear(1024, num_classes + 1)  # the last one is background
-        self.bbox_pred = ClassDeltas(1024, num_classes)
+        self.box_layers = BoxLayers(embed_dim, self.align.size, channels)
+        self.cls_score = nn.Linear(channels, num_classes + 1)  # the last one is background
+        self.bbox_pred = ClassDeltas(channels, num_classes)
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.zeros_(self.cls_score.bias)
 

@@ -49,6 +49,7 @@ def rcnn() -> DictConfig:
         rpn_box_weight=1.0,
         anchor_sampler=L(RandomSampler)(number=256, positive_fraction=0.5),
         sampler=L(RandomSampler)(number=512, positive_fraction=0.25),
+        channels=1024,
     )
 
 

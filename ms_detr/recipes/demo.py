@@ -101,8 +101,9 @@ def _auxiliary(model: DictConfig) -> DictConfig:
     for name, head in model.auxiliary.heads.items():
         if name != "_target_":
             head.weight = 2.0 * model.decoder.num_layers
-            if "sampler" in head:  # of 512 regions an image two linear layers would be most of it
-                head.sampler.number = 128
+            if "sampler" in head:  # 512 regions of 1024 channels would be most of a step
+                head.sampler.number = 64
+                head.channels = 256
     return model
 
 

@@ -78,6 +78,13 @@ def test_the_head_has_the_parameters_of_the_released_one() -> None:
         assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
 
 
+def test_a_head_of_fewer_channels() -> None:
+    head = FasterRCNNHead(16, 3, [2, 1], channels=8)
+    names = ("box_layers.1", "box_layers.3", "cls_score", "bbox_pred")
+    shapes = [tuple(head.get_submodule(name).weight.shape) for name in names]
+    assert shapes == [(8, 16 * 49), (8, 8), (4, 8), (3, 4, 8)]
+
+
 @pytest.mark.parametrize("strides", [(8, 16, 32, 64, 128), (4, 8, 16, 32, 64)])
 def test_levels_of_regions(strides: tuple[int, ...]) -> None:
     finest = {8: 112, 4: 56}[strides[0]]
@@ -282,5 +289,6 @@ def test_bad_options() -> None:
     for name in ("class_weight", "box_weight", "rpn_class_weight", "rpn_box_weight"):
         with pytest.raises(ConfigError, match=f"a loss's {name} can't be negative, got -1"):
             make_head(**{name: -1.0})
-    with pytest.raises(ConfigError, match="top_k of at least 1"):
-        make_head(top_k=0)
+    for name in ("top_k", "channels"):
+        with pytest.raises(ConfigError, match=f"{name} of at least 1, got 0"):
+            make_head(**{name: 0})
