@@ -38,7 +38,16 @@ from .modeling import (
     paste_masks,
 )
 from .modeling.groups import PRIMARY
-from .structures import DECODER, Memory, Predictions, Source, Targets
+from .structures import (
+    DECODER,
+    Memory,
+    Predictions,
+    Source,
+    Targets,
+    output_scale,
+    output_size,
+    shown_size,
+)
 from .supervision import Criterion
 
 OUTPUT = Source(DECODER)  # what inference reads
@@ -171,13 +180,14 @@ class GeneralizedDETR(nn.Module):
                 see `ms_detr.data.DetrMapper`; in training ``instances`` with
                 ``gt_boxes``, ``gt_classes`` and, with a mask branch, ``gt_masks`` (BitMasks), and
                 optionally the ``step`` that they are a part of, see `Step`; else optionally the
-                output ``height``, ``width``.
+                output ``height``, ``width``, and the ``shown_size`` (h, w) at the upper left of
+                ``image`` that is shown there; without it, all of ``image``.
 
         Returns:
             In training ``{name: loss}``, else ``[{"instances": Instances}, ...]`` with
-            ``pred_boxes`` in pixels of the output, ``scores``, ``pred_classes`` and, with a mask
-            branch, ``pred_masks`` (n, H, W) bool; these have no gradients, but those of
-            `forward_tensors` do.
+            ``pred_boxes`` in pixels of the output and cut to it, ``scores``, ``pred_classes`` and,
+            with a mask branch, ``pred_masks`` (n, H, W) bool; these have no gradients, but those
+            of `forward_tensors` do.
 
         Raises:
             ConfigError: an image is of another kind; in training, there are no or wrong targets.
@@ -215,7 +225,7 @@ class GeneralizedDETR(nn.Module):
                     index,
                     own.queries[0],
                     (images.shape[-2], images.shape[-1]),
-                    (x["image"].shape[1], x["image"].shape[2]),
+                    shown_size(x),
                     instances.image_size,
                 )
             results.append({"instances": instances})
@@ -327,12 +337,14 @@ def _check_images(batched_inputs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _to_instances(x: Mapping[str, Any], detections: Detections) -> Instances:
-    """An image's detections, a batch of one; boxes scaled to the output size."""
-    height = x.get("height", x["image"].shape[1])
-    width = x.get("width", x["image"].shape[2])
+    """An image's detections, a batch of one; boxes in pixels of the output."""
+    height, width = output_size(x)
     instances = Instances((height, width))
-    instances.pred_boxes = Boxes(detections.boxes[0].clone())
-    instances.pred_boxes.scale(width, height)
+    boxes = Boxes(detections.boxes[0].clone())
+    boxes.scale(*output_scale(x))
+    for axis, most in enumerate((width, height)):
+        boxes.tensor[:, axis::2].clamp_(max=most)
+    instances.pred_boxes = boxes
     instances.scores = detections.scores[0]
     instances.pred_classes = detections.labels[0]
     return instances

@@ -25,7 +25,7 @@ class Placed:
     """Queries and the objects that they learn.
 
     Attributes:
-        points: centres of the references, (n, 2) as (x, y) in fractions of the unpadded image.
+        points: centres of the references, (n, 2) as (x, y) in fractions of the file's image.
         objects: (n,) int64, the number of objects for none.
     """
 
@@ -90,12 +90,14 @@ def query_places(model: GeneralizedDETR, sample: Sample) -> QueryPlaces:
     finally:
         handle.remove()
     found = {}
+    shares = [part / whole for part, whole in zip(sample.size, sample.whole, strict=True)]
     for name, term in terms.items():
         owners = assigned[name].owners(made[term.source].logits.shape[2])[-1, 0]
         own = made[term.source].targets
         if own is not None:
             owners = _objects_of(own, sample.targets, owners)
         points = references[term.source.group].double()
+        points = points / points.new_tensor(shares[::-1])
         found[term.source] = Placed(points.cpu(), owners.cpu())
     count = sample.targets.labels.shape[1]
     groups = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..meta_arch import GeneralizedDETR
-from ..structures import Targets
+from ..structures import Targets, shown_size
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Sample:
         targets: its objects.
         boxes: theirs as (x1, y1, x2, y2) in pixels, (n, 4).
         masks: theirs, (n, h, w) bool, or None where they were not read.
-        size: (h, w), the pixels that are no padding.
+        whole: (H, W), the pixels that are no padding.
+        size: (h, w) of them that are the file's, at the upper left; others count as image.
     """
 
     pixels: Tensor
@@ -32,6 +33,7 @@ class Sample:
     targets: Targets
     boxes: Tensor
     masks: Tensor | None
+    whole: tuple[int, int]
     size: tuple[int, int]
 
     @classmethod
@@ -42,8 +44,8 @@ class Sample:
         instances = inputs["instances"]
         masks = instances.gt_masks.tensor if instances.has("gt_masks") else None
         height, width = inputs["image"].shape[-2:]
-        boxes = instances.gt_boxes.tensor
-        return cls(pixels, padding_mask, targets, boxes, masks, (height, width))
+        boxes, size = instances.gt_boxes.tensor, shown_size(inputs)
+        return cls(pixels, padding_mask, targets, boxes, masks, (height, width), size)
 
     @property
     def classes(self) -> Tensor:
@@ -55,6 +57,10 @@ class Sample:
         """The object with the largest box, of at least one."""
         width, height = (self.boxes[:, 2:] - self.boxes[:, :2]).unbind(1)
         return int((width * height).argmax())
+
+    def shown(self, values: Tensor) -> Tensor:
+        """What of a map (H, W) lies in the file's image, (h, w)."""
+        return values[: self.size[0], : self.size[1]]
 
     def foreground(self, by_masks: bool = False) -> Tensor:
         """Which pixels lie in an object, (h, w) bool: with their centre in a box, or in a mask.
@@ -68,7 +74,7 @@ class Sample:
                     "the images' objects have no masks: set dataloader.masks=true, and take a "
                     "dataset whose annotations have them"
                 )
-            return self.masks.cpu().any(0)
+            return self.shown(self.masks.cpu().any(0))
         found = torch.zeros(self.size, dtype=torch.bool)
         for x1, y1, x2, y2 in (self.boxes.cpu().double() - 0.5).ceil().long().tolist():
             found[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True

@@ -51,7 +51,7 @@ class Discriminability:
         """D; raises as `discriminability` does."""
         with evaluating(model):
             _, memory = model.encode(sample.pixels, sample.padding_mask)
-            return discriminability(memory, sample.size, self.levels)
+            return sample.shown(discriminability(memory, sample.whole, self.levels))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Attention:
             used = calls if self.all_layers else calls[-1:]
             weights = sum(call.token_weights(chosen).mean(1) for call in used) / len(used)
         maps = unpadded(calls[-1].context.memory.grid, cast(Tensor, weights))
-        return mean_of_shares(chosen_levels(maps, self.levels), sample.size)
+        return sample.shown(mean_of_shares(chosen_levels(maps, self.levels), sample.whole))
 
     def _chosen(self, model: GeneralizedDETR, made: PredictionSet, sample: Sample) -> Tensor:
         if self.top is None:

@@ -2,6 +2,7 @@
 
 from .augmentation import (
     DETR_SHORT_EDGES,
+    PadToSquare,
     RandomChoice,
     ResizeScale,
     ResizeShortestEdge,
@@ -27,6 +28,7 @@ __all__ = [
     "GroundTruth",
     "ImageError",
     "OtherClassesError",
+    "PadToSquare",
     "RandomChoice",
     "ResizeScale",
     "ResizeShortestEdge",

@@ -13,7 +13,7 @@ from detectron2.data.transforms import (
     RandomFlip,
     ResizeTransform,
 )
-from fvcore.transforms.transform import Transform
+from fvcore.transforms.transform import PadTransform, Transform
 
 from ..errors import ConfigError
 
@@ -57,6 +57,30 @@ class RandomChoice(Augmentation):
 
     def __repr__(self) -> str:
         return f"RandomChoice({self.chains})"
+
+
+class PadToSquare(Augmentation):
+    """Pad at the right and the bottom to a square. The padding is image to the model.
+
+    Args:
+        size: side in pixels; larger images are an error.
+        pad_value: the grey, from 0 to 255.
+    """
+
+    def __init__(self, size: int, pad_value: float = 128.0):
+        super().__init__()
+        (self.size,) = _lengths("size", [size])
+        self.pad_value = pad_value
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        height, width = image.shape[:2]
+        if max(height, width) > self.size:
+            raise ConfigError(
+                f"{width} x {height} pixels don't fit into a square of {self.size}: shrink images "
+                "before PadToSquare"
+            )
+        missing = self.size - width, self.size - height
+        return PadTransform(0, 0, *missing, width, height, self.pad_value)
 
 
 def detr_augmentations(

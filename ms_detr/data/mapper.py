@@ -12,7 +12,7 @@ from detectron2.data.transforms import (
     ResizeTransform,
 )
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
-from fvcore.transforms.transform import Transform, TransformList
+from fvcore.transforms.transform import PadTransform, Transform, TransformList
 
 from ..errors import ConfigError, DataError, MissingFileError
 from .batches import Size
@@ -60,6 +60,8 @@ class DetrMapper:
         Returns:
             - image: uint8 tensor (C, H, W) after augmentation;
             - height, width: of the image file, for which predictions are made;
+            - shown_size: (h, w), how much of the augmented image the file's fills, from the
+              upper left corner; the rest is padding that an augmentation added;
             - file_name, image_id;
             - instances, in training only: gt_boxes (N, 4), xyxy in pixels of the augmented image
               and clipped to it, and gt_classes (N,). Crowds and boxes that the augmentation cut
@@ -71,6 +73,8 @@ class DetrMapper:
         Raises:
             MissingFileError: there is no such image file.
             ImageError: the file is no image, or not of the size that the record tells.
+            ConfigError: for testing, augmentations that cut, turn or move the image: boxes couldn't
+                be told in pixels of the file.
             DataError: the image can't be augmented; or, with masks, an object has no segmentation
                 or a wrong one.
         """
@@ -81,7 +85,7 @@ class DetrMapper:
         mapped = {
             "file_name": record["file_name"],
             "image_id": record["image_id"],
-            **_model_input(image, before),
+            **self._model_input(image, transforms, before),
         }
         if self.is_train:
             annotations = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
@@ -117,9 +121,27 @@ class DetrMapper:
             name: for messages.
 
         Returns:
-            image, height and width, as of a record.
+            image, height, width and shown_size, as of a record.
         """
-        return _model_input(self._augment(image, name)[0], image.shape[:2])
+        return self._model_input(*self._augment(image, name), image.shape[:2])
+
+    def _model_input(self, image: np.ndarray, transforms: TransformList, before: Size) -> dict:
+        """Make a model's input of an augmented image that was of a size before."""
+        corners = transforms.apply_coords(np.array([[0.0, 0.0], before[::-1]]))
+        right, bottom = shown = np.rint(corners).max(0).clip(1, image.shape[1::-1]).astype(int)
+        if not self.is_train and np.abs(corners - [(0, 0), shown]).max() > 1e-3:
+            raise ConfigError(
+                "mapper.augmentations of test images may resize them and then pad them at the "
+                "right and the bottom; these do something else, and boxes couldn't be told in "
+                f"pixels of the file: {self.augmentations}"
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return {
+            "height": before[0],
+            "width": before[1],
+            "shown_size": (int(bottom), int(right)),
+            "image": pixels,
+        }
 
     def _read(self, record: dict) -> np.ndarray:
         """Read the image (H, W, C) of a record."""
@@ -155,6 +177,10 @@ class _SizeInput:
     def transform(self, transform: Transform) -> None:
         if isinstance(transform, ResizeTransform):
             self.image = _stub(transform.new_h, transform.new_w)
+        elif isinstance(transform, PadTransform):
+            height, width = self.image.shape[:2]
+            height += transform.y0 + transform.y1
+            self.image = _stub(height, width + transform.x0 + transform.x1)
         else:
             self.image = transform.apply_image(self.image)
 
@@ -162,12 +188,6 @@ class _SizeInput:
 def _stub(height: int, width: int) -> np.ndarray:
     """Make a black image that takes one byte."""
     return np.broadcast_to(np.uint8(0), (int(height), int(width), 3))
-
-
-def _model_input(image: np.ndarray, before: Size) -> dict:
-    """Make a model's input of an augmented image, with the size of the one that it predicts for."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    return {"height": before[0], "width": before[1], "image": pixels}
 
 
 def _name(record: dict) -> str:

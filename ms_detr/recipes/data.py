@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from ..data import (
     DetrMapper,
+    PadToSquare,
     ResizeShortestEdge,
     build_test_loader,
     build_train_loader,
@@ -62,21 +63,32 @@ def coco(masks: bool = False) -> DictConfig:
     return DictConfig(dataloader, flags={"allow_objects": True})
 
 
-def coco_lsj(
-    masks: bool = True, size: int = 1024, pad_value: float = 128.0, test_size: int | None = None
-) -> DictConfig:
+def coco_lsj(masks: bool = True, size: int = 1024, pad_value: float = 128.0) -> DictConfig:
     """COCO with large-scale jitter, as instance segmentation is trained with long schedules.
 
     Args:
         size: side of the training images.
         pad_value: what fills them up, from 0 to 255.
-        test_size: longest side of the test images; None: as without jitter.
     """
     dataloader = coco(masks)
     dataloader.train.mapper.augmentations = L(lsj_augmentations)(size=size, pad_value=pad_value)
-    if test_size is not None:
-        (resize,) = dataloader.test.mapper.augmentations
-        resize.short_edge_length = resize.max_size = test_size
+    return dataloader
+
+
+def square_tests(dataloader: DictConfig, size: int = 1024, pad_value: float = 114.0) -> DictConfig:
+    """Test on squares: images are resized to a longer side and padded, as Co-DETR's with jitter.
+
+    The padding is image to the model, as in training with large-scale jitter; boxes and masks are
+    told in pixels of the image file all the same.
+
+    Args:
+        size: side of the squares.
+        pad_value: what fills them up, from 0 to 255.
+    """
+    dataloader.test.mapper.augmentations = [
+        L(ResizeShortestEdge)(short_edge_length=size, max_size=size),
+        L(PadToSquare)(size=size, pad_value=pad_value),
+    ]
     return dataloader
 
 

@@ -25,6 +25,7 @@ from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
 from .queries import GroupQueries, PositionFunction, Queries
 from .rows import HasRows, Rows
+from .shown import output_scale, output_size, shown_size
 from .targets import Step, Targets
 
 __all__ = [
@@ -48,6 +49,9 @@ __all__ = [
     "Targets",
     "TokenGrid",
     "at_least_single",
+    "output_scale",
+    "output_size",
+    "shown_size",
     "unpadded_sizes",
     "valid_ratio",
 ]

@@ -62,7 +62,7 @@ def assigned(
         targets = model.targets([inputs], (images.shape[-2], images.shape[-1]))
         predictions = model.forward_tensors(images, padding_mask, targets)
         assignments = model.criterion.assign(predictions, targets)
-    objects = pixel_corners(targets.boxes[0], record)
+    objects = pixel_corners(targets.boxes[0], inputs)
     rows = []
     for name, assignment in assignments.items():
         predicted = predictions[model.criterion.terms[name].source]
@@ -72,7 +72,7 @@ def assigned(
         layers = range(len(predicted.boxes))
         for layer in layers[-1:] if last else layers:
             panel = canvas(record, metadata)
-            boxes = pixel_corners(predicted.boxes[layer, 0], record)
+            boxes = pixel_corners(predicted.boxes[layer, 0], inputs)
             for g in range(targets.counts[0]):
                 color = colormaps["tab10"](g % 10)
                 panel.draw_box(objects[g], alpha=0.9, edge_color=color, line_style="--")

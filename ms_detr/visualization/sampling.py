@@ -19,7 +19,7 @@ from ..evaluation import evaluating
 from ..files import atomic_path
 from ..layers import DeformableSublayer
 from ..meta_arch import OUTPUT, GeneralizedDETR
-from ..structures import valid_ratio
+from ..structures import output_scale, output_size, valid_ratio
 from .canvas import titled
 from .scene import canvas, choose, pixel_corners, side_by_side
 
@@ -53,17 +53,18 @@ def draw_sampling(
     metadata = MetadataCatalog.get(loader.dataset.name)
     files = []
     for record in chosen:
-        calls, logits, ratios = _record_calls(model, mapper(record))
+        inputs = mapper(record)
+        calls, logits, ratios = _record_calls(model, inputs)
         index = int(logits.amax(-1).argmax()) if query is None else query
         if not 0 <= index < len(logits):
             raise ConfigError(f"there are queries 0 to {len(logits) - 1}, not {index}")
         panels = []
         for layer, (reference, locations, weights) in enumerate(calls):
             panel = canvas(record, metadata)
-            box = pixel_corners(reference[index], record)
+            box = pixel_corners(reference[index], inputs)
             if reference.shape[-1] == 4:
                 panel.draw_box(box, alpha=0.9, edge_color="w")
-            _draw_points(panel, locations[index] / ratios, weights[index], record)
+            _draw_points(panel, locations[index] / ratios, weights[index], inputs)
             panels.append(titled(panel.output.get_image(), f"query {index}, layer {layer}"))
         stem = Path(record["file_name"]).stem
         files.append(folder / f"{record['image_id']}_{stem}_sampling.png")
@@ -96,13 +97,12 @@ def _samples(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     return context.reference[0], locations[0], weights[0]
 
 
-def _draw_points(panel: Any, locations: Tensor, weights: Tensor, record: dict[str, Any]) -> None:
+def _draw_points(panel: Any, locations: Tensor, weights: Tensor, inputs: dict[str, Any]) -> None:
     """Circles as large as their weights, a colour a level."""
-    size = locations.new_tensor((record["width"], record["height"]))
-    pixels = (locations * size).cpu().numpy()
+    pixels = (locations * locations.new_tensor(output_scale(inputs))).cpu().numpy()
     strength = np.sqrt((weights / weights.max()).cpu().numpy())
     heads, levels, points = strength.shape
-    radius = max(record["width"], record["height"]) / 60
+    radius = max(output_size(inputs)) / 60
     for head in range(heads):
         for level in range(levels):
             for point in range(points):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..data import check_classes
 from ..data.images import load_image
+from ..structures import output_scale
 from .canvas import Canvas
 
 SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
@@ -47,12 +48,11 @@ def enlarged(image: np.ndarray, metadata: Metadata) -> Canvas:
     return Canvas(image, metadata, max(1.0, SHORT_SIDE / min(image.shape[:2])))
 
 
-def pixel_corners(boxes: torch.Tensor, record: dict[str, Any]) -> np.ndarray:
-    """(n, 4) cxcywh in fractions of the image -> x1, y1, x2, y2 in its pixels."""
+def pixel_corners(boxes: torch.Tensor, inputs: Mapping[str, Any]) -> np.ndarray:
+    """(n, 4) cxcywh in fractions of an input's image -> x1, y1, x2, y2 in pixels of the output."""
     center, size = boxes.cpu().double().split(2, -1)
     corners = torch.cat((center - size / 2, center + size / 2), -1)
-    width, height = record["width"], record["height"]
-    return (corners * corners.new_tensor((width, height, width, height))).numpy()
+    return (corners * corners.new_tensor(output_scale(inputs) * 2)).numpy()
 
 
 def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:

@@ -94,7 +94,7 @@ def test_refuses_no_image_a_batch():
     ids=str,
 )
 def test_the_size_is_told_without_reading(augmentations, tmp_path):
-    mapper = DetrMapper(augmentations, is_train=False)
+    mapper = DetrMapper(augmentations)
     path = tmp_path / "image.png"
     for number, (height, width) in enumerate([(40, 70), (90, 31), (57, 57)]):
         record = {"file_name": str(path), "image_id": number, "height": height, "width": width}

@@ -44,7 +44,8 @@ def test_same_inputs_as_detectron2(load_demo, image_format: str):
         np.random.seed(number)
         mapped = ours(record)
         assert record == before
-        assert set(mapped) == {"file_name", "image_id", "height", "width", "image", "instances"}
+        known = {"file_name", "image_id", "height", "width", "image", "instances"}
+        assert set(mapped) == known | {"shown_size"}
         for key in ("file_name", "image_id", "height", "width"):
             assert mapped[key] == expected[key]
         assert mapped["image"].dtype == torch.uint8
@@ -59,7 +60,8 @@ def test_same_inputs_as_detectron2(load_demo, image_format: str):
 
 def test_for_testing_there_are_no_targets(load_demo):
     mapped = DetrMapper([ResizeShortestEdge(64, 100)], is_train=False)(load_demo("val")[0])
-    assert set(mapped) == {"file_name", "image_id", "height", "width", "image"}
+    assert set(mapped) == {"file_name", "image_id", "height", "width", "image", "shown_size"}
+    assert mapped["shown_size"] == (64, 64)
     assert mapped["image"].shape == (3, 64, 64)
     assert (mapped["height"], mapped["width"]) == (128, 128)
 
