@@ -389,3 +389,19 @@ def test_large_scale_jitter_differs_in_the_augmentation_alone():
     assert names == ["RandomFlip", "ResizeScale", "FixedSizeCrop"]
     jitter.train.mapper.augmentations = plain.train.mapper.augmentations
     assert jitter == plain
+
+
+@pytest.mark.parametrize("config", [c for c in CONFIGS if "_lsj_" in c])
+def test_jitter_of_co_dino(config):
+    """As published (facts): squares of 1024 with grey 114, in tests too, and pasted objects."""
+    data = load(ROOT / config).dataloader
+    *_, fit = instantiate(data.train.mapper.augmentations)
+    resize, pad = instantiate(data.test.mapper.augmentations)
+    assert (fit.crop_size, fit.pad_value) == ((1024, 1024), 114)
+    assert (resize.short_edge_length, resize.max_size) == ((1024, 1024), 1024)
+    assert (pad.size, pad.pad_value) == (1024, 114)
+    paste = instantiate(data.train.copy_paste)
+    assert (paste.max_objects, paste.masks) == (100, False)
+    assert instantiate(data.train.mapper).masks and data.train.dataset.masks
+    assert not (data.test.dataset.masks or data.evaluator.masks)
+    assert coco().train.copy_paste is None

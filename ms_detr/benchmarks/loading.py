@@ -59,7 +59,9 @@ def measure_loading(
             raise ConfigError(f"{config} has no {TRAIN}.{key}, which the benchmark sets or reads")
     with TemporaryDirectory(prefix="ms_detr_loading_") as folder:
         files = max(images, cfg.dataloader.train.total_batch_size)
-        cfg.dataloader.train.dataset = _made(Path(folder), files, bool(cfg.dataloader.get("masks")))
+        masks = bool(cfg.dataloader.train.dataset.get("masks"))
+        masks = bool(cfg.dataloader.train.dataset.get("masks"))
+        cfg.dataloader.train.dataset = _made(Path(folder), files, masks)
         turns = [[_take(cfg, count, images) for count in workers] for _ in range(rounds)]
     rows = []
     for index, count in enumerate(workers):

@@ -13,6 +13,7 @@ from .batches import group_by_size
 from .class_order import OtherClassesError, check_order
 from .classes import check_classes, check_same_classes, class_names
 from .coco import coco_dataset, read_truth
+from .copy_paste import CopyPaste
 from .demo import DemoSpec, generate_demo
 from .fingerprint import changes, fingerprint, fingerprint_of
 from .ground_truth import GroundTruth, kept_truth, objects_per_image
@@ -23,6 +24,7 @@ from .sampler import TrainingSampler, iterations_per_epoch
 
 __all__ = [
     "DETR_SHORT_EDGES",
+    "CopyPaste",
     "DemoSpec",
     "DetrMapper",
     "GroundTruth",

@@ -24,6 +24,7 @@ from .workers import WorkerLoader
 logger = logging.getLogger(__name__)
 
 Mapper = Callable[[dict], dict]
+Mix = Callable[[dict, dict], dict]
 
 
 class TrainLoader(WorkerLoader):
@@ -77,6 +78,7 @@ def build_train_loader(
     num_workers: int = 4,
     seed: int = 0,
     max_bad_images: int = 0,
+    copy_paste: Mix | None = None,
 ) -> TrainLoader:
     """Build an endless stream of training batches, of which this process gets its part.
 
@@ -92,6 +94,8 @@ def build_train_loader(
         seed: 0 or greater.
         max_bad_images: how many different images of the dataset may turn out bad. In the place of
             such an image comes the next one of the dataset; others keep their places.
+        copy_paste: makes one model input of two, see :class:`ms_detr.data.CopyPaste`. The second
+            is of an image that is drawn from the whole dataset, with draws of its own.
 
     Raises:
         MissingFileError, ImageError: out of the batches, for one bad image more.
@@ -107,7 +111,7 @@ def build_train_loader(
         len(dataset), total_batch_size, seed, comm.get_rank(), comm.get_world_size()
     )
     return TrainLoader(
-        _SeededDataset(dataset, mapper, seed, max_bad_images),
+        _SeededDataset(dataset, mapper, seed, max_bad_images, copy_paste),
         bad_images=BadImages(max_bad_images),
         batch_sampler=sampler,
         num_workers=num_workers,
@@ -186,11 +190,19 @@ class _SeededDataset(Dataset):
     Workers share the records' memory.
     """
 
-    def __init__(self, records: Sequence[dict], mapper: Mapper, seed: int, max_bad_images: int):
+    def __init__(
+        self,
+        records: Sequence[dict],
+        mapper: Mapper,
+        seed: int,
+        max_bad_images: int,
+        copy_paste: Mix | None,
+    ):
         self.records = _shared(records)
         self.mapper = mapper
         self.seed = seed
         self.max_bad_images = max_bad_images
+        self.copy_paste = copy_paste
 
     def __len__(self) -> int:
         return len(self.records)
@@ -198,7 +210,16 @@ class _SeededDataset(Dataset):
     def __getitem__(self, key: Key) -> dict:
         epoch, position, index = key
         with _seeded(self.seed, epoch, position):
-            return map_or_replace(self.mapper, self.records, index, self.max_bad_images)
+            mapped = self._map(index)
+            if self.copy_paste is None:
+                return mapped
+            other = self._map(np.random.randint(len(self.records)))
+            problems = mapped.pop(REPLACES, {}) | other.pop(REPLACES, {})
+            mixed = self.copy_paste(mapped, other)
+            return mixed | {REPLACES: problems} if problems else mixed
+
+    def _map(self, index: int) -> dict:
+        return map_or_replace(self.mapper, self.records, index, self.max_bad_images)
 
 
 @contextmanager

@@ -97,6 +97,13 @@ def _check_kept(train: DictConfig) -> None:
 
 def _check_masks(cfg: DictConfig) -> None:
     """Raise ConfigError where only some of model and data have masks that need each other."""
+    pasted = [f"dataloader.train.{part}.masks" for part in ("mapper", "dataset")]
+    lacking = [key for key in pasted if _value(cfg, key) is False]
+    if lacking and _value(cfg, "dataloader.train.copy_paste") is not None:
+        raise ConfigError(
+            f"dataloader.train.copy_paste needs masks, and {lacking[0]} is false: set "
+            f"{'=true and '.join(pasted)}=true, or dataloader.train.copy_paste=null"
+        )
     predicted = _value(cfg, "model.masks") is not None
     if predicted and _value(cfg, "dataloader.train.mapper.masks") is False:
         raise ConfigError(

@@ -23,7 +23,7 @@ from .co_detr import atss, co_detr, co_dino, fcos, rcnn, retinanet
 from .conditional import conditional
 from .dab import dab
 from .dab_deformable import dab_deformable
-from .data import coco, coco_lsj, demo_data, square_tests
+from .data import coco, coco_lsj, copy_paste, demo_data, square_tests
 from .deformable_detr import deformable_detr
 from .denoising import contrastive_denoising, denoising
 from .dense import dense, detr
@@ -58,6 +58,7 @@ __all__ = [
     "coco_lsj",
     "conditional",
     "contrastive_denoising",
+    "copy_paste",
     "dab",
     "dab_deformable",
     "deformable_detr",

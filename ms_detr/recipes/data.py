@@ -14,6 +14,7 @@ from detectron2.data.transforms import RandomFlip
 from omegaconf import DictConfig
 
 from ..data import (
+    CopyPaste,
     DetrMapper,
     PadToSquare,
     ResizeShortestEdge,
@@ -41,6 +42,7 @@ def coco(masks: bool = False) -> DictConfig:
             mapper=_mapper(L(detr_augmentations)(), is_train=True),
             total_batch_size=16,
             max_bad_images=0,
+            copy_paste=None,
             num_workers=4,
             seed="${train.seed}",
         ),
@@ -72,6 +74,20 @@ def coco_lsj(masks: bool = True, size: int = 1024, pad_value: float = 128.0) -> 
     """
     dataloader = coco(masks)
     dataloader.train.mapper.augmentations = L(lsj_augmentations)(size=size, pad_value=pad_value)
+    return dataloader
+
+
+def copy_paste(dataloader: DictConfig, max_objects: int = 100) -> DictConfig:
+    """Paste objects of other images onto each training image, see `ms_detr.data.CopyPaste`.
+
+    The training data have masks for it, also where the model learns boxes alone.
+
+    Args:
+        dataloader: whose training images are of one size, such as `coco_lsj`.
+        max_objects: so many at most.
+    """
+    dataloader.train.dataset.masks = dataloader.train.mapper.masks = True
+    dataloader.train.copy_paste = L(CopyPaste)(max_objects=max_objects, masks=MASKS)
     return dataloader
 
 

@@ -21,6 +21,8 @@ from ms_detr.recipes import dot_product, with_masks
 
 CONFIG = "ms_detr/ms_detr_r50_300q_12ep.py"
 MASKS = "ms_detr/ms_detr_masks_r50_300q_12ep.py"
+PASTED = "co_detr/co_dino_r50_5scale_lsj_12ep.py"
+WITHOUT_PASTE = ["dataloader.train.copy_paste=null", "dataloader.train.mapper.masks=false"]
 SWIN = "ms_detr/ms_detr_pp_swin_t_300q_12ep.py"
 
 
@@ -33,6 +35,12 @@ SWIN = "ms_detr/ms_detr_pp_swin_t_300q_12ep.py"
         (MASKS, ["dataloader.masks=false"], "set dataloader.masks=true"),
         (MASKS, ["dataloader.train.dataset.masks=false"], r"train\.mapper\.masks is true and data"),
         (MASKS, ["dataloader.test.dataset.masks=false"], r"test\.mapper\.masks is true and data"),
+        (
+            PASTED,
+            ["dataloader.train.mapper.masks=false"],
+            r"train\.copy_paste needs masks, and dat",
+        ),
+        (PASTED, ["dataloader.train.dataset.masks=false"], r"train\.copy_paste needs masks, and d"),
     ],
 )
 def test_a_contradiction_names_both_keys(config, overrides, message):
@@ -65,6 +73,8 @@ def test_masks_are_added_as_advised():
         (CONFIG, ["dataloader.test.dataset.name=x", "optimizer.lr=1.0"]),
         (SWIN, ["model.backbone.pretrained=true", "train.init_checkpoint="]),
         (MASKS, ["dataloader.evaluator.masks=false"]),  # masks are trained, and not evaluated
+        (PASTED, []),
+        (PASTED, [*WITHOUT_PASTE, "dataloader.train.dataset.masks=false"]),
     ],
 )
 def test_what_agrees_is_fine(config, overrides):
