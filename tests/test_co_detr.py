@@ -147,6 +147,38 @@ def predict(model):
         return [x["instances"] for x in model.float()(make_batch())]
 
 
+def zeros(cfg):
+    """With queries of zeros, which are hidden, in the group of the first head."""
+    cfg.groups.toy.padding = L(ZeroPadding)()
+    cfg.groups.toy.min_queries = 40
+
+
+@pytest.mark.parametrize("change", [lambda cfg: None, zeros], ids=["negatives", "zeros"])
+@pytest.mark.parametrize("host", ["deformable", "ms_detr, dino", "dab_deformable"])
+def test_passes_of_their_own_learn_the_same(host, change):
+    """As the released code has them, in double precision: losses and all gradients."""
+    cfg = small(co(HOSTS[host](deformable_detr()), toy, rcnn))
+    change(cfg)
+    found = []
+    for own_pass in (False, True):
+        cfg.groups.toy.own_pass = cfg.groups.rcnn.own_pass = own_pass
+        model = build(cfg)
+        for parameter in model.decoder.parameters():  # off the kinks of bilinear interpolation
+            parameter.data += 0.01 * torch.randn_like(parameter)
+        runs = []
+        model.decoder.layers[0].register_forward_hook(lambda *_, runs=runs: runs.append(1))
+        losses = losses_in_double(model)
+        assert len(runs) == (3 if own_pass else 1)
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(sum(losses.values()), parameters)
+        found.append((losses, dict(zip(names, gradients, strict=True))))
+    for expected, own in zip(*found, strict=True):
+        assert own.keys() == expected.keys()
+        for name, value in expected.items():
+            size = value.abs().max().clamp(min=1)
+            assert (own[name] - value).abs().max() <= 1e-12 * size, name
+
+
 @pytest.mark.parametrize("host", ["deformable", "dino"])
 def test_what_learns_from_the_new_queries(host):
     """The encoder and, by what the head looks at, the adapter; with boxes alone not the latter."""

@@ -93,6 +93,10 @@ class GroupQueries:
             ``assignment``.
         averaged: whether each block learns what the primary queries learn: the loss is then the
             average over these and all such blocks.
+        own_pass: whether the decoder runs once more for these queries alone.
+
+    Raises:
+        ConfigError: if queries of a pass of their own need the primary ones.
     """
 
     queries: Queries
@@ -103,3 +107,11 @@ class GroupQueries:
     hidden: Tensor | None = None
     targets: Targets | None = None
     averaged: bool = False
+    own_pass: bool = False
+
+    def __post_init__(self) -> None:
+        if self.own_pass and (self.sees_primary or self.averaged):
+            raise ConfigError(
+                "queries that the decoder runs for alone can neither see the primary queries nor "
+                "be averaged with them: make the group without own_pass"
+            )
