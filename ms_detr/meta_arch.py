@@ -38,7 +38,7 @@ from .modeling import (
     paste_masks,
 )
 from .modeling.groups import PRIMARY
-from .structures import DECODER, Memory, Predictions, Source, Targets
+from .structures import DECODER, CountedLosses, Memory, Predictions, Source, Targets
 from .supervision import Criterion
 
 OUTPUT = Source(DECODER)  # what inference reads
@@ -174,9 +174,9 @@ class GeneralizedDETR(nn.Module):
                 output ``height``, ``width``.
 
         Returns:
-            In training ``{name: loss}``, else ``[{"instances": Instances}, ...]`` with
-            ``pred_boxes`` in pixels of the output, ``scores``, ``pred_classes`` and, with a mask
-            branch, ``pred_masks`` (n, H, W) bool; these have no gradients, but those of
+            In training ``{name: loss}``, `CountedLosses`, else ``[{"instances": Instances}, ...]``
+            with ``pred_boxes`` in pixels of the output, ``scores``, ``pred_classes`` and, with a
+            mask branch, ``pred_masks`` (n, H, W) bool; these have no gradients, but those of
             `forward_tensors` do.
 
         Raises:
@@ -235,13 +235,13 @@ class GeneralizedDETR(nn.Module):
         supervised = self.training or targets is not None
         features, memory = self.encode(images, padding_mask)
         queries, proposals = self.query_initializer(memory, supervised)
-        losses: dict[str, Tensor] = {}
+        losses = CountedLosses()
         if supervised:
             candidates = {}
             if self.auxiliary is not None and targets is not None:
                 heads = self.auxiliary(memory, self.strides, padding_mask, targets)
                 for name, found in heads.items():
-                    losses.update(found.losses)
+                    losses.add(found.losses)
                     candidates[name] = found.candidates
             count = self.query_initializer.num_queries
             queries, groups = self.groups(queries, count, targets, candidates)

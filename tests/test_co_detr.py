@@ -112,6 +112,7 @@ def test_a_forward_pass_waits_for_no_other_process(monkeypatch):
     assert {"rcnn_head", "rcnn_rpn", "atss_head", "rcnn", "atss"} < {
         x.split("/")[0] for x in losses
     }
+    assert {x.split("/")[0] for x in losses.counts} == {"atss_head", "rcnn", "atss"}
 
 
 @pytest.mark.parametrize("host", ["deformable", "ms_detr, dino", "denoising"])

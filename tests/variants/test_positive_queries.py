@@ -291,6 +291,7 @@ def test_losses_equal_the_loop(padding):
     for name, weight in (("class", 2), ("bbox", 5), ("giou", 2)):
         value = 0.5 * weight * expected[name]
         torch.testing.assert_close(found[f"atss/loss_{name}/2"], value)
+    assert found.counts == dict.fromkeys(found, sum(COUNTS))
 
 
 def test_negatives_alone_learn_the_background():
@@ -306,6 +307,7 @@ def test_negatives_alone_learn_the_background():
     logits = predictions["atss.decoder"].logits[0]
     expected = sum(reference.class_loss(x, [None] * 9) for x in logits)
     torch.testing.assert_close(found["atss/loss_class/0"], 2 * expected)
+    assert found.counts == dict.fromkeys(found, 0)
     assert found["atss/loss_bbox/0"] == found["atss/loss_giou/0"] == 0
 
 
