@@ -7,5 +7,6 @@ Its training copies and pastes objects, too, and its test images are padded to t
 from ms_detr.recipes import co_dino, coco_lsj, deformable_detr, five_scales, two_rates
 
 model = five_scales(co_dino(deformable_detr()))
+model.neck.bias = False
 dataloader = coco_lsj(masks=False, pad_value=114.0, test_size=1024)
 train, optimizer, lr_multiplier = two_rates(lr=2e-4)
