@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -357,7 +358,7 @@ def _padded_masks(x: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
 
 @contextmanager
 def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """Explain torch's error about a BatchNorm that is trained on a map of one cell of one image."""
+    """Explain torch's error about a norm of one number: of one image a map has a single cell."""
     try:
         yield
     except ValueError as error:
@@ -365,12 +366,31 @@ def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterato
             raise
         (x,) = batched_inputs
         _, height, width = x["image"].shape
+        norm, remedy = SINGLE_CELLS[_is_of_groups(error)]
         raise ConfigError(
-            f"{_name(x)} is {width} x {height} pixels after augmentation: a map of the backbone "
-            "has one cell, of which BatchNorm can't take a variance. Enlarge small images "
-            "(dataloader.train.mapper.augmentations), train with at least two images a process "
-            "(dataloader.train.total_batch_size), or choose a backbone whose BatchNorm is frozen"
+            f"{_name(x)} is {width} x {height} pixels after augmentation: {norm} can't take a "
+            "variance. Enlarge small images (dataloader.train.mapper.augmentations), train with at "
+            f"least two images a process (dataloader.train.total_batch_size), or {remedy}"
         ) from error
+
+
+# Which norm meets a single number, and what helps besides: BatchNorm, and GroupNorm.
+SINGLE_CELLS = {
+    False: (
+        "a map of the backbone has one cell, of which BatchNorm",
+        "choose a backbone whose BatchNorm is frozen",
+    ),
+    True: (
+        "a coarse map has one cell, and each group of channels but one, of which GroupNorm",
+        "set model.embed_dim to 64 or more",
+    ),
+}
+
+
+def _is_of_groups(error: ValueError) -> bool:
+    """Whether torch's GroupNorm has raised it, whose words are BatchNorm's."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is F.group_norm.__code__ for frame, _ in frames)
 
 
 def _name(x: Mapping[str, Any]) -> str:

@@ -227,7 +227,7 @@ class PositiveQueries(QueryGroup):
         boxes, features = rows_of(boxes, chosen), rows_of(features, chosen // found.per_place)
         objects = F.pad(found.objects, (0, 1), value=nothing).gather(1, chosen)
         own = targets_of(objects, targets, counts)
-        queries = self.encoding(primary, boxes, features)
+        queries = self.encoding(primary, boxes, features).not_denoising()
         index = torch.arange(queries.count, device=chosen.device).expand_as(chosen)
         return GroupQueries(
             queries,
