@@ -44,6 +44,15 @@ from .supervision import Criterion
 
 OUTPUT = Source(DECODER)  # what inference reads
 STEP = "step"  # in a model input
+# Norms that a single number is too little for, and what helps.
+BATCH_NORM = (
+    "a map of the backbone has one cell, of which BatchNorm",
+    "choose a backbone whose BatchNorm is frozen",
+)
+GROUP_NORM = (
+    "a coarse map has one cell, and each group of channels but one, of which GroupNorm",
+    "set model.embed_dim to 64 or more",
+)
 
 
 @dataclass(frozen=True)
@@ -366,25 +375,12 @@ def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterato
             raise
         (x,) = batched_inputs
         _, height, width = x["image"].shape
-        norm, remedy = SINGLE_CELLS[_is_of_groups(error)]
+        norm, remedy = GROUP_NORM if _is_of_groups(error) else BATCH_NORM
         raise ConfigError(
             f"{_name(x)} is {width} x {height} pixels after augmentation: {norm} can't take a "
             "variance. Enlarge small images (dataloader.train.mapper.augmentations), train with at "
             f"least two images a process (dataloader.train.total_batch_size), or {remedy}"
         ) from error
-
-
-# Which norm meets a single number, and what helps besides: BatchNorm, and GroupNorm.
-SINGLE_CELLS = {
-    False: (
-        "a map of the backbone has one cell, of which BatchNorm",
-        "choose a backbone whose BatchNorm is frozen",
-    ),
-    True: (
-        "a coarse map has one cell, and each group of channels but one, of which GroupNorm",
-        "set model.embed_dim to 64 or more",
-    ),
-}
 
 
 def _is_of_groups(error: ValueError) -> bool:
