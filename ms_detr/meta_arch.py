@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from .modeling import (
 from .modeling.groups import PRIMARY
 from .structures import (
     DECODER,
+    CountedLosses,
     Memory,
     Predictions,
     Source,
@@ -52,6 +54,15 @@ from .supervision import Criterion
 
 OUTPUT = Source(DECODER)  # what inference reads
 STEP = "step"  # in a model input
+# Norms that a single number is too little for, and what helps.
+BATCH_NORM = (
+    "a map of the backbone has one cell, of which BatchNorm",
+    "choose a backbone whose BatchNorm is frozen",
+)
+GROUP_NORM = (
+    "a coarse map has one cell, and each group of channels but one, of which GroupNorm",
+    "set model.embed_dim to 64 or more",
+)
 
 
 @dataclass(frozen=True)
@@ -184,10 +195,10 @@ class GeneralizedDETR(nn.Module):
                 ``image`` that is shown there; without it, all of ``image``.
 
         Returns:
-            In training ``{name: loss}``, else ``[{"instances": Instances}, ...]`` with
-            ``pred_boxes`` in pixels of the output and cut to it, ``scores``, ``pred_classes`` and,
-            with a mask branch, ``pred_masks`` (n, H, W) bool; these have no gradients, but those
-            of `forward_tensors` do.
+            In training ``{name: loss}``, `CountedLosses`, else ``[{"instances": Instances}, ...]``
+            with ``pred_boxes`` in pixels of the output and cut to it, ``scores``, ``pred_classes``
+            and, with a mask branch, ``pred_masks`` (n, H, W) bool; these have no gradients, but
+            those of `forward_tensors` do.
 
         Raises:
             ConfigError: an image is of another kind; in training, there are no or wrong targets.
@@ -245,13 +256,13 @@ class GeneralizedDETR(nn.Module):
         supervised = self.training or targets is not None
         features, memory = self.encode(images, padding_mask)
         queries, proposals = self.query_initializer(memory, supervised)
-        losses: dict[str, Tensor] = {}
+        losses = CountedLosses()
         if supervised:
             candidates = {}
             if self.auxiliary is not None and targets is not None:
                 heads = self.auxiliary(memory, self.strides, padding_mask, targets)
                 for name, found in heads.items():
-                    losses.update(found.losses)
+                    losses.add(found.losses)
                     candidates[name] = found.candidates
             count = self.query_initializer.num_queries
             queries, groups = self.groups(queries, count, targets, candidates)
@@ -369,7 +380,7 @@ def _padded_masks(x: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
 
 @contextmanager
 def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """Explain torch's error about a BatchNorm that is trained on a map of one cell of one image."""
+    """Explain torch's error about a norm of one number: of one image a map has a single cell."""
     try:
         yield
     except ValueError as error:
@@ -377,12 +388,18 @@ def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterato
             raise
         (x,) = batched_inputs
         _, height, width = x["image"].shape
+        norm, remedy = GROUP_NORM if _is_of_groups(error) else BATCH_NORM
         raise ConfigError(
-            f"{_name(x)} is {width} x {height} pixels after augmentation: a map of the backbone "
-            "has one cell, of which BatchNorm can't take a variance. Enlarge small images "
-            "(dataloader.train.mapper.augmentations), train with at least two images a process "
-            "(dataloader.train.total_batch_size), or choose a backbone whose BatchNorm is frozen"
+            f"{_name(x)} is {width} x {height} pixels after augmentation: {norm} can't take a "
+            "variance. Enlarge small images (dataloader.train.mapper.augmentations), train with at "
+            f"least two images a process (dataloader.train.total_batch_size), or {remedy}"
         ) from error
+
+
+def _is_of_groups(error: ValueError) -> bool:
+    """Whether torch's GroupNorm has raised it, whose words are BatchNorm's."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is F.group_norm.__code__ for frame, _ in frames)
 
 
 def _name(x: Mapping[str, Any]) -> str:

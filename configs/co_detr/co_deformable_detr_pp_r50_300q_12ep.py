@@ -6,5 +6,8 @@ Published by its authors: 49.5 box AP on COCO val2017.
 from ms_detr.recipes import co_detr, coco, deformable_detr, plus_plus, three_rates
 
 model = co_detr(plus_plus(deformable_detr()))
+model.neck.bias = False
+model.groups.rcnn.encoding.scalar_embedding = True
+model.groups.atss.encoding.scalar_embedding = True
 dataloader = coco()
 train, optimizer, lr_multiplier = three_rates()

@@ -6,6 +6,7 @@ Published by its authors: 58.5 box AP on COCO val2017.
 from ms_detr.recipes import co_detr, coco, deformable_detr, plus_plus, swin_large_384, three_rates
 
 model = co_detr(plus_plus(deformable_detr()))
+model.neck.bias = False
 model.num_queries = 900
 model.postprocess.top_k = 300
 dataloader = coco()

@@ -6,5 +6,6 @@ No figure is published for this composition.
 from ms_detr.recipes import co_dino, coco, deformable_detr, five_scales, two_rates
 
 model = five_scales(co_dino(deformable_detr()))
+model.neck.bias = False
 dataloader = coco()
 train, optimizer, lr_multiplier = two_rates(epochs=36, drop=30, lr=2e-4)

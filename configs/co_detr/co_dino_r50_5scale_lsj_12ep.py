@@ -14,5 +14,6 @@ from ms_detr.recipes import (
 )
 
 model = five_scales(co_dino(deformable_detr()))
+model.neck.bias = False
 dataloader = square_tests(copy_paste(coco_lsj(masks=False, pad_value=114.0)))
 train, optimizer, lr_multiplier = two_rates(lr=2e-4)

@@ -6,6 +6,7 @@ Published by its authors: 60.0 box AP on COCO val2017.
 from ms_detr.recipes import co_dino, coco, deformable_detr, five_scales, swin_large_384, two_rates
 
 model = co_dino(deformable_detr())
+model.neck.bias = False
 dataloader = coco()
 train, optimizer, lr_multiplier = two_rates(epochs=36, drop=30, lr=2e-4)
 swin_large_384(model, train)

@@ -20,7 +20,8 @@ class Found:
     """What a head makes of a batch.
 
     Attributes:
-        losses: scalars by name, ``{part}/{loss}``, weighted.
+        losses: scalars by name, ``{part}/{loss}``, weighted; `CountedLosses` where some of them
+            are divided by a number that the processes shall have in common.
         candidates: for further queries of the decoder.
     """
 
@@ -55,8 +56,8 @@ class AuxiliaryHead(nn.Module, ABC):
         """Compare with the objects.
 
         What is assigned, and losses, are computed without autocast (`in_full_precision`). Losses
-        are divided by what this process has, and multiplied by ``targets.share``, so that a step's
-        parts weigh what they are of it.
+        are divided by what this process has, without a collective, and multiplied by
+        ``targets.share``, so that a step's parts weigh what they are of it.
 
         Args:
             name: of the head, under which its losses are logged: ``{name}_head/loss_class``.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..layers.boxes import generalized_box_iou
 from ..modeling import Detections
-from ..structures import Candidates, Rows, Targets, at_least_single
+from ..structures import Candidates, CountedLosses, Rows, Targets, at_least_single
 from ..supervision import in_full_precision
 from ..supervision.losses import check_not_negative, focal_loss
 from .anchors import AnchorGrid, Anchors, BoxCoder
@@ -43,9 +43,7 @@ class DenseLosses:
 
     Co-DETR's normalisers (released code): classes and centerness are divided by the anchors that
     have an object, of which each image counts at least one; boxes by the sum of their centerness,
-    by which each counts, at least 1, or without centerness as classes are. Each process counts its
-    own, where the released code takes means over them: a collective here would leave the others
-    waiting if one process fails.
+    by which each counts, at least 1, or without centerness as classes are.
     """
 
     ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (arXiv:1708.02002)
@@ -70,8 +68,8 @@ class DenseLosses:
         assigned: Assigned,
         objects: Tensor,
         labels: Tensor,
-    ) -> dict[str, Tensor]:
-        """Losses by name, weighted.
+    ) -> CountedLosses:
+        """Losses by name, weighted; each process counts its own.
 
         Args:
             boxes: predicted, (B, N, 4); they and the objects are (cx, cy, w, h) in pixels.
@@ -92,15 +90,18 @@ class DenseLosses:
         found = focal_loss(
             outputs.logits[None], labels[None], self.ALPHA, self.GAMMA, assigned.ignored
         )
-        losses = {"class": self.class_weight / count * found[0]}
+        losses = CountedLosses(counts={"class": count})
+        losses["class"] = self.class_weight / count * found[0]
         distance = 1 - generalized_box_iou(boxes, objects)
-        divisor = count if self.centerness_weight is None else share.sum().clamp(min=1)
+        losses.counts["giou"] = count if self.centerness_weight is None else share.sum()
+        divisor = losses.counts["giou"].clamp(min=1)
         losses["giou"] = self.box_weight / divisor * (distance * share).sum()
         if self.centerness_weight is not None and outputs.centerness is not None:
             entropy = F.binary_cross_entropy_with_logits(
                 outputs.centerness, share, reduction="none"
             )
             losses["centerness"] = self.centerness_weight / count * (entropy * positive).sum()
+            losses.counts["centerness"] = count
         return losses
 
 
@@ -200,10 +201,11 @@ class DenseHead(AuxiliaryHead):
                 per_place=self.grid.per_place,
             )
         factor = self.weight * targets.share
-        return Found(
-            {f"{name}_head/loss_{loss}": factor * value for loss, value in losses.items()},
-            candidates,
-        )
+        found = CountedLosses()
+        for loss, value in losses.items():
+            found[f"{name}_head/loss_{loss}"] = factor * value
+            found.counts[f"{name}_head/loss_{loss}"] = losses.counts[loss]
+        return Found(found, candidates)
 
     def detect(self, pyramid: Pyramid) -> list[Detections]:
         """See `AuxiliaryHead.detect`; ``queries`` are the anchors."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ConfigError
+from ..structures import CountedLosses
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,20 @@ def exchange_gradients(model: nn.Module, losses: Iterable[Tensor]) -> None:
     if isinstance(model, DistributedDataParallel):
         model.reducer.prepare_for_forward()
         model.reducer.prepare_for_backward(list(losses))
+
+
+def divided_by_all(losses: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The losses, those that each process divides by a count of its own divided by their mean.
+
+    As `exchange_gradients`, it is for when all processes have agreed to go on. A collective where
+    there are such losses.
+    """
+    if not isinstance(losses, CountedLosses) or not losses.counts or comm.get_world_size() == 1:
+        return losses
+    counts = torch.stack(list(losses.counts.values()))
+    distributed.all_reduce(counts)
+    means = counts / comm.get_world_size()
+    return losses.counted_as(dict(zip(losses.counts, means.unbind(), strict=True)))
 
 
 @torch.no_grad()

@@ -116,6 +116,12 @@ def _check_masks(cfg: DictConfig) -> None:
             f"dataloader.masks=false, choose a config with masks, such as {WITH_MASKS}, or let "
             "yours call ms_detr.recipes.with_masks(model)"
         )
+    head = _value(cfg, "model.evaluate_head")
+    if head is not None and _value(cfg, "dataloader.evaluator.masks"):
+        raise ConfigError(
+            f"model.evaluate_head={head} detects boxes without masks: set "
+            "dataloader.evaluator.masks=false to evaluate boxes alone"
+        )
     for loader in LOADERS:
         wanted, loaded = (f"dataloader.{loader}.{part}.masks" for part in ("mapper", "dataset"))
         if _value(cfg, wanted) and _value(cfg, loaded) is False:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data.workers import named_worker_errors
 from ..errors import NonFiniteError, OutOfMemoryError, listed
-from .distribution import exchange_gradients, without_exchange
+from .distribution import divided_by_all, exchange_gradients, without_exchange
 from .failures import Buffers, FailedStep, Failures, NotFinite
 from .finite import MAX_NAMED, bad_names, largest
 from .metrics import TOTAL, RunningMean, term_sums
@@ -181,6 +181,7 @@ class Trainer(TrainerBase):
         The processes agree before the backward pass and not after it: there they would wait for
         the gradients of one that has failed. Matching has just made the host wait for the device,
         so that reading the flag here costs little; so they agree on stopping at the same time.
+        What only the predictions tell is counted over all of them behind that, too.
         """
         losses: dict[str, Tensor] = {}
         trouble = lacking = ""
@@ -206,7 +207,7 @@ class Trainer(TrainerBase):
             raise OutOfMemoryError(report_memory("the forward pass", self.iter, lacking, last))
         if verdict > 1:
             raise NotFinite("a loss", trouble or ", ".join(bad_names(losses)))
-        return losses
+        return dict(divided_by_all(losses))
 
     def _backward(self, losses: dict[str, Tensor], part: Batch) -> None:
         """Add the gradients of a part's losses, and their sum to these."""

@@ -100,18 +100,19 @@ class Visibility:
         """Primary queries and blocks that nobody else sees; None if all see all.
 
         Args:
-            primary: how many come first and see themselves.
+            primary: how many come first and see themselves; 0 if there are none.
             blocks: how many queries, and whether they see the primary ones besides themselves.
             hidden: (B, Q) bool, which of all these queries none but themselves see.
         """
-        sizes = (primary, *(size for size, _ in blocks if size))
-        see_primary = (True, *(sees for size, sees in blocks if size))
-        if len(sizes) == 1:
+        every = ((primary, True), *blocks)
+        sizes = tuple(size for size, _ in every if size)
+        sees_first = tuple(sees and primary > 0 for size, sees in every if size)
+        if len(sizes) == 1 and hidden is None:
             return None
         count = range(len(sizes))
         return cls(
             sizes,
-            tuple(tuple(i == j or (j == 0 and see_primary[i]) for j in count) for i in count),
+            tuple(tuple(i == j or (j == 0 and sees_first[i]) for j in count) for i in count),
             hidden,
         )
 

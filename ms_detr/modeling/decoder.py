@@ -165,7 +165,15 @@ class Decoder(nn.Module):
                 layer's output alone, and only they are computed.
             groups: more queries by the names of their groups.
         """
-        layout = Layout(queries, groups)
+        found: dict[Source, PredictionSet] = {}
+        for layout in Layout.passes(queries, groups):
+            found |= self._decode(layout, memory, supervised)
+        return Predictions(found)
+
+    def _decode(
+        self, layout: Layout, memory: Memory, supervised: bool
+    ) -> dict[Source, PredictionSet]:
+        """One pass."""
         queries, visibility = layout.join()
         reach = self._reach(layout) if supervised else {}
         # Contiguous, so that every order of sublayers runs the same kernels.
@@ -181,7 +189,7 @@ class Decoder(nn.Module):
                 predicted[tap].append(self._predict(index, tap, states, reference))
             if self.box_refinement and index < last:
                 reference = self._move(index, content, reference, predicted[OUTPUT])
-        return Predictions(self._by_source(predicted, layout))
+        return self._by_source(predicted, layout)
 
     def _reach(self, layout: Layout) -> dict[str, int]:
         """To how many of the first queries each tap has to be applied."""

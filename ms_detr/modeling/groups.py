@@ -1,4 +1,4 @@
-"""Query groups: queries that a model has in training only, decoded with the primary ones."""
+"""Query groups: queries that a model has in training only, beside the primary ones."""
 
 from __future__ import annotations
 
@@ -109,42 +109,51 @@ class Groups(nn.ModuleDict):
 
 @dataclass(frozen=True)
 class Layout:
-    """Whose the queries in the decoder are: the primary ones come first, then group by group.
+    """Whose the queries of a decoder pass are: the primary ones come first, then group by group.
 
     Attributes:
-        primary: the primary queries.
+        primary: the primary queries; None where a group has a pass of its own.
         groups: the others, by the names of their groups.
     """
 
-    primary: Queries
+    primary: Queries | None
     groups: Mapping[str, GroupQueries]
+
+    @classmethod
+    def passes(cls, primary: Queries, groups: Mapping[str, GroupQueries]) -> list[Layout]:
+        """Those queries that are decoded together, and behind them those of each other group."""
+        alone = {name for name, group in groups.items() if group.own_pass and group.queries.count}
+        together = {name: group for name, group in groups.items() if name not in alone}
+        own = [cls(None, {name: group}) for name, group in groups.items() if name in alone]
+        return [cls(primary, together), *own]
 
     @property
     def sizes(self) -> dict[str, int]:
         """Queries of each group, in their order; the primary ones are those of `PRIMARY`."""
-        groups = {name: group.queries.count for name, group in self.groups.items()}
-        return {PRIMARY: self.primary.count, **groups}
+        return {name: queries.count for name, queries in self._queries().items()}
 
     def join(self) -> tuple[Queries, Visibility | None]:
         """All queries, and who sees whom; None if all see all."""
-        if not self.groups:
-            return self.primary, None
         groups = self.groups.values()
         blocks = [(size, group.sees_primary) for group in groups for size in group.blocks]
-        queries = self.primary.join([group.queries for group in groups])
-        return queries, Visibility.around(self.primary.count, blocks, self._hidden())
+        first, *others = self._queries().values()
+        queries = first.join(others) if others else first
+        return queries, Visibility.around(self.sizes.get(PRIMARY, 0), blocks, self._hidden())
+
+    def _queries(self) -> dict[str, Queries]:
+        groups = {name: group.queries for name, group in self.groups.items()}
+        return groups if self.primary is None else {PRIMARY: self.primary, **groups}
 
     def _hidden(self) -> Tensor | None:
         """Which of all queries none but themselves see, (B, Q) bool, if there are any."""
-        given = [(self.primary, None), *((x.queries, x.hidden) for x in self.groups.values())]
-        if all(hidden is None for _, hidden in given):
+        hidden = {name: group.hidden for name, group in self.groups.items()}
+        if all(own is None for own in hidden.values()):
             return None
-        parts = [
-            torch.zeros_like(queries.content[..., 0], dtype=torch.bool)
-            if hidden is None
-            else hidden
-            for queries, hidden in given
-        ]
+        parts = []
+        for name, queries in self._queries().items():
+            own = hidden.get(name)
+            shown = torch.zeros_like(queries.content[..., 0], dtype=torch.bool)
+            parts.append(shown if own is None else own)
         return torch.cat(parts, 1)
 
     def up_to(self, wanted: Collection[str]) -> dict[str, int]:

@@ -127,6 +127,7 @@ def _positive_queries(head: str) -> DictConfig:
         padding=L(NegativePadding)(),
         max_queries=300,
         min_queries=9,
+        own_pass=False,
     )
 
 

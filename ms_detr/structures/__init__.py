@@ -21,6 +21,7 @@ A padding mask is True where there is padding.
 from .assignment import Assignment
 from .candidates import NO_CANDIDATES, Candidates
 from .geometry import FeaturePyramid, Memory, TokenGrid, unpadded_sizes, valid_ratio
+from .losses import CountedLosses
 from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
 from .queries import GroupQueries, PositionFunction, Queries
@@ -34,6 +35,7 @@ __all__ = [
     "NO_CANDIDATES",
     "Assignment",
     "Candidates",
+    "CountedLosses",
     "FeaturePyramid",
     "GroupQueries",
     "HasRows",

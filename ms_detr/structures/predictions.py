@@ -162,7 +162,8 @@ class Predictions(Mapping[Source, PredictionSet]):
     """Prediction sets by their source, which may be given as its text, too.
 
     Attributes:
-        losses: weighted scalars by name, of heads that assign and compare by themselves.
+        losses: weighted scalars by name, of heads that assign and compare by themselves, which may
+            be `CountedLosses`.
     """
 
     def __init__(

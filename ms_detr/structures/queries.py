@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import ConfigError
 from .assignment import Assignment
@@ -29,6 +30,8 @@ class Queries:
         position_of: the position (B, n, C) of any boxes (B, n, 4), where ``position`` is a tensor
             that comes from the references; None where it is learned.
         spatial: makes the spatial part (B, Q, C) of what conditional attention asks for, if any.
+        indicated: whether the content's last channel is 1 in denoising queries and 0 in all others
+            (DN-DETR, arXiv:2203.01305, section 4.2).
     """
 
     content: Tensor
@@ -36,6 +39,7 @@ class Queries:
     reference: Tensor
     position_of: Callable[[Tensor], Tensor] | None = None
     spatial: PositionFunction | None = None
+    indicated: bool = False
 
     @property
     def count(self) -> int:
@@ -67,6 +71,12 @@ class Queries:
         position = self.position_of(reference)
         return replace(self, content=content, position=position, reference=reference)
 
+    def not_denoising(self) -> Queries:
+        """The same, which the last channel tells from denoising queries where it is to do so."""
+        if not self.indicated:
+            return self
+        return replace(self, content=F.pad(self.content[..., :-1], (0, 1)))
+
     def join(self, others: Sequence[Queries]) -> Queries:
         """These queries and then the others, which are parts of the same or placed by `at`."""
         every = (self, *others)
@@ -93,6 +103,10 @@ class GroupQueries:
             ``assignment``.
         averaged: whether each block learns what the primary queries learn: the loss is then the
             average over these and all such blocks.
+        own_pass: whether the decoder runs once more for these queries alone.
+
+    Raises:
+        ConfigError: if queries of a pass of their own need the primary ones.
     """
 
     queries: Queries
@@ -103,3 +117,11 @@ class GroupQueries:
     hidden: Tensor | None = None
     targets: Targets | None = None
     averaged: bool = False
+    own_pass: bool = False
+
+    def __post_init__(self) -> None:
+        if self.own_pass and (self.sees_primary or self.averaged):
+            raise ConfigError(
+                "queries that the decoder runs for alone can neither see the primary queries nor "
+                "be averaged with them: make the group without own_pass"
+            )

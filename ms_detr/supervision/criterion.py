@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, NonFiniteError
-from ..structures import Assignment, Predictions, PredictionSet, Source, Targets
+from ..structures import Assignment, CountedLosses, Predictions, PredictionSet, Source, Targets
 from .objects import count_objects
 from .term import SupervisionTerm
 
@@ -47,13 +47,14 @@ class Criterion(nn.Module):
 
     def forward(
         self, predictions: Predictions | Mapping[str, PredictionSet], targets: Targets
-    ) -> dict[str, Tensor]:
+    ) -> CountedLosses:
         """All losses, weighted: ``{term}/loss_{name}/{layer}`` -> scalar.
 
         Losses are divided by N+, the objects of the batch over all processes, at least one, per
         process (MS-DETR's published code), unless term or loss counts otherwise. So processes
         train together as one would with all their images, also where there are fewer objects than
-        processes; published code has at least one object a process there.
+        processes; published code has at least one object a process there. What has to be counted by
+        the predictions is this process's alone.
 
         Raises:
             KeyError: if a term's source was not predicted.
@@ -66,19 +67,17 @@ class Criterion(nn.Module):
 
     def losses(
         self, predictions: Predictions, targets: Targets, assignments: Mapping[str, Assignment]
-    ) -> dict[str, Tensor]:
+    ) -> CountedLosses:
         """What a call returns, of predictions in single precision and what `assign` has found."""
         with torch.no_grad():
             objects = count_objects(targets)
+        found = CountedLosses()
         with in_full_precision(targets):
-            found = {
-                f"{name}/{loss}": value
-                for name, term in self.terms.items()
-                for loss, value in term.compute(
-                    predictions[term.source], targets, assignments[name], objects
-                ).items()
-            }
-        return {**found, **predictions.losses}
+            for name, term in self.terms.items():
+                source = predictions[term.source]
+                found.add(term.compute(source, targets, assignments[name], objects), f"{name}/")
+        found.add(predictions.losses)
+        return found
 
     @torch.no_grad()
     def assign(self, predictions: Predictions, targets: Targets) -> dict[str, Assignment]:

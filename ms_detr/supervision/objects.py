@@ -18,10 +18,13 @@ class ObjectCount:
     Attributes:
         total: of all processes, a scalar.
         processes: how many there are.
+        local: where the total is of this process alone and that of all shall take its place, what
+            is counted, a scalar, which may be 0; see `CountedLosses`.
     """
 
     total: Tensor
     processes: int = 1
+    local: Tensor | None = None
 
     def times(self, copies: int, of: int) -> Tensor:
         """Objects per process, each counted ``copies`` times.
@@ -48,15 +51,17 @@ class LocalObjects:
 
 
 class KnownObjects:
-    """What a source's own targets hold, in this process: Co-DETR's positive queries.
+    """What a source's own targets hold: Co-DETR's positive queries.
 
     Of a step's parts each counts its own, and its losses are as much less as it is of the step.
-    The forward pass has no collective, so that a process that fails in it leaves none waiting.
+    The forward pass has no collective, so that a process that fails in it leaves none waiting: the
+    mean over the processes is for who calls it.
     """
 
     def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
-        own = max(sum(targets.counts), 1) / targets.share
-        return ObjectCount(torch.full_like(objects.total, own))
+        count = sum(targets.counts)
+        own = torch.full_like(objects.total, max(count, 1) / targets.share)
+        return ObjectCount(own, local=torch.full_like(objects.total, count))
 
 
 def count_objects(targets: Targets) -> ObjectCount:

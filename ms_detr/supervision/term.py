@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ..errors import ConfigError
-from ..structures import Assignment, PredictionSet, Source, Targets
+from ..structures import Assignment, CountedLosses, PredictionSet, Source, Targets
 from .assigners import Assigner
 from .losses import Loss, Losses, match
 from .masks import MaskPoints, PointLoss
@@ -58,7 +56,7 @@ class SupervisionTerm:
         targets: Targets,
         assignment: Assignment,
         objects: ObjectCount,
-    ) -> dict[str, Tensor]:
+    ) -> CountedLosses:
         """Weighted scalar losses, named ``loss_{name}/{layer}`` (without layer where unlayered).
 
         Args:
@@ -72,23 +70,25 @@ class SupervisionTerm:
                 predictions.logits_for(type(loss).__name__, loss.probability)
         matches = match(predictions, targets, assignment)
         copies = assignment.copies
-        pairs = self.objects(objects, targets).times(copies, max(copies, predictions.peers))
-        means = {
-            name: loss(matches) / loss.divisor(matches, pairs)
-            for name, loss in self.losses.items()
-            if isinstance(loss, Loss)
-        }
+        counted = self.objects(objects, targets)
+        pairs = counted.times(copies, max(copies, predictions.peers))
+        of_boxes = {name: loss for name, loss in self.losses.items() if isinstance(loss, Loss)}
+        divisors = {name: loss.divisor(matches, pairs) for name, loss in of_boxes.items()}
+        means = {name: loss(matches) / divisors[name] for name, loss in of_boxes.items()}
         if self.mask_points is not None:
             of_masks = {n: loss for n, loss in self.losses.items() if isinstance(loss, PointLoss)}
             values = self.mask_points.losses(
                 predictions, targets, assignment, list(of_masks.values())
             )
             means |= dict(zip(of_masks, values / pairs, strict=True))
-        result = {}
+        result = CountedLosses()
         for name, loss in self.losses.items():
             values = predictions.share * self.weight * loss.weight * means[name]
             # Of masks there may be fewer layers, the last ones.
             first = len(predictions.logits) - len(values)
             for layer, value in enumerate(values.unbind(), first):
-                result[f"loss_{name}/{layer}" if predictions.layered else f"loss_{name}"] = value
+                key = f"loss_{name}/{layer}" if predictions.layered else f"loss_{name}"
+                result[key] = value
+                if counted.local is not None and divisors.get(name, pairs) is pairs:
+                    result.counts[key] = counted.local
         return result

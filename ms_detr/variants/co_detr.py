@@ -183,6 +183,8 @@ class PositiveQueries(QueryGroup):
         padding: `NegativePadding` if None.
         max_queries: most queries of an image.
         min_queries: least queries of an image, whatever ``max_queries`` is.
+        own_pass: whether the decoder runs once more for them alone, as in the released code; they
+            learn the same, for they see no others anyway, but dropout draws otherwise.
     """
 
     needs_boxes = True
@@ -194,6 +196,7 @@ class PositiveQueries(QueryGroup):
         padding: Padding | None = None,
         max_queries: int = 300,
         min_queries: int = 9,
+        own_pass: bool = False,
     ):
         super().__init__()
         if max_queries < 1 or min_queries < 1:
@@ -206,6 +209,7 @@ class PositiveQueries(QueryGroup):
         self.padding = padding if padding is not None else NegativePadding()
         self.max_queries = max_queries
         self.min_queries = min_queries
+        self.own_pass = own_pass
 
     def forward(
         self,
@@ -223,7 +227,7 @@ class PositiveQueries(QueryGroup):
         boxes, features = rows_of(boxes, chosen), rows_of(features, chosen // found.per_place)
         objects = F.pad(found.objects, (0, 1), value=nothing).gather(1, chosen)
         own = targets_of(objects, targets, counts)
-        queries = self.encoding(primary, boxes, features)
+        queries = self.encoding(primary, boxes, features).not_denoising()
         index = torch.arange(queries.count, device=chosen.device).expand_as(chosen)
         return GroupQueries(
             queries,
@@ -232,6 +236,7 @@ class PositiveQueries(QueryGroup):
             ignored=empty,
             hidden=empty if self.padding.hidden else None,
             targets=own,
+            own_pass=self.own_pass,
         )
 
     def _choose(self, positive: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:

@@ -57,4 +57,4 @@ class Indicated(QueryInitializer):
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         queries, predictions = self.initializer(memory, supervised)
-        return replace(queries, content=F.pad(queries.content[..., :-1], (0, 1))), predictions
+        return replace(queries, indicated=True).not_denoising(), predictions

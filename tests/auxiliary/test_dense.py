@@ -126,6 +126,19 @@ def test_losses(case, counts):
             7 * value.item(), rel=1e-10, abs=1e-12
         )
     assert all(any(x >= 0 for x in own) for own, n in zip(owners, counts, strict=True) if n)
+    positive = sum(max(1, sum(x >= 0 for x in own)) for own in owners)
+    divisors = dict.fromkeys(expected, positive)
+    if "centerness" in expected:
+        divisors["giou"] = sum(
+            reference.centerness(anchor[3], objects[owner])
+            for own, (_, objects) in zip(owners, images, strict=True)
+            for anchor, owner in zip(found, own, strict=True)
+            if owner >= 0
+        )
+    counted = {name: count.item() for name, count in found_losses.counts.items()}
+    assert counted == pytest.approx(
+        {f"some_head/loss_{name}": count for name, count in divisors.items()}
+    )
     gradients = torch.autograd.grad(sum(found_losses.values()), pyramid.maps)
     wanted = torch.autograd.grad(7 * sum(expected.values()), pyramid.maps)
     for gradient, other in zip(gradients, wanted, strict=True):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ms_detr.auxiliary.pixel_boxes import decode, nms_by_group
 from ms_detr.auxiliary.pyramid import Pyramid
@@ -91,6 +92,26 @@ def test_of_objects_that_share_their_best_anchor_the_last_gets_it() -> None:
     matches, labels = matcher(torch.tensor([[0.9, 0.2, 0.1], [0.4, 0.2, 0.3], [0.29, 0.2, 0.0]]))
     assert labels.tolist() == [1, 0, -1]
     assert matches[0] == 1
+
+
+class LargestResult(TorchDispatchMode):
+    """Watches how many bytes the largest result of an operation takes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = result if isinstance(result, (tuple, list)) else [result]
+        sizes = [x.nbytes for x in tensors if isinstance(x, torch.Tensor)]
+        self.largest = max(self.largest, *sizes, 0)
+        return result
+
+
+def test_matching_needs_no_more_than_the_overlaps_take() -> None:
+    overlaps = torch.rand(50, 400)
+    with LargestResult() as watch:
+        ReassigningMatcher(negative=0.3, positive=0.7, floor=0.3)(overlaps)
+    assert 0 < watch.largest <= overlaps.nbytes
 
 
 def test_draws_are_those_of_a_permutation_of_positives_and_then_of_negatives() -> None:

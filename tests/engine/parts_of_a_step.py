@@ -22,13 +22,18 @@ from ..modeling.support import make_input, make_model
 from ..processes import gloo
 
 COUNTS = [3, 1, 0, 2]  # objects of the whole batch's images
-METHODS = {
-    "ms_detr": "demo/ms_detr",
-    "dino": "demo/family/ms_detr_dino",
-    "group": "demo/family/ms_detr_group",
-    "hybrid": "demo/family/ms_detr_hybrid",
-    "dn": "demo/family/dn",
-    "masks": "demo/ms_detr_masks",
+METHODS = {  # a config and overrides of it
+    "ms_detr": ("demo/ms_detr",),
+    "dino": ("demo/family/ms_detr_dino",),
+    "group": ("demo/family/ms_detr_group",),
+    "hybrid": ("demo/family/ms_detr_hybrid",),
+    "dn": ("demo/family/dn",),
+    "masks": ("demo/ms_detr_masks",),
+    # Zeros: how many negatives there are beside the positive queries follows from all images.
+    "co": (
+        "demo/family/ms_detr_co_atss",
+        "model.groups.atss.padding._target_=ms_detr.variants.co_detr.ZeroPadding",
+    ),
 }
 OVERRIDES = (
     "model.dropout=0.0",
@@ -97,7 +102,8 @@ class InDouble(torch.nn.Module):
 def gradients(method, first, counts, accumulate, recomputed=()):
     """{name: gradient} and {name: loss} of a step."""
     torch.manual_seed(0)
-    model = InDouble(make_model(*OVERRIDES, config=f"configs/{METHODS[method]}.py"))
+    config, *overrides = METHODS[method]
+    model = InDouble(make_model(*OVERRIDES, *overrides, config=f"configs/{config}.py"))
     recompute(model.detector, dict.fromkeys(recomputed, True))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     batch = images(first, counts)

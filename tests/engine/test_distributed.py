@@ -57,6 +57,10 @@ def in_process(folder, data):
     found["weights"] = dict(model.state_dict())
     found["metrics"] = {n: h.latest() for n, h in run.storage.histories().items()}
 
+    model = detector(counting=True)
+    trainer(DistributedDataParallel(model), part(batch())).train(0, 3)
+    found["counted weights"] = dict(model.state_dict())
+
     # Image 3 is in the second process's part.
     for kind in ("nan", "raises"):
         model = detector(poison=3, poison_raises=kind == "raises")
@@ -80,6 +84,10 @@ def in_process(folder, data):
         model = detector(poison=9, poison_raises=kind == "raises")
         with_a_poisoned_batch(DistributedDataParallel(model), part, accumulate=parts)
         found[f"{kind} skipped, {parts}"] = dict(model.state_dict())
+    for kind in ("nan", "raises"):
+        model = detector(counting=True, poison=9, poison_raises=kind == "raises")
+        with_a_poisoned_batch(DistributedDataParallel(model), part)
+        found[f"{kind} skipped, counted"] = dict(model.state_dict())
 
     coco_dataset(data.name, data / "images", data / "annotations.json")
     evaluator = CocoEvaluator(data.name, nms_threshold=0.5)
@@ -198,6 +206,16 @@ def test_training_steps_equal_those_of_one_process(found):
     for name, history in run.storage.histories().items():
         if name != "data_time":
             assert found[0]["metrics"][name] == pytest.approx(history.latest(), rel=2**-20), name
+
+
+def test_what_each_process_counts_becomes_what_all_have(found):
+    """Of one and five objects; and a step in which one process fails leaves none waiting."""
+    pairs = {"counted weights": "weights"}
+    pairs |= {f"{kind} skipped, counted": f"{kind} skipped, 1" for kind in ("nan", "raises")}
+    for counted, known in pairs.items():
+        for name, value in found[0][known].items():
+            torch.testing.assert_close(found[0][counted][name], value, rtol=1e-9, atol=1e-12)
+            assert torch.equal(found[0][counted][name], found[1][counted][name])
 
 
 def test_non_finite_loss_stops_all_before_the_weights_change(found):

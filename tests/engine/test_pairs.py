@@ -33,6 +33,7 @@ SWIN = "ms_detr/ms_detr_pp_swin_t_300q_12ep.py"
         (CONFIG, ["optimizer.params.base_lr=1.0"], r"optimizer\.lr is 0\.0002, and .*base_lr 1\.0"),
         (CONFIG, ["dataloader.masks=true"], "the model predicts no masks: set dataloader.masks=fa"),
         (MASKS, ["dataloader.masks=false"], "set dataloader.masks=true"),
+        (MASKS, ["model.evaluate_head=atss"], "set dataloader.evaluator.masks=false to evaluate"),
         (MASKS, ["dataloader.train.dataset.masks=false"], r"train\.mapper\.masks is true and data"),
         (MASKS, ["dataloader.test.dataset.masks=false"], r"test\.mapper\.masks is true and data"),
         (
@@ -46,6 +47,10 @@ SWIN = "ms_detr/ms_detr_pp_swin_t_300q_12ep.py"
 def test_a_contradiction_names_both_keys(config, overrides, message):
     with pytest.raises(ValueError, match=message):
         check_pairs(load(config, overrides))
+
+
+def test_boxes_of_a_head_are_evaluated_as_advised():
+    check_pairs(load(MASKS, ["model.evaluate_head=atss", "dataloader.evaluator.masks=false"]))
 
 
 @pytest.mark.parametrize("name", [WITH_MASKS, WITHOUT_MASKS])

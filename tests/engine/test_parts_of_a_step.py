@@ -42,7 +42,9 @@ def assert_same(found, expected):
         assert (gradient[name] - value).abs().max().item() < 1e-6 * scale, name
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", sorted(METHODS.keys() - {"co"})
+)  # whose parts count by themselves
 @pytest.mark.parametrize("parts", [2, 4])  # of four, one has no objects
 def test_parts_add_up_to_the_whole(method, parts, whole):
     assert_same(gradients(method, 0, COUNTS, parts), whole(method))
@@ -60,6 +62,7 @@ def test_without_the_whole_in_view_they_would_not(whole):
 def test_two_processes_are_one(tmp_path, whole):
     """But for DN-DETR, as published: there every process divides by its own objects."""
     cases = [(method, parts, []) for method in METHODS if method != "dn" for parts in (1, 2)]
+    cases.remove(("co", 2, []))
     cases.append(("dino", 2, ["encoder", "decoder", "backbone"]))  # activation checkpointing
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 

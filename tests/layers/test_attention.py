@@ -100,6 +100,16 @@ def test_equal_blocks_are_one_run():
 def test_all_see_all_where_there_are_no_blocks():
     assert Visibility.around(3, []) is None
     assert Visibility.around(3, [(0, True), (0, False)]) is None
+    assert Visibility.around(0, [(3, False)]) is None
+
+
+def test_queries_without_primary_ones():
+    """Whether they would see them or not; and of a sole block some may be hidden."""
+    for sees in (False, True):
+        found = Visibility.around(0, [(2, sees), (1, sees)])
+        assert found.sizes == (2, 1) and found.sees == ((True, False), (False, True))
+    hidden = torch.tensor([[False, True]])
+    assert Visibility.around(0, [(2, False)], hidden).hidden is hidden
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,76 @@ def test_what_a_group_knows_comes_with_its_predictions():
     assert made["decoder"].blocks is None
 
 
+def alone(groups, *names):
+    """The same, but that the decoder runs for groups of these names alone."""
+    own = {name: dataclasses.replace(groups[name], own_pass=True) for name in names}
+    return {**groups, **own}
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_pass_of_its_own_equals_the_common_one(twice):
+    """Blocks, taps and what nobody sees included."""
+    decoder = make(twice=twice, sources={"decoder", "other.decoder", f"hybrid.{TAP}"})
+    primary, groups = run_groups("hybrid", "dn")
+    groups["other"] = GroupQueries(
+        make_queries(6, seed=5), blocks=(2, 4), hidden=torch.tensor([[False] * 5 + [True]] * 2)
+    )
+    expected = decode(primary, groups, decoder=decoder)
+    found = decode(primary, alone(groups, "hybrid", "other"), decoder=decoder)
+    assert set(map(str, found)) == set(map(str, expected)) > {f"hybrid.{TAP}", "dn.decoder"}
+    for source in expected:
+        for field in ("logits", "boxes", "states"):
+            one, other = getattr(found[source], field), getattr(expected[source], field)
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+        assert (found[source].blocks, found[source].share) == (
+            expected[source].blocks, expected[source].share
+        )  # fmt: skip
+
+
+def test_who_has_a_pass_of_its_own():
+    primary, groups = run_groups("hybrid", "group", "dn")
+    groups = {name: dataclasses.replace(x, averaged=False) for name, x in groups.items()}
+    passes = Layout.passes(primary, alone(groups, "hybrid", "group"))
+    assert [list(x.sizes.items()) for x in passes] == [
+        [("", QUERIES), ("dn", 6)], [("hybrid", 7)], [("group", 10)]
+    ]  # fmt: skip
+    assert passes[1].join()[1] is None
+    assert passes[2].join()[1].mask().tolist() == [
+        [a == b for b in "A" * 5 + "B" * 5] for a in "A" * 5 + "B" * 5
+    ]
+
+
+def test_a_pass_without_queries_is_none():
+    primary, groups = run_groups("hybrid")
+    empty = {"hybrid": GroupQueries(groups["hybrid"].queries.part(0, 0), (), own_pass=True)}
+    assert len(Layout.passes(primary, empty)) == 1
+    assert decode(primary, empty)["hybrid.decoder"].logits.shape[2] == 0
+
+
+def test_dropout_of_the_primary_queries_is_what_it_is_without_a_pass_of_its_own():
+    decoder = make(sources={"decoder"})
+    for module in decoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.3
+        if isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.3
+    primary, groups = run_groups("hybrid")
+
+    def logits(given):
+        torch.manual_seed(3)
+        return decode(primary, given, decoder=decoder)["decoder"].logits
+
+    expected = logits({})
+    assert torch.equal(logits(alone(groups, "hybrid")), expected)
+    assert not torch.allclose(logits(groups), expected)
+
+
+@pytest.mark.parametrize("needed", ["sees_primary", "averaged"])
+def test_queries_that_need_the_primary_ones_have_no_pass_of_their_own(needed):
+    with pytest.raises(ValueError, match="neither see the primary queries nor be averaged"):
+        GroupQueries(make_queries(2), (2,), own_pass=True, **{needed: True})
+
+
 def test_padding_costs_nothing():
     """Neither loss nor gradient; `tests/variants` compares the loss with a loop."""
     primary, groups = run_groups("dn")

@@ -309,7 +309,7 @@ def test_the_indicator_is_0_in_the_primary_content():
     for supervised in (False, True):
         expected, _ = plain(memory, supervised)
         found, _ = indicated(memory, supervised)
-        assert (found.content[..., -1] == 0).all()
+        assert (found.content[..., -1] == 0).all() and found.indicated
         assert torch.equal(found.content[..., :-1], expected.content[..., :-1])
         assert torch.equal(found.position, expected.position)
         assert torch.equal(found.reference, expected.reference)

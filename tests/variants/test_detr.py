@@ -149,6 +149,9 @@ def test_a_loss_may_divide_by_what_it_likes():
     )
     for name, loss in few.items():
         torch.testing.assert_close(many[name], loss / (4 if "bbox" in name else 1))
+    local = ObjectCount(torch.tensor(1.0), local=torch.tensor(0.0))
+    counts = term.compute(made, targets, assignment, local).counts
+    assert few.counts == {} and counts == {f"loss_bbox/{i}": 0.0 for i in range(LAYERS)}
 
 
 def test_gradcheck():

@@ -181,6 +181,32 @@ def test_encoding_of_boxes():
         np.testing.assert_allclose(made.position[b, q], position, atol=1e-12)
 
 
+@pytest.mark.parametrize("encoding", [BoxEncoding, BoxAndFeatureEncoding])
+def test_the_last_channel_tells_them_from_denoising_queries(encoding):
+    """Where it tells the primary ones, too."""
+    found = make_candidates(draw_objects(np.random.default_rng(1), 12, 0.6))
+    group, primary = make_group(encoding), primary_queries()
+    made = []
+    for indicated in (False, True):
+        torch.manual_seed(7)
+        host = dataclasses.replace(primary, indicated=indicated)
+        made.append(group(host, host.part(5, 5), TARGETS, {"atss": found}).queries.content)
+    assert torch.equal(made[0][..., :-1], made[1][..., :-1])
+    assert (made[0][..., -1] != 0).all() and (made[1][..., -1] == 0).all()
+
+
+def test_more_positives_than_queries_as_released():
+    """Of 400 and 20 positives 300, drawn, and all of them, with negatives behind."""
+    few = [0] * 20 + [NOTHING] * 380
+    found = make_candidates([[k % 3 for k in range(400)], [NOTHING] * 400, few])
+    made = run(make_group(), found)
+    assert made.queries.count == 300 and made.targets.counts == (300, 0, 20)
+    boxes = [tuple(box) for box in made.queries.reference[0].tolist()]
+    assert set(boxes) <= {tuple(box) for box in found.boxes[0].tolist()}
+    torch.manual_seed(7)
+    assert torch.equal(made.queries.reference[0], found.boxes[0][torch.randperm(400)[:300]])
+
+
 def test_gradients_reach_features_and_parameters():
     found = make_candidates(draw_objects(np.random.default_rng(1), 12, 0.6))
     found = dataclasses.replace(found, features=found.features.requires_grad_())
@@ -291,6 +317,7 @@ def test_losses_equal_the_loop(padding):
     for name, weight in (("class", 2), ("bbox", 5), ("giou", 2)):
         value = 0.5 * weight * expected[name]
         torch.testing.assert_close(found[f"atss/loss_{name}/2"], value)
+    assert found.counts == dict.fromkeys(found, sum(COUNTS))
 
 
 def test_negatives_alone_learn_the_background():
@@ -306,6 +333,7 @@ def test_negatives_alone_learn_the_background():
     logits = predictions["atss.decoder"].logits[0]
     expected = sum(reference.class_loss(x, [None] * 9) for x in logits)
     torch.testing.assert_close(found["atss/loss_class/0"], 2 * expected)
+    assert found.counts == dict.fromkeys(found, 0)
     assert found["atss/loss_bbox/0"] == found["atss/loss_giou/0"] == 0
 
 
