@@ -8,6 +8,7 @@ top that are called after their splits. Written are ``annotations/SPLIT.json`` a
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -31,7 +32,7 @@ from .dataset import (
     is_degenerate,
     split_of,
 )
-from .json_files import has_keys, read_json
+from .label_files import has_keys, read_json
 from .problems import Problems, printable
 
 LAYOUT = "JSON files with images, annotations and categories, beside the images or in annotations/"
@@ -200,7 +201,7 @@ def _root(names: Sequence[str], file: Path, folder: Path) -> Path:
     sample = names[:: max(len(names) // PROBED, 1)]
     return max(
         [file.parent, *inner, *tops],
-        key=lambda root: sum("\0" not in name and (root / name).is_file() for name in sample),
+        key=lambda root: sum(os.path.isfile(root / name) for name in sample),
     )
 
 

@@ -161,11 +161,22 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
     )  # fmt: skip
 
 
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk as `os.walk`, in order, by relative paths; through links, but into no folder twice."""
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(here)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
+        yield Path(here).relative_to(folder), folders, [name for name in files if name[0] != "."]
+
+
 def _walk(folder: Path) -> Iterator[str]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and name != "__MACOSX"]
-        inside = Path(here).relative_to(folder)
-        yield from ((inside / name).as_posix() for name in files if name[0] != ".")
+    for here, _, files in walk(folder):
+        yield from ((here / name).as_posix() for name in files)
 
 
 def write_label(path: Path, text: str) -> None:

@@ -44,7 +44,7 @@ from .dataset import (
     stem,
     write_label,
 )
-from .json_files import has_keys, read_json
+from .label_files import has_keys, read_json
 from .problems import Problems, printable
 from .runs import box_of, encode
 

@@ -12,7 +12,6 @@ half of the mask's largest value.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..images import open_image
-from .dataset import IMAGES, Listed, Listing, Object, Options, files_below, in_split, stem
+from .dataset import IMAGES, Listed, Listing, Object, Options, files_below, in_split, stem, walk
 from .problems import Problems, printable
 from .runs import box_of, encode
 
@@ -58,10 +57,10 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
 
 def _bases(folder: Path) -> Iterator[Path]:
     """Yield the folders, relative, that have a folder of images."""
-    for here, folders, _ in os.walk(folder):
+    for here, folders, _ in walk(folder):
         if _PICTURES in folders:
-            yield Path(here).relative_to(folder)
-        folders[:] = sorted(name for name in folders if name not in (_MASKS, _PICTURES))
+            yield here
+        folders[:] = [name for name in folders if name not in (_MASKS, _PICTURES)]
 
 
 def _objects(folder: Path, plain: str, problems: Problems, width: int, height: int) -> list[Object]:

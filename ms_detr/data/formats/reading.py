@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ...errors import ConfigError, DataError, MissingFileError
+from ...errors import ConfigError, DataError, MissingFileError, shortened
 from ..image_headers import Found, examine
 from . import coco, labelme, masks, voc, yolo
 from .dataset import Dataset, Listed, Listing, Object, Options, Picture
@@ -97,7 +98,7 @@ def read(
     """
     _expect_folder(folder)
     listing = form.find(folder, options, problems)
-    listed = sorted(listing.pictures, key=lambda one: str(one.path))
+    listed = sorted(_with_paths(listing.pictures, problems), key=lambda one: str(one.path))
     headers = examine([str(one.path) for one in listed])
     bar = tqdm(listed, f"reading {form.name}", disable=None if progress else True, unit="img")
     pictures = [
@@ -117,6 +118,23 @@ def _expect_folder(folder: Path) -> None:
         raise MissingFileError(f"there is no folder {folder}")
 
 
+def _with_paths(pictures: Iterable[Listed], problems: Problems) -> Iterator[Listed]:
+    """Pass over images whose names the system doesn't take."""
+    for listed in pictures:
+        try:
+            os.lstat(listed.path)
+        except ValueError:  # with a zero, or half of a letter
+            problems.lose_image("images whose names no file can have", listed.name)
+            continue
+        except OSError:
+            pass  # which is told later
+        yield listed
+
+
+def _side(value: float) -> str:
+    return shortened(int(value) if value == value // 1 else value, 12)
+
+
 def _picture(listed: Listed, found: Found, problems: Problems) -> Picture | None:
     if found.header is None:
         what = "images that are missing" if found.is_missing else "images that can't be read"
@@ -133,7 +151,7 @@ def _picture(listed: Listed, found: Found, problems: Problems) -> Picture | None
     ):
         problems.note(
             "images of another size than their labels say: boxes stay as they are",
-            f"{listed.path} is {width} x {height}, not {told[0]:g} x {told[1]:g}",
+            f"{listed.path} is {width} x {height}, not {' x '.join(map(_side, told))}",
         )
     objects = listed.objects(width, height)
     return Picture(listed.path, listed.name, listed.split, width, height, objects, listed.id)

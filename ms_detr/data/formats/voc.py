@@ -42,8 +42,8 @@ from .dataset import (
     stem,
     write_label,
 )
+from .label_files import read_xml
 from .problems import Problems, printable
-from .xml_tree import read_xml
 
 LAYOUT = "XML files in Annotations/, images in JPEGImages/, or both side by side"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -207,7 +207,7 @@ def _convention(labels: Iterable[_Label], options: Options, problems: Problems) 
 def _image_sets(folder: Path, problems: Problems) -> dict[str, str]:
     """Return the splits of names; trainval, which VOC has beside both, fills a gap."""
     files = sorted((folder / _SETS).glob("*.txt")) if (folder / _SETS).is_dir() else []
-    files = [path for path in files if split_of(path.stem) and "_" not in path.stem]
+    files = [x for x in files if x.is_file() and split_of(x.stem) and "_" not in x.stem]
     files.sort(key=lambda path: path.stem == "trainval")
     found: dict[str, str] = {}
     for path in files:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from ...errors import DataError, listed
-from ...files import reason, write_text
+from ...files import write_text
 from .dataset import (
     IMAGES,
     SPLITS,
@@ -38,6 +38,7 @@ from .dataset import (
     stem,
     write_label,
 )
+from .label_files import read_lines
 from .problems import Problems, printable
 
 LAYOUT = "a data.yaml with names and train, images in images/, text files in labels/"
@@ -129,7 +130,7 @@ def _line(item: Object, picture: Picture, polygons: bool) -> list[float]:
 
 
 def _yaml_files(folder: Path) -> list[Path]:
-    files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+    files = sorted(x for x in (*folder.glob("*.yaml"), *folder.glob("*.yml")) if x.is_file())
     return sorted(files, key=lambda path: path.stem != "data")
 
 
@@ -229,10 +230,9 @@ def _located(source: str, config: Mapping[str, Any], file: Path) -> Path | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8: {error.reason}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        return read_lines(path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _listed_image(line: str, folder: Path) -> Path:
@@ -266,8 +266,8 @@ def _objects(
         return []
     try:
         lines = _lines(file)
-    except (DataError, OSError) as error:
-        problems.note("label files that can't be read: without objects", f"{file}: {reason(error)}")
+    except DataError as error:
+        problems.note("label files that can't be read: without objects", error)
         return []
     objects = (
         _object(line, f"{file.name}: {line}", names, problems, width, height) for line in lines

@@ -177,3 +177,23 @@ def test_names_that_lead_out_of_the_folder(tmp_path):
 
 def test_every_form_has_its_name():
     assert [*FORMATS] == ["coco", "voc", "yolo", "labelme", "masks"]
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud83d.png", "x" * 5000 + ".png", "/", "..", "deep/"])
+def test_names_that_no_file_can_have(tmp_path, name):
+    content = coco(["a.png", "b.png"], [(0, 5, [1, 2, 3, 4])])
+    write(tmp_path / "in", "train.json", "", content)
+    content["images"].append({"id": 9, "file_name": name, "width": 10**400, "height": math.inf})
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert report.problems.lost == {"images": 1} and report.images == {"train": 2}
+
+
+@pytest.mark.parametrize("width", [10**400, math.inf, math.nan, -3, "64", None, True])
+def test_widths_that_no_image_has(tmp_path, width):
+    content = coco(["a.png", "b.png"], [(0, 5, [1, 2, 3, 4])])
+    content["images"][0]["width"] = width
+    write(tmp_path / "in", "train.json", "", content)
+    import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    written = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert [image["width"] for image in written["images"]] == [64, 64]

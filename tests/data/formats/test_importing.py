@@ -4,6 +4,9 @@ import errno
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -114,6 +117,56 @@ def test_nothing_half_written(tmp_path, monkeypatch, stop):
     with pytest.raises(type(stop) if isinstance(stop, OSError) else stop):
         import_dataset("voc", tmp_path / "in", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+SLOW_COPY = """
+import shutil, sys, time
+from ms_detr.cli import main
+
+def copyfile(source, target):
+    open(target, "w").close()
+    print("copying", flush=True)
+    time.sleep(600)
+
+shutil.copyfile = copyfile
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_from_outside(tmp_path, number, status):
+    write_voc(tmp_path / "in", 3)
+    words = ["import", "voc", str(tmp_path / "in"), str(tmp_path / "out"), "--split", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_COPY, *words], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "copying\n"
+        assert (tmp_path / "out.partial").is_dir()
+        process.send_signal(number)
+        assert process.wait(60) == status
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_links_pipes_and_folders_in_the_place_of_files(tmp_path):
+    """A link that leads back isn't followed for ever, and a pipe isn't read."""
+    write_voc(tmp_path / "elsewhere", 5)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    os.mkfifo(folder / "pipe.xml")
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe.json")
+    (folder / "data.yaml").mkdir()
+    (folder / "x.json").mkdir()
+    assert recognise(folder).name == "voc"
+    report = import_dataset("auto", folder, tmp_path / "out", split=[1])
+    assert report.images == {"train": 5}
+    assert whats(report.problems.as_json()) == {
+        "XML files that can't be read: passed over": 1,
+        "images without an XML file that can be read: left out": 1,
+    }
 
 
 def test_targets_that_can_not_be_written(tmp_path, capsys):
