@@ -157,8 +157,11 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
     Hidden files and folders are passed over, as is what macOS adds to archives.
     """
     return sorted(
-        path for path in _walk(folder) if os.path.splitext(path)[1].lower() in suffixes
-    )  # fmt: skip
+        (here / name).as_posix()
+        for here, _, files in walk(folder)
+        for name in files
+        if os.path.splitext(name)[1].lower() in suffixes
+    )
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -172,11 +175,6 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         seen.add(place)
         folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
         yield Path(here).relative_to(folder), folders, [name for name in files if name[0] != "."]
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    for here, _, files in walk(folder):
-        yield from ((here / name).as_posix() for name in files)
 
 
 def write_label(path: Path, text: str) -> None:

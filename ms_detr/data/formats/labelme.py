@@ -243,6 +243,8 @@ def _joined(
     parts: Sequence[Part], width: int, height: int
 ) -> tuple[Box, list[list[float]] | dict[str, Any] | None]:
     """Return one object of several shapes; a box among them leaves it without a segmentation."""
+    if len(parts) == 1:
+        return parts[0]
     corners = np.array([(x, y, x + w, y + h) for (x, y, w, h), _ in parts])
     left, top = corners[:, :2].min(0).tolist()
     right, bottom = corners[:, 2:].max(0).tolist()
