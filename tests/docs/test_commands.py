@@ -31,7 +31,9 @@ CONFIGS = (
     "demo/ms_detr_masks.py",
 )
 # Where a page stands for a config of the reader's, for overrides, or for what may be left out.
-PLACEHOLDERS = {"CONFIG": CONFIGS[0], "key=a,b,c": "model.num_queries=1,2,3"}
+PLACEHOLDERS = {
+    "CONFIG": CONFIGS[0], "FORMAT": "auto", "key=a,b,c": "model.num_queries=1,2,3"
+}  # fmt: skip
 OPTIONAL = re.compile(r"\[key=value|\.\.\.\]")
 # Configs that pages tell their reader to write.
 WRITTEN = {block.name for block in blocks("python") if block.name}

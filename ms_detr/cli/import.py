@@ -1,0 +1,119 @@
+"""Turn a dataset of another form (VOC, YOLO, LabelMe, masks) into COCO's, images included.
+
+The source stays as it is. All that is wrong with it is told at once and left out; if that is
+most of it, or with --strict any of it, nothing is written and the exit status is 2.
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ._arguments import path
+
+if TYPE_CHECKING:
+    from ms_detr.data.formats import Imported
+
+SOURCES = ("auto", "coco", "voc", "yolo", "labelme", "masks")
+TARGETS = ("coco", "voc", "yolo", "labelme")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument(
+        "form", choices=SOURCES, metavar="FORMAT", help=f"one of {', '.join(SOURCES)}"
+    )
+    parser.add_argument("source", type=path, metavar="SRC", help="folder of the dataset")
+    parser.add_argument(
+        "target", type=path, metavar="DST", help="folder that isn't there yet, or is empty"
+    )
+    parser.add_argument(
+        "--split",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        help="divide all images anew: the share of train, the rest is val; or those of train and "
+        "val, the rest is test. Left out, the splits of SRC are taken, and 0.8 if it has none",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="keep these, numbered from 1 in this order"
+    )
+    parser.add_argument(
+        "--voc-boxes",
+        choices=("auto", "one-based", "zero-based", "edges"),
+        default="auto",
+        help="what the numbers of VOC's boxes are: first and last pixel from 1 (the devkit's) or "
+        "from 0, or edges; auto: one-based, or edges if a box begins at 0",
+    )
+    parser.add_argument(
+        "--difficult",
+        choices=("crowd", "keep", "drop"),
+        default="crowd",
+        help="VOC's difficult objects become crowds, which neither training nor evaluation counts "
+        "(default), or are kept as others, or are left out",
+    )
+    parser.add_argument("--to", choices=TARGETS, default="coco", help="the form that is written")
+    parser.add_argument(
+        "--link",
+        action="store_true",
+        help="link images instead of copying them: hard links, or symbolic ones to another disk",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="write nothing if anything is wrong with SRC"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, divide, write."""
+    import json
+
+    from ms_detr.data.formats import Options, import_dataset
+    from ms_detr.signals import raised
+
+    with raised():
+        imported = import_dataset(
+            args.form,
+            args.source,
+            args.target,
+            split=args.split,
+            options=Options(args.classes, args.voc_boxes, args.difficult),
+            to=args.to,
+            link=args.link,
+            strict=args.strict,
+            progress=True,
+        )
+    if args.json:
+        print(json.dumps(imported.as_json(), indent=1))
+    else:
+        print("\n".join(_report(imported, args.to)))
+    return 0
+
+
+def _report(imported: "Imported", to: str) -> list[str]:
+    """Say what was written, what was wrong, and how to train on it."""
+    lines = [f"{imported.folder}: from {imported.form}, {len(imported.classes)} classes"]
+    lines += [
+        f"  {split}: {images:,} images, {imported.objects[split]:,} objects"
+        for split, images in imported.images.items()
+    ]
+    if imported.made_splits:
+        lines.append("the splits were made here; --split chooses their shares")
+    lines += imported.problems.lines()
+    evaluated = next((split for split in ("val", "test") if split in imported.images), None)
+    if to == "coco" and "train" in imported.images and evaluated:
+        lines.append("use it: ms-detr train CONFIG " + " ".join(_overrides(imported, evaluated)))
+    return lines
+
+
+def _overrides(imported: "Imported", evaluated: str) -> list[str]:
+    import shlex
+
+    folder, name = imported.folder, imported.folder.resolve().name
+    found = [f"model.num_classes={len(imported.classes)}"]
+    for loader, split in (("train", "train"), ("test", evaluated)):
+        prefix = f"dataloader.{loader}.dataset"
+        found += [
+            f"{prefix}.name={name}_{split}",
+            f"{prefix}.images={folder / split}",
+            f"{prefix}.annotations={folder / 'annotations' / split}.json",
+        ]
+    return [shlex.quote(word) for word in found]

@@ -1,0 +1,316 @@
+"""COCO JSON, in the folders in which it comes, and as ms_detr's other commands take it.
+
+Read are ``SPLIT/_annotations.coco.json`` beside the images, as Roboflow exports it;
+``annotations/instances_SPLIT2017.json`` with ``SPLIT2017/`` or ``images/``; and JSON files at the
+top that are called after their splits. Written are ``annotations/SPLIT.json`` and ``SPLIT/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from ...errors import DataError, listed
+from ...files import write_text
+from ..categories import distinct_names
+from ..segmentation import parse, to_runs
+from .dataset import (
+    SPLITS,
+    Dataset,
+    Listed,
+    Listing,
+    Object,
+    Options,
+    Picture,
+    is_degenerate,
+    split_of,
+)
+from .label_files import has_keys, read_json
+from .problems import Problems, printable
+
+LAYOUT = "JSON files with images, annotations and categories, beside the images or in annotations/"
+_LISTS = ("images", "annotations", "categories")
+PROBED = 50  # images of a file that are looked for in a folder
+
+
+def recognises(folder: Path) -> bool:
+    """Tell whether there are JSON files of COCO's form."""
+    return bool(_annotation_files(folder))
+
+
+def find(folder: Path, options: Options, problems: Problems) -> Listing:
+    """List the images of all JSON files; ids of classes are kept."""
+    files = _annotation_files(folder)
+    by_split: dict[str | None, list[Path]] = defaultdict(list)
+    for file in files:
+        by_split[_split_of(file, folder)].append(file)
+    for split, same in by_split.items():
+        if len(same) > 1:
+            raise DataError(
+                f"{folder}: {listed(file.relative_to(folder) for file in same)} are all of "
+                f"{'the split ' + split if split else 'no split that their names tell'}: leave one "
+                "of them there"
+            )
+    classes: dict[str, int] = {}
+    pictures: list[Listed] = []
+    for split, (file,) in by_split.items():
+        content = _content(file)
+        names = _classes(content, file, problems)
+        for number, name in names.items():
+            _add_class(classes, number, name, file, problems)
+        pictures += _pictures(content, names, file, folder, split, problems)
+    return Listing(pictures, classes)
+
+
+def place(picture: Picture) -> str:
+    """Return where an image is written, below the folder."""
+    return f"{picture.split}/{picture.name}"
+
+
+def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
+    """Write an annotation file for each split that has images.
+
+    Ids of images and annotations are kept where no two of a split are alike.
+    """
+    for split in SPLITS:
+        pictures = [picture for picture in dataset.pictures if picture.split == split]
+        if pictures:
+            text = json.dumps(_file(dataset.classes, pictures), allow_nan=False)
+            write_text(folder / "annotations" / f"{split}.json", text)
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    places = [folder, folder / "annotations"]
+    places += [path for path in sorted(folder.iterdir()) if path.is_dir() and split_of(path.name)]
+    files = [
+        path
+        for place in places
+        if place.is_dir()
+        for path in sorted(place.glob("*.json"))
+        if has_keys(path, "images") and not has_keys(path, "shapes")
+        and (has_keys(path, "annotations") or has_keys(path, "categories"))
+    ]  # fmt: skip
+    # COCO has keypoints and captions of the same images beside them.
+    return [file for file in files if file.name.startswith("instances_")] or files
+
+
+def _split_of(file: Path, folder: Path) -> str | None:
+    return split_of(file.stem) or (split_of(file.parent.name) if file.parent != folder else None)
+
+
+def _content(file: Path) -> dict[str, list[dict]]:
+    try:
+        content = read_json(file)
+    except DataError as error:
+        raise DataError(f"{file} can't be read: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in _LISTS):
+        raise DataError(f"{file} lacks one of the lists {', '.join(_LISTS)}")
+    return {key: [x if isinstance(x, dict) else {} for x in content[key]] for key in _LISTS}
+
+
+def _classes(content: Mapping[str, list[dict]], file: Path, problems: Problems) -> dict[int, str]:
+    """Return the names of categories by id, without a heading that no object has."""
+    sound = []
+    for entry in content["categories"]:
+        if type(entry.get("id")) is int and isinstance(entry.get("name"), str):
+            sound.append(entry | {"name": printable(entry["name"])})
+        else:
+            problems.note("categories without an id or a name: passed over", f"{file}: {entry}")
+    used = {entry.get("category_id") for entry in content["annotations"] if _is_key(entry)}
+    over = {c.get("supercategory") for c in sound if c.get("supercategory") != c["name"]
+            and isinstance(c.get("supercategory"), str)}  # fmt: skip
+    kept = []
+    for entry in sound:
+        if entry["id"] not in used and entry["name"] in over:
+            problems.note(
+                "categories that only head others, without an object: passed over",
+                f"{file}: {entry['name']}",
+            )
+        else:
+            kept.append(entry)
+    return distinct_names(kept, str(file))
+
+
+def _is_key(entry: Mapping) -> bool:
+    return type(entry.get("category_id")) is int
+
+
+def _add_class(
+    classes: dict[str, int], number: int, name: str, file: Path, problems: Problems
+) -> None:
+    if name in classes:
+        return
+    if number in classes.values():
+        problems.note(
+            "categories whose id another file gives to another: numbered anew", f"{file}: {name}"
+        )
+        number = max(classes.values()) + 1
+    classes[name] = number
+
+
+def _pictures(
+    content: Mapping[str, list[dict]],
+    names: Mapping[int, str],
+    file: Path,
+    folder: Path,
+    split: str | None,
+    problems: Problems,
+) -> list[Listed]:
+    entries: dict[int, dict] = {}
+    for entry in content["images"]:
+        number, name = entry.get("id"), entry.get("file_name")
+        if type(number) is not int or not isinstance(name, str) or not name.strip("/\0"):
+            problems.lose_image("images without an id or a file_name", f"{file}: {entry}")
+        elif number in entries:
+            problems.lose_image("images whose id another has", f"{file}: {entry}")
+        else:
+            entries[number] = entry
+    objects: dict[int, list[dict]] = defaultdict(list)
+    for entry in content["annotations"]:
+        number = entry.get("image_id")
+        if type(number) is int and number in entries:
+            objects[number].append(entry)
+        else:
+            problems.lose_object("annotations of no image", f"{file}: annotation {entry.get('id')}")
+    root = _root([entry["file_name"] for entry in entries.values()], file, folder)
+    return [
+        Listed(
+            root / entry["file_name"],
+            entry["file_name"],
+            split,
+            partial(_objects, objects[number], names, file, problems),
+            (entry.get("width"), entry.get("height")),
+            number,
+        )
+        for number, entry in entries.items()
+    ]
+
+
+def _root(names: Sequence[str], file: Path, folder: Path) -> Path:
+    """Return the folder in which most images are, of a sample."""
+    tops = [folder, folder / "images"]
+    inner = [path for top in tops if top.is_dir() for path in sorted(top.iterdir())
+             if path.is_dir() and split_of(path.name) == split_of(file.stem)]  # fmt: skip
+    sample = names[:: max(len(names) // PROBED, 1)]
+    return max(
+        [file.parent, *inner, *tops],
+        key=lambda root: sum(os.path.isfile(root / name) for name in sample),
+    )
+
+
+def _objects(
+    entries: Iterable[Mapping],
+    names: Mapping[int, str],
+    file: Path,
+    problems: Problems,
+    width: int,
+    height: int,
+) -> list[Object]:
+    found = []
+    for entry in entries:
+        where = f"{file}: annotation {entry.get('id')}"
+        box: Any = entry.get("bbox")
+        number = entry.get("category_id")
+        if type(number) is not int or number not in names:
+            problems.lose_object("objects of an unknown category", f"{where} has {number!r}")
+        elif not _is_box(box):
+            problems.lose_object("boxes that aren't four numbers", f"{where} has {box!r}")
+        elif is_degenerate(box, width, height):
+            problems.lose_object("boxes without a size in their image", f"{where} has {box}")
+        elif entry.get("iscrowd", 0) not in (0, 1):
+            problems.lose_object("objects whose iscrowd is not 0 or 1", where)
+        else:
+            x, y, w, h = map(float, box)
+            found.append(
+                Object(
+                    names[number],
+                    (x, y, w, h),
+                    _segmentation(entry.get("segmentation"), width, height, where, problems),
+                    bool(entry.get("iscrowd", 0)),
+                    {k: v for k in ("difficult", "truncated") if type(v := entry.get(k)) is int},
+                    _area(entry.get("area")),
+                    i if type(i := entry.get("id")) is int else None,
+                )
+            )
+    return found
+
+
+def _is_box(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 4 and all(type(x) in (int, float) for x in value)
+        and all(abs(x) < 1e9 for x in value)
+    )  # fmt: skip
+
+
+def _area(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and 0 < value < 1e18 else None
+
+
+def _segmentation(
+    value: Any, width: int, height: int, where: str, problems: Problems
+) -> list[list[float]] | dict[str, Any] | None:
+    if value is None or value in ([], {}):
+        return None
+    try:
+        found = parse(value, height, width)
+    except DataError as error:
+        problems.note("segmentations that are wrong: only the box is kept", f"{where} {error}")
+        return None
+    if isinstance(found, dict):
+        return {"size": [height, width], "counts": found["counts"].decode()}
+    if len(found) < len(value):
+        problems.note("polygons of less than three points: passed over", where)
+    return [polygon.tolist() for polygon in found]
+
+
+def _file(classes: Mapping[str, int], pictures: Sequence[Picture]) -> dict[str, Any]:
+    image_ids = _ids([picture.id for picture in pictures])
+    objects = [
+        (image_id, picture, item)
+        for image_id, picture in zip(image_ids, pictures, strict=True)
+        for item in picture.objects
+    ]
+    ids = _ids([item.id for _, _, item in objects])
+    return {
+        "images": [
+            {"id": number, "file_name": p.name, "width": p.width, "height": p.height}
+            for number, p in zip(image_ids, pictures, strict=True)
+        ],
+        "annotations": [
+            {"id": number, "image_id": image_id, "category_id": classes[item.category]}
+            | _annotation(item, picture)
+            for number, (image_id, picture, item) in zip(ids, objects, strict=True)
+        ],
+        "categories": [
+            {"id": number, "name": name}
+            for name, number in sorted(classes.items(), key=lambda pair: pair[1])
+        ],
+    }
+
+
+def _ids(known: Sequence[int | None]) -> list[int]:
+    """Return ids as they are if all have one of their own, or else 1, 2, 3, ..."""
+    kept = [number for number in known if number is not None]
+    return kept if len(set(kept)) == len(known) else [*range(1, len(known) + 1)]
+
+
+def _annotation(item: Object, picture: Picture) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "bbox": [round(number, 4) for number in item.box],
+        "area": item.box[2] * item.box[3] if item.area is None else item.area,
+        "iscrowd": int(item.crowd),
+        **item.flags,
+    }
+    if item.segmentation is not None:
+        found["segmentation"] = item.segmentation
+        if item.area is None:
+            size = picture.height, picture.width
+            found["area"] = int(coco_mask.area(to_runs(parse(item.segmentation, *size[:2]), *size)))
+    return found

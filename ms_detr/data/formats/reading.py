@@ -1,0 +1,189 @@
+"""The forms that are known, which of them a folder is of, and what is in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ...errors import ConfigError, DataError, MissingFileError, shortened
+from ..image_headers import Found, examine
+from . import coco, labelme, masks, voc, yolo
+from .dataset import Dataset, Listed, Listing, Object, Options, Picture
+from .problems import Problems
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of dataset.
+
+    Args:
+        name: for commands.
+        layout: what a folder of it looks like, for messages.
+        recognises: tells, from a few files, whether a folder is of it.
+        find: lists the images of a folder.
+        place: says where an image is written, below the folder; None if it isn't written.
+        write: writes everything but the images.
+    """
+
+    name: str
+    layout: str
+    recognises: Callable[[Path], bool]
+    find: Callable[[Path, Options, Problems], Listing]
+    place: Callable[[Picture], str] | None = None
+    write: Callable[[Dataset, Path, Problems], None] | None = None
+
+
+FORMATS = {
+    form.name: form
+    for form in (
+        Format("coco", coco.LAYOUT, coco.recognises, coco.find, coco.place, coco.write),
+        Format("voc", voc.LAYOUT, voc.recognises, voc.find, voc.place, voc.write),
+        Format("yolo", yolo.LAYOUT, yolo.recognises, yolo.find, yolo.place, yolo.write),
+        Format("labelme", labelme.LAYOUT, labelme.recognises, labelme.find,
+               labelme.place, labelme.write),
+        Format("masks", masks.LAYOUT, masks.recognises, masks.find),
+    )
+}  # fmt: skip
+
+
+def format_of(name: str) -> Format:
+    """Return a form by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"'{name}' is no form of dataset; known are {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def recognise(folder: Path) -> Format:
+    """Tell which form a folder is of.
+
+    Raises:
+        MissingFileError: there is no such folder.
+        DataError: it is of none, or of several.
+    """
+    _expect_folder(folder)
+    found = [form for form in FORMATS.values() if form.recognises(folder)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(
+            f"{folder} may be of the forms {', '.join(form.name for form in found)}: name the one "
+            "that is meant"
+        )
+    known = "; ".join(f"{form.name}: {form.layout}" for form in FORMATS.values())
+    raise DataError(f"{folder} is of no form that is known ({known})")
+
+
+def read(
+    folder: Path, form: Format, options: Options, problems: Problems, progress: bool = False
+) -> Dataset:
+    """Read a dataset.
+
+    Args:
+        problems: takes what is wrong, which is left out or mended.
+
+    Returns:
+        Its images in the order of their paths, without those that can't be used.
+
+    Raises:
+        MissingFileError: there is no such folder.
+        DataError: it is not of the form, or most of it can't be used.
+    """
+    _expect_folder(folder)
+    listing = form.find(folder, options, problems)
+    listed = sorted(_with_paths(listing.pictures, problems), key=lambda one: str(one.path))
+    headers = examine([str(one.path) for one in listed])
+    bar = tqdm(listed, f"reading {form.name}", disable=None if progress else True, unit="img")
+    pictures = [
+        picture
+        for one in bar
+        if (picture := _picture(one, headers[str(one.path)], problems)) is not None
+    ]
+    objects = sum(len(picture.objects) for picture in pictures)
+    problems.expect_most({"images": len(pictures), "objects": objects}, folder)
+    if not pictures:
+        raise DataError(f"{folder}: no image of the form {form.name} ({form.layout})")
+    return _with_classes(pictures, listing.classes, options, problems)
+
+
+def _expect_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise MissingFileError(f"there is no folder {folder}")
+
+
+def _with_paths(pictures: Iterable[Listed], problems: Problems) -> Iterator[Listed]:
+    """Pass over images whose names the system doesn't take."""
+    for listed in pictures:
+        try:
+            os.lstat(listed.path)
+        except ValueError:  # with a zero, or half of a letter
+            problems.lose_image("images whose names no file can have", listed.name)
+            continue
+        except OSError:
+            pass  # which is told later
+        yield listed
+
+
+def _side(value: float) -> str:
+    return shortened(int(value) if value == value // 1 else value, 12)
+
+
+def _picture(listed: Listed, found: Found, problems: Problems) -> Picture | None:
+    if found.header is None:
+        what = "images that are missing" if found.is_missing else "images that can't be read"
+        problems.lose_image(what, listed.path if found.is_missing else found.problem)
+        return None
+    if problem := found.header.problem():
+        problems.lose_image("images that can't be used", f"{listed.path} {problem}")
+        return None
+    width, height = found.header.size
+    told = listed.told
+    if all(isinstance(side, (int, float)) and side > 0 for side in told) and told != (
+        width,
+        height,
+    ):
+        problems.note(
+            "images of another size than their labels say: boxes stay as they are",
+            f"{listed.path} is {width} x {height}, not {' x '.join(map(_side, told))}",
+        )
+    objects = listed.objects(width, height)
+    return Picture(listed.path, listed.name, listed.split, width, height, objects, listed.id)
+
+
+def _with_classes(
+    pictures: Sequence[Picture],
+    classes: dict[str, int] | None,
+    options: Options,
+    problems: Problems,
+) -> Dataset:
+    """Number the classes, and leave out the objects of those that aren't wanted."""
+    used = {item.category for picture in pictures for item in picture.objects}
+    if options.classes is None:
+        names = {name: number for number, name in enumerate(sorted(used), 1)}
+        return _expect_classes(Dataset(names if classes is None else classes, list(pictures)))
+    names = {name: number for number, name in enumerate(options.classes, 1)}
+    if missing := sorted(names.keys() - used - (classes or {}).keys()):
+        raise ConfigError(
+            f"classes: there is no {', '.join(missing)}; the dataset has {', '.join(sorted(used))}"
+        )
+
+    def is_kept(item: Object) -> bool:
+        if item.category not in names:
+            problems.note("objects of other classes than were asked for: left out", item.category)
+        return item.category in names
+
+    kept = [replace(p, objects=[*filter(is_kept, p.objects)]) for p in pictures]
+    return Dataset(names, kept)
+
+
+def _expect_classes(dataset: Dataset) -> Dataset:
+    if not dataset.classes:
+        raise DataError("no image has an object, and no file tells the classes")
+    return dataset

@@ -1,0 +1,199 @@
+"""COCO's files as others lay them out, and what is wrong with them."""
+
+import json
+import math
+
+import pytest
+
+from ms_detr.data import coco_dataset
+from ms_detr.data.formats import FORMATS, import_dataset, recognise
+from ms_detr.errors import DataError
+
+from .support import read_split, whats, write_image, write_text
+
+CATEGORIES = [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
+
+
+def coco(names, boxes, categories=CATEGORIES, first=1):
+    """A file of images of 64 x 48, and annotations: image number, category, box."""
+    return {
+        "images": [
+            {"id": first + i, "file_name": name, "width": 64, "height": 48}
+            for i, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": first + i, "image_id": first + n, "category_id": k, "bbox": box, "iscrowd": 0}
+            for i, (n, k, box) in enumerate(boxes)
+        ],
+        "categories": categories,
+    }
+
+
+def write(folder, json_name, root, content):
+    write_text(folder / json_name, json.dumps(content))
+    for number, image in enumerate(content["images"]):
+        write_image(folder / root / image["file_name"], hash(json_name) % 1000 + number)
+
+
+LAYOUTS = {
+    "roboflow": [
+        ("train/_annotations.coco.json", "train"), ("valid/_annotations.coco.json", "valid"),
+    ],
+    "official": [
+        ("annotations/instances_train2017.json", "train2017"),
+        ("annotations/instances_val2017.json", "val2017"),
+    ],
+    "images": [("train.json", "images"), ("val.json", "images")],
+    "images by split": [
+        ("annotations/train.json", "images/train"), ("annotations/val.json", "images/val"),
+    ],
+    "ours": [("annotations/train.json", "train"), ("annotations/val.json", "val")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts(tmp_path, layout):
+    folder = tmp_path / "in"
+    (train, root), (val, other) = layout
+    write(folder, train, root, coco(["x 1.jpg", "é.jpg"], [(1, 5, [1, 2, 3.5, 4])]))
+    write(folder, val, other, coco(["z.jpg"], [(0, 2, [5, 6, 7, 8])], first=70))
+    write_text(folder / "annotations" / "captions_val2017.json", '{"annotations": [], "info": 1}')
+    assert recognise(folder).name == "coco"
+    report = import_dataset("coco", folder, tmp_path / "out")
+    assert report.images == {"train": 2, "val": 1} and not report.problems.as_json()
+    assert report.classes == {"cat": 5, "dog": 2}
+    out = tmp_path / "out"
+    assert read_split(out, "train") == {"x 1.jpg": [], "é.jpg": [("cat", [1, 2, 3.5, 4], 0)]}
+    content = json.loads((out / "annotations" / "val.json").read_text())
+    assert [entry["id"] for entry in content["images"] + content["annotations"]] == [70, 70]
+
+
+def test_headings_are_no_classes(tmp_path):
+    """Roboflow writes one above all others, without an object."""
+    categories = [
+        {"id": 0, "name": "animals", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "animals"},
+    ]
+    write(tmp_path / "in", "train.json", "", coco(["a.png"], [(0, 1, [1, 2, 3, 4])], categories))
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert report.classes == {"cat": 1}
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path):
+    names = [f"{i}.png" for i in range(20)]
+    content = coco(names, [(i, 5, [1, 2, 3, 4]) for i in range(20)])
+    write(tmp_path / "in", "train.json", "", content)
+
+    def add(**changes):
+        entry = {"id": len(content["annotations"]) + 1, "image_id": 1, "category_id": 5,
+                 "bbox": [1, 2, 30, 40], "iscrowd": 0} | changes  # fmt: skip
+        content["annotations"].append(entry)
+
+    add(category_id=9)
+    add(category_id=True)
+    add(image_id=99)
+    for box in ([1, 2, 3], "x", [1, 2, 3, None], [1, 2, math.nan, 4], [1, 2, 3, 10**400]):
+        add(bbox=box)
+    add(bbox=[1, 2, 0, 4])
+    add(bbox=[64, 2, 3, 4])
+    add(iscrowd=2)
+    add(segmentation=[[1, 2, 3]])
+    add(segmentation=[[1, 2, 3, 4], [1, 2, 9, 2, 9, 9]])
+    add(segmentation={"size": [9, 9], "counts": "12"})
+    add(iscrowd=1, segmentation={"size": [48, 64], "counts": [100, 50, 48 * 64 - 150]})
+    content["annotations"].append(7)
+    content["images"] += [3, {"id": 1, "file_name": "0.png"}, {"id": 50, "file_name": "no.png"}]
+    content["categories"] += [{"id": "x", "name": "y"}]
+    content["images"][0]["width"] = 640
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert whats(report.problems.as_json()) == {
+        "categories without an id or a name: passed over": 1,
+        "images without an id or a file_name: left out": 1,
+        "images whose id another has: left out": 1,
+        "annotations of no image: left out": 2,
+        "images that are missing: left out": 1,
+        "images of another size than their labels say: boxes stay as they are": 1,
+        "objects of an unknown category: left out": 2,
+        "boxes that aren't four numbers: left out": 5,
+        "boxes without a size in their image: left out": 2,
+        "objects whose iscrowd is not 0 or 1: left out": 1,
+        "segmentations that are wrong: only the box is kept": 2,
+        "polygons of less than three points: passed over": 1,
+    }
+    written = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert len(written["annotations"]) == 24
+    whole = [entry for entry in written["annotations"] if "segmentation" in entry]
+    assert [entry["area"] for entry in whole] == [pytest.approx(24.5, abs=8), 50]
+    assert whole[1]["iscrowd"] == 1
+    # What is written is what the loader takes.
+    records = coco_dataset("formats_mended", tmp_path / "out" / "train",
+                           tmp_path / "out" / "annotations" / "train.json")  # fmt: skip
+    assert len(records) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [], "annotations": [', "can't be read: no JSON"),
+        ('{"images": {}, "annotations": [], "categories": []}', "lacks one of the lists"),
+        ('["images", "annotations"]', "lacks one of the lists"),
+        ('{"images": [], "annotations": [], "categories": []}', "no image of the form coco"),
+    ],
+)
+def test_files_of_no_use(tmp_path, text, message):
+    write_text(tmp_path / "in" / "train.json", text)
+    with pytest.raises(DataError, match=message):
+        import_dataset("coco", tmp_path / "in", tmp_path / "out")
+
+
+def test_two_files_of_a_split(tmp_path):
+    for name in ("a.json", "b.json"):
+        write(tmp_path / "in", name, "", coco(["a.png"], []))
+    with pytest.raises(DataError, match=r"a\.json, b\.json are all of no split that their names"):
+        import_dataset("coco", tmp_path / "in", tmp_path / "out")
+
+
+def test_ids_that_two_files_give_to_different_classes(tmp_path):
+    write(tmp_path / "in", "train.json", "", coco(["a.png"], [(0, 5, [1, 2, 3, 4])]))
+    other = [{"id": 5, "name": "dog"}, {"id": 2, "name": "cow"}]
+    write(tmp_path / "in", "val.json", "", coco(["b.png"], [(0, 2, [1, 2, 3, 4])], other))
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out")
+    assert report.classes == {"cat": 5, "dog": 2, "cow": 6}
+    assert read_split(tmp_path / "out", "val") == {"b.png": [("cow", [1, 2, 3, 4], 0)]}
+
+
+def test_names_that_lead_out_of_the_folder(tmp_path):
+    content = coco(["a.png", "b.png"], [(0, 5, [1, 2, 3, 4])])
+    write(tmp_path / "in", "train.json", "", content)
+    (tmp_path / "in" / "b.png").rename(tmp_path / "b.png")
+    content["images"][0]["file_name"] = str(tmp_path / "in" / "a.png")
+    content["images"][1]["file_name"] = "../b.png"
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert all((tmp_path / "out" / "train" / name).is_file()
+               for name in read_split(tmp_path / "out", "train"))  # fmt: skip
+
+
+def test_every_form_has_its_name():
+    assert [*FORMATS] == ["coco", "voc", "yolo", "labelme", "masks"]
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud83d.png", "x" * 5000 + ".png", "/", "..", "deep/"])
+def test_names_that_no_file_can_have(tmp_path, name):
+    content = coco(["a.png", "b.png"], [(0, 5, [1, 2, 3, 4])])
+    write(tmp_path / "in", "train.json", "", content)
+    content["images"].append({"id": 9, "file_name": name, "width": 10**400, "height": math.inf})
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert report.problems.lost == {"images": 1} and report.images == {"train": 2}
+
+
+@pytest.mark.parametrize("width", [10**400, math.inf, math.nan, -3, "64", None, True])
+def test_widths_that_no_image_has(tmp_path, width):
+    content = coco(["a.png", "b.png"], [(0, 5, [1, 2, 3, 4])])
+    content["images"][0]["width"] = width
+    write(tmp_path / "in", "train.json", "", content)
+    import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    written = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert [image["width"] for image in written["images"]] == [64, 64]

@@ -1,0 +1,140 @@
+"""YOLO's files: lines, classes, where labels lie, and what is wrong with them."""
+
+import json
+
+import pytest
+
+from ms_detr.data.formats import import_dataset
+from ms_detr.errors import DataError
+
+from .support import read_split, whats, write_image, write_text
+
+CONFIG = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
+
+
+def write_yolo(folder, labels, config=CONFIG):
+    """Images a0, a1, ... with these files of labels (None: without), the last one in val."""
+    write_text(folder / "data.yaml", config)
+    for number, text in enumerate(labels):
+        split = "val" if number == len(labels) - 1 else "train"
+        write_image(folder / "images" / split / f"a{number}.png", number, (200, 100))
+        if text is not None:
+            write_text(folder / "labels" / split / f"a{number}.txt", text)
+
+
+def imported(folder, tmp_path):
+    return import_dataset("yolo", folder, tmp_path / "out"), tmp_path / "out"
+
+
+def test_boxes_and_polygons(tmp_path):
+    """In 200 x 100 pixels: centre and size; corners. An image without labels has no objects."""
+    lines = "1 0.25 0.5 0.1 0.2\n\n0 .1 .1 .2 .1 .2 .5\n0.0 0.5 0.5 1 1\n"
+    write_yolo(tmp_path / "yolo", [lines, None, ""])
+    report, out = imported(tmp_path / "yolo", tmp_path)
+    assert not report.problems and report.classes == {"cat": 0, "dog": 1}
+    found = read_split(out, "train")
+    assert found["a1.png"] == [] and read_split(out, "val") == {"a2.png": []}
+    assert [name for name, _, _ in found["a0.png"]] == ["dog", "cat", "cat"]
+    boxes = [[40, 40, 20, 20], [20, 10, 20, 40], [0, 0, 200, 100]]
+    for (_, box, _), expected in zip(found["a0.png"], boxes, strict=True):
+        assert box == pytest.approx(expected, abs=1e-3)
+    content = json.loads((out / "annotations" / "train.json").read_text())["annotations"]
+    assert content[1]["segmentation"] == [pytest.approx([20, 10, 40, 10, 40, 50])]
+    assert "segmentation" not in content[0] and content[1]["category_id"] == 0
+    assert content[1]["area"] == pytest.approx(400, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "path: .\ntrain: images/train\nval: images/val\nnames: {0: cat, 1: dog}\n",
+        "path: ../elsewhere\ntrain: [images/train]\nval: images/val\nnames: [cat, dog]\nnc: 2\n",
+        "train: ../images/train\nval: ../images/val\nnames: [cat, dog]\n",  # Roboflow's
+        "train: train.txt\nval: val.txt\nnames: [cat, dog]\n",
+        CONFIG + "test: images/test\n",
+    ],
+)
+def test_configs(tmp_path, config):
+    folder = tmp_path / "a folder"
+    write_yolo(folder, ["0 0.5 0.5 0.1 0.2", "1 0.5 0.5 0.1 0.2"], config)
+    write_text(folder / "train.txt", "./images/train/a0.png\n")
+    write_text(folder / "val.txt", "images/val/a1.png\n\n")
+    report, out = imported(folder, tmp_path)
+    assert report.images == {"train": 1, "val": 1} and len(report.problems.lines()) == (
+        "test" in config
+    )
+    assert [name for name, _, _ in read_split(out, "val")["a1.png"]] == ["dog"]
+
+
+def test_labels_beside_images(tmp_path):
+    write_text(tmp_path / "yolo" / "d.yml", "train: a\nval: b\nnc: 1\n")
+    for split in "ab":
+        write_image(tmp_path / "yolo" / split / "x.jpg", size=(10, 10))
+        write_text(tmp_path / "yolo" / split / "x.txt", "0 .5 .5 .2 .2")
+    report, out = imported(tmp_path / "yolo", tmp_path)
+    assert report.classes == {"class_0": 0}
+    assert read_split(out, "val") == {"x.jpg": [("class_0", pytest.approx([4, 4, 2, 2]), 0)]}
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path):
+    good = "0 .5 .5 .2 .2\n" * 20
+    bad = [
+        "0 .5 .5 .2", "0 .5 .5 .2 .2 .9", "0 .1 .1 .2 .2 .3 .3 .4", "2 .5 .5 .2 .2",
+        "-1 .5 .5 .2 .2", "0.5 .5 .5 .2 .2", "cat .5 .5 .2 .2", "0 nan .5 .2 .2", "0 .5 .5 0 .2",
+        "0 1.4 .5 .2 .2", "0 90 50 20 20", "0 .5 .5 1.2 .2", "0 .5 .5 .6 .5 1.2 .9",
+    ]  # fmt: skip
+    write_yolo(tmp_path / "yolo", [good, "\n".join(bad), good])
+    write_text(tmp_path / "yolo" / "labels" / "train" / "z.txt", good)
+    write_text(tmp_path / "yolo" / "labels" / "train" / "classes.txt", "cat\ndog")
+    write_image(tmp_path / "yolo" / "images" / "train" / "u.png", 7)
+    (tmp_path / "yolo" / "labels" / "train" / "u.txt").write_bytes(b"\xff\xfe\x00")
+    report, out = imported(tmp_path / "yolo", tmp_path)
+    assert whats(report.problems.as_json()) == {
+        "label files without an image: passed over": 1,
+        "lines of neither a box (5 numbers) nor a polygon (7, 9, ...): left out": 2,
+        "lines with a score, as predictions have: left out": 1,
+        "objects whose class data.yaml has no name for: left out": 3,
+        "lines that aren't numbers: left out": 2,
+        "boxes without a size in their image, in fractions of it: left out": 3,
+        "boxes that leave their image: cut at its edge": 1,
+        "polygons that leave their image: cut at its edge": 1,
+        "label files that can't be read: without objects": 1,
+    }
+    boxes = [box for _, box, _ in read_split(out, "train")["a1.png"]]
+    assert boxes == [pytest.approx([0, 40, 200, 20]), pytest.approx([100, 50, 100, 40])]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("train: [", "is no YAML"),
+        ("- train", "data.yaml holds no keys"),
+        ("train: images/train\nnames: 5\n", "neither a list nor a mapping"),
+        ("train: images/train\nnames: {a: b}\n", "not a number and its name"),
+        ("train: images/train\nnames: [[a]]\n", "not a number and its name"),
+        ("train: images/nowhere\nnames: [a]\n", "none of its train, val and test has images"),
+        ("train: {a: b}\nnames: [a]\n", "neither a folder nor a file"),
+        ("train: images/train\nnames: [a]\nkpt_shape: [17, 3]\n", "is of keypoints"),
+        ("train: !!python/object/apply:os.system ['false']\nnames: [a]\n", "is no YAML"),
+    ],
+)
+def test_wrong_configs(tmp_path, config, message):
+    write_yolo(tmp_path / "yolo", ["", ""], config)
+    with pytest.raises(DataError, match=message):
+        imported(tmp_path / "yolo", tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_turned_images(tmp_path):
+    """Fractions are of the image as it is looked at."""
+    from PIL import Image
+
+    write_yolo(tmp_path / "yolo", ["0 0.25 0.5 0.5 1", ""])
+    path = tmp_path / "yolo" / "images" / "train" / "a0.png"
+    image = Image.open(path)
+    image.load()
+    tags = Image.Exif()
+    tags[0x112] = 6
+    image.save(path, exif=tags)
+    _, out = imported(tmp_path / "yolo", tmp_path)
+    assert read_split(out, "train")["a0.png"] == [("cat", pytest.approx([0, 0, 50, 200]), 0)]
