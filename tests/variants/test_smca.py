@@ -130,6 +130,16 @@ def test_it_starts_as_published():
     assert not zero.decoder.box_heads[0][-1].weight.any()
 
 
+@pytest.mark.parametrize(
+    ("scales", "count"), enumerate((41_513_410, 41_525_746, 41_538_082, 41_550_418))
+)
+def test_parameters_of_the_published_types(scales, count):
+    overrides = (f"model.decoder.layer.cross_attention.scales={scales}", "model.num_classes=92")
+    with torch.device("meta"):
+        model = instantiate(load(ROOT / SMCA, overrides).model)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
+
+
 def test_the_norms_follow_the_decoders_layers():
     model = make_model(*SMALLER, "model.decoder.num_layers=4", config=SMCA)
     assert len(model.query_initializer.norms) == 4
