@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,8 @@ class ModulatedAttention(MultiHeadSublayer):
 
     def _shares(self, context: LayerContext) -> Tensor:
         """How much of each level the queries take, (B, Q, V), adding up to 1."""
-        return self.selection(context.spatial).softmax(-1)
+        shares: Tensor = cast(nn.Linear, self.selection)(context.spatial).softmax(-1)
+        return shares
 
 
 def _narrowed(bias: Tensor, dtype: torch.dtype) -> Tensor:

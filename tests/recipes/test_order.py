@@ -43,7 +43,7 @@ EXCLUSIVE = {
     "conditional": "dab smca smca_multi_scale five_scales one_stage co_detr co_dino",
     "dab": "smca smca_multi_scale five_scales one_stage co_detr co_dino",
     "smca": "smca_multi_scale five_scales one_stage co_detr co_dino",
-    "smca_multi_scale": "five_scales one_stage co_detr co_dino",
+    "smca_multi_scale": "five_scales one_stage co_dino",
     "ia_bce": "varifocal quality_focal co_dino",
     "varifocal": "quality_focal co_dino",
     "denoising": "contrastive_denoising co_dino",
