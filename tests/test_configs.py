@@ -190,10 +190,11 @@ def test_one_override_makes_a_run_longer(config, override, epochs, drop):
         ("dab_detr/dab_deformable_detr_r50_300q_50ep", 50, 40),
         ("dab_detr/dab_detr_r50_300q_50ep", 50, 40),
         ("conditional_detr/conditional_detr_r50_300q_50ep", 50, 40),
+        ("smca/smca_r50_300q_50ep", 50, 40),
     ],
 )
 def test_recipe_of_two_rates(config, epochs, drop):
-    """Conditional DETR, DAB-DETR and DINO: half of Deformable DETR's rate, no third one."""
+    """Conditional DETR, SMCA, DAB-DETR and DINO: half of Deformable DETR's rate, no third one."""
     cfg = load(ROOT / "configs" / f"{config}.py")
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (1e-4, 1e-4)
     assert dict(cfg.optimizer.params.lr_factors) == {"backbone": 0.1}
@@ -211,6 +212,7 @@ def test_recipe_of_two_rates(config, epochs, drop):
         ("dab_detr/dab_deformable_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 10000, -0.5, 1)),
         ("dab_detr/dab_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 20, 0, 1)),
         ("conditional_detr/conditional_detr_r50_300q_50ep", (300, 100, 0.1, 1e-5, 10000, 0, 2)),
+        ("smca/smca_r50_300q_50ep", (300, 300, 0.1, 1e-5, 10000, 0, 2)),
         ("detr/detr_r50_100q_50ep", (100, 100, 0.1, 1e-5, 10000, 0, 1)),
     ],
 )
@@ -260,7 +262,7 @@ def test_a_row_of_the_family_differs_by_mixed_supervision_alone(config):
     assert plain["model.criterion.terms.o2o.losses.class.weight"] == (1.0 if iou_aware else 2.0)
 
 
-@pytest.mark.parametrize("method", ["detr", "conditional", "dab"])
+@pytest.mark.parametrize("method", ["detr", "conditional", "dab", "smca"])
 def test_small_single_scale_models_read_stride_8(method):
     model = instantiate(load(ROOT / FAMILY / f"{method}.py").model)
     (name,) = model.neck.in_channels
@@ -270,7 +272,7 @@ def test_small_single_scale_models_read_stride_8(method):
 def test_the_family_has_both_files_of_every_method():
     rows = {c for c in CONFIGS if c.startswith(FAMILY)} - set(PLAIN)
     assert rows == {c.replace(f"{FAMILY}/", f"{FAMILY}/ms_detr_") for c in PLAIN}
-    assert len(PLAIN) == 19
+    assert len(PLAIN) == 20
 
 
 def test_the_baseline_is_the_one_of_the_design():

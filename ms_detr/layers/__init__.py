@@ -1,7 +1,14 @@
 """Building blocks without knowledge of the model."""
 
 from .deformable_attention import DeformableAttention
-from .dense_attention import ConditionalAttention, ConditionalSelfAttention, DenseAttention
+from .dense_attention import (
+    ConditionalAttention,
+    ConditionalSelfAttention,
+    DenseAttention,
+    IntraScaleAttention,
+)
+from .gaussian import log_gaussian
+from .modulated_attention import ModulatedAttention
 from .position import SinePositionEncoding
 from .transformer import FFN, MLP, DeformableSublayer, LayerContext, SelfAttention, TokenReader
 
@@ -13,8 +20,11 @@ __all__ = [
     "DeformableAttention",
     "DeformableSublayer",
     "DenseAttention",
+    "IntraScaleAttention",
     "LayerContext",
+    "ModulatedAttention",
     "SelfAttention",
     "SinePositionEncoding",
     "TokenReader",
+    "log_gaussian",
 ]

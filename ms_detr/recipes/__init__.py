@@ -42,6 +42,7 @@ from .mixed_supervision import (
 )
 from .postprocess import soft_nms
 from .refinements import one_stage, plus_plus
+from .smca import smca, smca_multi_scale
 from .training import adamw, run, step, three_rates, two_rates, warmup_cosine
 
 __all__ = [
@@ -85,6 +86,8 @@ __all__ = [
     "resnet101",
     "retinanet",
     "run",
+    "smca",
+    "smca_multi_scale",
     "soft_nms",
     "square_tests",
     "step",

@@ -20,11 +20,11 @@ A padding mask is True where there is padding.
 
 from .assignment import Assignment
 from .candidates import NO_CANDIDATES, Candidates
-from .geometry import FeaturePyramid, Memory, TokenGrid, unpadded_sizes, valid_ratio
+from .geometry import FeaturePyramid, Memory, TokenGrid, stride_of, unpadded_sizes, valid_ratio
 from .losses import CountedLosses
 from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
-from .queries import GroupQueries, PositionFunction, Queries
+from .queries import GroupQueries, PositionFunction, Queries, SpatialFunction
 from .rows import HasRows, Rows
 from .shown import output_scale, output_size, shown_size
 from .targets import Step, Targets
@@ -47,6 +47,7 @@ __all__ = [
     "QueryMasks",
     "Rows",
     "Source",
+    "SpatialFunction",
     "Step",
     "Targets",
     "TokenGrid",
@@ -54,6 +55,7 @@ __all__ = [
     "output_scale",
     "output_size",
     "shown_size",
+    "stride_of",
     "unpadded_sizes",
     "valid_ratio",
 ]

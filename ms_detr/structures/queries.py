@@ -17,6 +17,8 @@ from .targets import Targets
 # Methods whose queries move with their boxes recompute the position in every layer:
 # (layer index, reference, content) -> (B, Q, C).
 PositionFunction = Callable[[int, Tensor, Tensor], Tensor]
+# (layer index, reference, content, position) -> (B, Q, C).
+SpatialFunction = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Queries:
         reference: (B, Q, 4) boxes or (B, Q, 2) points; either may be learned.
         position_of: the position (B, n, C) of any boxes (B, n, 4), where ``position`` is a tensor
             that comes from the references; None where it is learned.
-        spatial: makes the spatial part (B, Q, C) of what conditional attention asks for, if any.
+        spatial: makes, in every layer, the spatial part (B, Q, C) of what conditional attention
+            asks for, or what modulated attention shapes its Gaussians by; None without either.
         indicated: whether the content's last channel is 1 in denoising queries and 0 in all others
             (DN-DETR, arXiv:2203.01305, section 4.2).
     """
@@ -38,7 +41,7 @@ class Queries:
     position: Tensor | PositionFunction
     reference: Tensor
     position_of: Callable[[Tensor], Tensor] | None = None
-    spatial: PositionFunction | None = None
+    spatial: SpatialFunction | None = None
     indicated: bool = False
 
     @property

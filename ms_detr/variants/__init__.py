@@ -5,6 +5,7 @@ from .dab import DABInitializer
 from .dab_deformable import AnchorInitializer, Anchors
 from .detr import PositionInitializer
 from .dino import DINOInitializer
+from .smca import SMCAInitializer
 
 __all__ = [
     "AnchorInitializer",
@@ -13,4 +14,5 @@ __all__ = [
     "DABInitializer",
     "DINOInitializer",
     "PositionInitializer",
+    "SMCAInitializer",
 ]

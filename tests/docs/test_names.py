@@ -8,6 +8,7 @@ import pytest
 
 import ms_detr.modeling
 import ms_detr.supervision
+import ms_detr.variants
 from ms_detr import recipes
 
 from .pages import DOCS, PAGES, inline, name_of
@@ -24,7 +25,8 @@ def test_dotted_names_exist(page: Path):
 def test_classes_exist(page: Path):
     """Of assigners, losses, query groups and the like, in backticks by themselves."""
     kinds = "Assigner|TopK|Branch|Initializer|Group|Loss|Head|Cost|Prior|Overlap"
-    known = {*vars(ms_detr.modeling), *vars(ms_detr.supervision), "DynamicTopK"}
+    rooms = ms_detr.modeling, ms_detr.supervision, ms_detr.variants
+    known = {"DynamicTopK", *(name for room in rooms for name in vars(room))}
     names = {code for code in inline(page) if re.fullmatch(rf"[A-Z]\w*(?:{kinds})", code)}
     assert names <= known
 
