@@ -1,8 +1,9 @@
 """Building blocks without knowledge of the model."""
 
+from .aligned_attention import GaussianModulation, SemanticAlignedAttention
 from .deformable_attention import DeformableAttention
 from .dense_attention import ConditionalAttention, ConditionalSelfAttention, DenseAttention
-from .position import SinePositionEncoding
+from .position import SAMPositionEncoding, SinePositionEncoding
 from .transformer import FFN, MLP, DeformableSublayer, LayerContext, SelfAttention, TokenReader
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "DeformableAttention",
     "DeformableSublayer",
     "DenseAttention",
+    "GaussianModulation",
     "LayerContext",
+    "SAMPositionEncoding",
     "SelfAttention",
+    "SemanticAlignedAttention",
     "SinePositionEncoding",
     "TokenReader",
 ]

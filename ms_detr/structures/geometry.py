@@ -63,6 +63,15 @@ class TokenGrid:
         parts = zip(tokens.split(self.level_sizes, 1), self.level_shapes, strict=True)
         return [part.unflatten(1, shape) for part, shape in parts]
 
+    def level(self, index: int) -> TokenGrid:
+        """Of one level alone."""
+        start = sum(self.level_sizes[:index])
+        return TokenGrid(
+            level_shapes=(self.level_shapes[index],),
+            padding_mask=self.padding_mask.narrow(1, start, self.level_sizes[index]),
+            valid_ratios=self.valid_ratios.narrow(1, index, 1),
+        )
+
     def centers(self) -> Tensor:
         """Centres of all tokens as (x, y) in fractions of the unpadded image, (B, S, 2)."""
         cells = []
@@ -108,6 +117,15 @@ class Memory:
     tokens: Tensor
     grid: TokenGrid
     position: Tensor | None = None
+
+    def level(self, index: int) -> Memory:
+        """Of one level alone."""
+
+        def part(x: Tensor) -> Tensor:
+            return x.split(self.grid.level_sizes, 1)[index]
+
+        position = None if self.position is None else part(self.position)
+        return Memory(part(self.tokens), self.grid.level(index), position)
 
     def maps(self) -> list[Tensor]:
         """The tokens as a map of each level, (B, C, h, w)."""

@@ -5,10 +5,12 @@ from .dab import DABInitializer
 from .dab_deformable import AnchorInitializer, Anchors
 from .detr import PositionInitializer
 from .dino import DINOInitializer
+from .sam import BoxInitializer
 
 __all__ = [
     "AnchorInitializer",
     "Anchors",
+    "BoxInitializer",
     "ConditionalInitializer",
     "DABInitializer",
     "DINOInitializer",
