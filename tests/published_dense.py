@@ -59,6 +59,24 @@ def detr(queries=100, classes=91):
     return publisher.state
 
 
+def smca_detr(scales=2, queries=300, classes=92):
+    """Centres, offsets and scales; the last class is none."""
+    publisher = DensePublisher()
+    publisher.frame(classes)
+    dim = publisher.dim
+    for i in range(publisher.layers):
+        name = f"transformer.decoder.layers.{i}"
+        publisher.multihead(f"{name}.self_attn")
+        publisher.multihead(f"{name}.multihead_attn")
+        publisher.rest(name, norms=4)
+        publisher.linear(f"{name}.point2", 16, dim)
+        if scales:
+            publisher.linear(f"{name}.point3", 8 * scales, dim)
+    publisher.mlp("transformer.decoder.layers.0.point1", dim, dim, dim, 2)
+    publisher.add("query_embed.weight", queries, dim)
+    return publisher.state
+
+
 def conditional_detr(queries=300, classes=91):
     """Positions, and the two networks that read them."""
     publisher = DensePublisher()

@@ -267,6 +267,7 @@ OTHERS = {
         published.dino(5, **TINY) | {"transformer.level_embeds": torch.zeros(4, 8)}
     ),
     "detr": published_dense.detr,
+    "smca-detr": published_dense.smca_detr,
     "conditional-detr": published_dense.conditional_detr,
     "dab-detr": published_dense.dab_detr,
     "dn-detr": lambda: published_dense.dab_detr(labels=True),

@@ -16,6 +16,7 @@ CHECKPOINTS = {
         published.conditional_detr,
         564,
     ),
+    "smca-detr": ("smca/smca_r50_300q_50ep", published.smca_detr, 500),
     "dab-detr": ("dab_detr/dab_detr_r50_300q_50ep", published.dab_detr, 590),
     "dn-detr": ("dn_detr/dn_detr_r50_300q_50ep", lambda: published.dab_detr(labels=True), 591),
     "dab-deformable-detr": (
@@ -31,10 +32,10 @@ CHECKPOINTS = {
 }
 
 
-def assert_fits(config, classes, converted):
+def assert_fits(config, classes, converted, *overrides):
     """Names and shapes, none left over."""
     with torch.device("meta"):
-        own = make_model(config, classes).state_dict()
+        own = make_model(config, classes, *overrides).state_dict()
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in own.items()}
 
 
@@ -44,7 +45,7 @@ def test_every_tensor_finds_its_place_and_the_way_back(layout):
     state = make()
     assert len(state) == (count or len(state))
     converted = convert_state_dict(state, layout)
-    assert_fits(config, 91, converted)
+    assert_fits(config, 92 if layout == "smca-detr" else 91, converted)
     assert_same(revert_state_dict(converted, layout), state)
 
 
@@ -76,6 +77,41 @@ def test_nothing_is_the_last_row_of_detr():
         revert_state_dict(converted, "detr")
     with pytest.raises(ValueError, match="has 6 rows, not 92: convert with classes 'keep'"):
         convert_state_dict(published.detr(classes=5), "detr", classes="coco91")
+
+
+@pytest.mark.parametrize(("scales", "count"), [(0, 488), (1, 500), (3, 500)])
+def test_scales_of_smca(scales, count):
+    state = published.smca_detr(scales)
+    assert len(state) == count
+    converted = convert_state_dict(state, "smca-detr")
+    override = f"model.decoder.layer.cross_attention.scales={scales}"
+    assert_fits("smca/smca_r50_300q_50ep", 92, converted, override)
+    assert_same(revert_state_dict(converted, "smca-detr"), state)
+
+
+def test_the_last_row_of_smca_is_no_class():
+    """91 ids and one row that nothing is trained for."""
+    state = published.smca_detr()
+    converted = convert_state_dict(state, "smca-detr", classes="coco91")
+    for key in ("weight", "bias"):
+        expected = state[f"class_embed.{key}"][torch.tensor(COCO_IDS)]
+        assert torch.equal(converted[f"decoder.class_heads.5.{key}"], expected)
+    assert_fits("smca/smca_r50_300q_50ep", 80, converted)
+    with pytest.raises(ValueError, match="has 91 rows, not 92: convert with classes 'keep'"):
+        convert_state_dict(published.smca_detr(classes=91), "smca-detr", classes="coco91")
+
+
+def test_parts_of_smca_by_what_they_make():
+    state = published.smca_detr()
+    converted = convert_state_dict(state, "smca-detr")
+    theirs = "transformer.decoder.layers."
+    for ours, name in {
+        "query_initializer.norms.3.weight": "3.norm4.weight",
+        "query_initializer.center.4.bias": "0.point1.layers.2.bias",
+        "decoder.layers.2.sublayers.cross_attention.gaussians.0.offset.weight": "2.point2.weight",
+        "decoder.layers.2.sublayers.cross_attention.gaussians.0.scale.bias": "2.point3.bias",
+    }.items():
+        assert torch.equal(converted[ours], state[f"{theirs}{name}"])
 
 
 def test_norms_by_what_they_follow():

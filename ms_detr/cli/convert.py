@@ -16,6 +16,7 @@ SOURCES = (
     "dab-deformable-detr",
     "dn-deformable-detr",
     "detr",
+    "smca-detr",
     "conditional-detr",
     "dab-detr",
     "dn-detr",

@@ -71,6 +71,7 @@ class Layout:
         extra_queries: so many, at their end.
         objectness: whether row 0 of the proposals' class head is the objectness.
         background: class heads have one row more, the last, for nothing.
+        spare: class heads have one row more, the last, of no class, which COCO's classes leave out.
         classes: what published class heads need, see `convert_state_dict`.
     """
 
@@ -85,6 +86,7 @@ class Layout:
     extra_queries: int = 0
     objectness: bool = False
     background: bool = False
+    spare: bool = False
     classes: str = "coco91"
 
 
@@ -146,6 +148,7 @@ FOR_ONE_TO_MANY = ("transformer.decoder.layers.0.linear3.weight", "class_embed_o
 SELECTED = "transformer.enc_out_class_embed.weight"
 CONDITIONAL = "transformer.decoder.layers.0.ca_qcontent_proj.weight"
 MODULATED = "transformer.decoder.ref_anchor_head.layers.0.weight"
+OFFSETS = "transformer.decoder.layers.0.point2.weight"
 
 _plain = has(*LEVELS, without=(*FOR_ONE_TO_MANY, SELECTED, LABELS, ANCHORED))
 _detrex_dino = Layout(
@@ -211,10 +214,11 @@ LAYOUTS = {
     ),
     "detr": Layout(
         official.detr,
-        has("transformer.decoder.layers.0.multihead_attn.in_proj_weight"),
+        has("transformer.decoder.layers.0.multihead_attn.in_proj_weight", without=(OFFSETS,)),
         (OneHead(),),
         background=True,
     ),
+    "smca-detr": Layout(official.smca_detr, has(OFFSETS), (OneHead(),), spare=True),
     "conditional-detr": Layout(
         official.conditional_detr,
         has(CONDITIONAL, without=(ANCHORED, MODULATED, LABELS)),

@@ -63,6 +63,10 @@ DETR_DECODER = {
     "sublayers.cross_attention.attention.{multihead}": "multihead_attn.{multihead}",
     **DENSE_NORMS,
 }
+SMCA_DECODER = DETR_DECODER | {
+    "sublayers.cross_attention.gaussians.0.offset.{end}": "point2.{end}",
+    "sublayers.cross_attention.gaussians.0.scale.{end}": "point3.{end}",
+}
 # transformers has kept these.
 CONDITIONAL_PROJECTIONS = {
     "sublayers.self_attention.content_query.{end}": "sa_qcontent_proj.{end}",
@@ -180,6 +184,18 @@ def conditional_detr(_: Sizes) -> Rules:
         *layers(TRANSFORMER, DENSE_ENCODER, CONDITIONAL_DECODER),
         ("query_initializer.position", "query_embed.weight"),
         *conditional_queries("transformer.decoder."),
+    ]
+
+
+def smca_detr(_: Sizes) -> Rules:
+    """SMCA-DETR of one scale: the first of its layers has the network of the centres."""
+    ours, theirs = "query_initializer.", "transformer.decoder.layers."
+    return [
+        *_one_map(),
+        *layers(TRANSFORMER, DENSE_ENCODER, SMCA_DECODER),
+        (f"{ours}position", "query_embed.weight"),
+        (f"{ours}norms.{{i}}.{{end}}", f"{theirs}{{i}}.norm4.{{end}}"),
+        *mlp(f"{ours}center", f"{theirs}0.point1", 3),
     ]
 
 

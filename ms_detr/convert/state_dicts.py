@@ -149,7 +149,9 @@ def _coco_rows(state: State, layout: Layout) -> dict[str, Tensor]:
     heads = r"(decoder\.(?:tap_)?class_heads\..*|query_initializer\.class_head)\.(?:weight|bias)"
     things, rows = COCO_IDS, COCO_ROWS
     if layout.background:
-        things, rows = (*COCO_IDS, COCO_ROWS), COCO_ROWS + 1
+        things = (*COCO_IDS, COCO_ROWS)
+    if layout.background or layout.spare:
+        rows = COCO_ROWS + 1
     result = dict(state)
     for name, tensor in state.items():
         if re.fullmatch(heads, name):

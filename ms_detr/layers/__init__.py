@@ -2,7 +2,14 @@
 
 from .aligned_attention import GaussianModulation, SemanticAlignedAttention
 from .deformable_attention import DeformableAttention
-from .dense_attention import ConditionalAttention, ConditionalSelfAttention, DenseAttention
+from .dense_attention import (
+    ConditionalAttention,
+    ConditionalSelfAttention,
+    DenseAttention,
+    IntraScaleAttention,
+)
+from .gaussian import log_gaussian
+from .modulated_attention import ModulatedAttention
 from .position import SAMPositionEncoding, SinePositionEncoding
 from .transformer import FFN, MLP, DeformableSublayer, LayerContext, SelfAttention, TokenReader
 
@@ -15,10 +22,13 @@ __all__ = [
     "DeformableSublayer",
     "DenseAttention",
     "GaussianModulation",
+    "IntraScaleAttention",
     "LayerContext",
+    "ModulatedAttention",
     "SAMPositionEncoding",
     "SelfAttention",
     "SemanticAlignedAttention",
     "SinePositionEncoding",
     "TokenReader",
+    "log_gaussian",
 ]

@@ -5,6 +5,8 @@ Conditional DETR: arXiv:2108.06152, section 3.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,6 +42,26 @@ class DenseAttention(MultiHeadSublayer):
             key_padding_mask=memory.grid.padding_mask,
             need_weights=need_weights,
         )
+
+
+class IntraScaleAttention(DenseAttention):
+    """Tokens attend to those of their own level, by the same weights on all levels.
+
+    SMCA, arXiv:2101.07448, section 3.3. It is of encoders alone: queries have no level.
+    """
+
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        """(B, S, C) -> (B, S, C)."""
+        memory = context.memory
+        sizes = memory.grid.level_sizes
+        parts = zip(x.split(sizes, 1), context.position.split(sizes, 1), strict=True)
+        levels = [
+            super(IntraScaleAttention, self).forward(
+                tokens, replace(context, position=position, memory=memory.level(index))
+            )
+            for index, (tokens, position) in enumerate(parts)
+        ]
+        return torch.cat(levels, 1)
 
 
 class SplitAttention(Sublayer):

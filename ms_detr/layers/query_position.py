@@ -68,8 +68,10 @@ class SpatialQuery(nn.Module):
         self.channels = embed_dim // 2
         self.scale = ContentScale(embed_dim)
 
-    def forward(self, layer: int, reference: Tensor, content: Tensor) -> Tensor:
-        """A :data:`PositionFunction` of points or boxes (B, Q, 2 or 4); y's half comes first."""
+    def forward(
+        self, layer: int, reference: Tensor, content: Tensor, position: Tensor | None = None
+    ) -> Tensor:
+        """A :data:`SpatialFunction` of points or boxes (B, Q, 2 or 4); y's half comes first."""
         return self.scale(layer, _embed(reference[..., YX], self.channels, content), content)
 
 

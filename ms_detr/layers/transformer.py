@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from ..errors import ConfigError
 from ..structures import Memory
 from .attention import Visibility, attend
 from .deformable_attention import DeformableAttention, check_heads
+from .gaussian import HeadGaussians
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,15 @@ class MultiHeadSublayer(Sublayer):
     def built_with(self) -> dict[str, float]:
         """See `ms_detr.linked_keys.Linked`."""
         return super().built_with() | {"num_heads": self.attention.num_heads}
+
+    def project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        """Each (B, n, C) -> (B, heads, n, C / heads)."""
+        attention = self.attention
+        weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+        return [
+            F.linear(x, weight, bias).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        ]
 
 
 class SelfAttention(MultiHeadSublayer):
@@ -149,22 +161,26 @@ class MLP(nn.Sequential):
 
 
 def init_transformer(module: nn.Module) -> None:
-    """Xavier for every matrix; deformable attention then takes its own initialisation."""
+    """Xavier for every matrix; what starts otherwise then takes its own initialisation."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
     for child in module.modules():
         if isinstance(child, DeformableAttention):
             child.reset_parameters()
+        elif isinstance(child, HeadGaussians):
+            child.reset_scales()
 
 
-def stack(layer: nn.Module, num_layers: int, first: nn.Module | None = None) -> nn.ModuleList:
+def stack(
+    layer: nn.Module, num_layers: int, others: Mapping[int, nn.Module] = MappingProxyType({})
+) -> nn.ModuleList:
     """``num_layers`` copies of ``layer``, each drawn anew by :func:`init_transformer`.
 
     Args:
-        first: takes the place of the first copy.
+        others: take the place of the copies of these numbers.
     """
-    originals = [layer if first is None else first] + [layer] * (num_layers - 1)
+    originals = (others.get(index, layer) for index in range(num_layers))
     layers = nn.ModuleList(copy.deepcopy(original) for original in originals)
     init_transformer(layers)
     return layers

@@ -20,7 +20,6 @@ from ..structures import (
     DECODER,
     GroupQueries,
     Memory,
-    PositionFunction,
     Predictions,
     PredictionSet,
     Queries,
@@ -118,8 +117,8 @@ class Decoder(nn.Module):
                 f"the other layers have {sorted(layer.taps)}"
             )
         self.taps = _wanted_taps(layer.taps, sources)
-        first = None if first_layer is None else first_layer.with_taps(self.taps)
-        self.layers = stack(layer.with_taps(self.taps), num_layers, first)
+        others = {} if first_layer is None else {0: first_layer.with_taps(self.taps)}
+        self.layers = stack(layer.with_taps(self.taps), num_layers, others)
         if look_forward_twice and not box_refinement:
             raise ConfigError("model.decoder.look_forward_twice needs box_refinement")
 
@@ -130,7 +129,8 @@ class Decoder(nn.Module):
 
         self.class_heads = copies(class_head)
         self.box_heads = copies(box_head)
-        cast(BoxHead, self.box_heads[0]).set_size_bias(size_bias)
+        if size_bias:
+            cast(BoxHead, self.box_heads[0]).set_size_bias(size_bias)
         self.tap_class_heads, self.tap_box_heads = nn.ModuleDict(), nn.ModuleDict()
         for name, heads in (tap_heads or {}).items():
             if name not in layer.taps:
@@ -272,20 +272,16 @@ def _context(
     visibility: Visibility | None,
 ) -> LayerContext:
     """What a layer may look at, for queries that have become ``content`` at ``reference``."""
+    position, spatial = queries.position, queries.spatial
+    if not isinstance(position, Tensor):
+        position = position(index, reference, content)
     return LayerContext(
-        position=_in_layer(queries.position, index, reference, content),
+        position=position,
         reference=reference,
         memory=memory,
-        spatial=_in_layer(queries.spatial, index, reference, content),
+        spatial=None if spatial is None else spatial(index, reference, content, position),
         visibility=visibility,
     )
-
-
-def _in_layer(
-    position: Tensor | PositionFunction | None, index: int, reference: Tensor, content: Tensor
-) -> Tensor | None:
-    """A position as it is in one layer."""
-    return position(index, reference, content) if callable(position) else position
 
 
 def _own_or_shared(own: nn.ModuleDict, tap: str, shared: nn.ModuleList) -> nn.ModuleList:

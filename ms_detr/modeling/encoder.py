@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..layers.transformer import FFN, LayerContext, Sublayer, init_transformer, stack
 from ..structures import FeaturePyramid, Memory, TokenGrid
 
@@ -30,13 +31,24 @@ class Encoder(nn.Module):
     Args:
         position_scale: from a layer's input to a factor for every channel of the positions, shared
             by the layers (DAB-DETR, arXiv:2201.12329).
+        middle_layer: takes the place of the one in the middle (SMCA, arXiv:2101.07448, 3.3).
     """
 
     def __init__(
-        self, layer: EncoderLayer, num_layers: int, position_scale: nn.Module | None = None
+        self,
+        layer: EncoderLayer,
+        num_layers: int,
+        position_scale: nn.Module | None = None,
+        middle_layer: EncoderLayer | None = None,
     ):
         super().__init__()
-        self.layers = stack(layer, num_layers)
+        if middle_layer is not None and num_layers % 2 == 0:
+            raise ConfigError(
+                "model.encoder.middle_layer needs an odd model.encoder.num_layers, got "
+                f"{num_layers}"
+            )
+        others = {} if middle_layer is None else {num_layers // 2: middle_layer}
+        self.layers = stack(layer, num_layers, others)
         self.position_scale = position_scale
         if position_scale is not None:
             init_transformer(position_scale)

@@ -41,12 +41,17 @@ class ClassHead(nn.Linear):
 
 
 class BoxHead(MLP):
-    """Corrections (dx, dy, dw, dh) to a reference box in logit space, 0 at the start."""
+    """Corrections (dx, dy, dw, dh) to a reference box in logit space.
 
-    def __init__(self, embed_dim: int, num_layers: int = 3):
+    Args:
+        zero: start with corrections of 0; else as linear layers do, as in SMCA's code.
+    """
+
+    def __init__(self, embed_dim: int, num_layers: int = 3, zero: bool = True):
         super().__init__(embed_dim, embed_dim, 4, num_layers)
-        nn.init.zeros_(self[-1].weight)
-        nn.init.zeros_(self[-1].bias)
+        if zero:
+            nn.init.zeros_(self[-1].weight)
+            nn.init.zeros_(self[-1].bias)
 
     def built_with(self) -> dict[str, float]:
         """See `ms_detr.linked_keys.Linked`."""

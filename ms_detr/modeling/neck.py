@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..layers.position import SinePositionEncoding
-from ..structures import FeaturePyramid, TokenGrid, at_least_single
+from ..structures import FeaturePyramid, TokenGrid, at_least_single, stride_of
 
 NORM_GROUPS = 32
 
@@ -120,7 +120,7 @@ class Neck(nn.Module):
             maps.append(x)
         resize = _cells_in_padding if self.ignore_padding else _resize_mask
         masks = [resize(padding_mask, x.shape[-2:]) for x in maps]
-        return _pyramid(maps, masks, self.position, self.level_embedding)
+        return _pyramid(maps, masks, padding_mask, self.position, self.level_embedding)
 
     def _project(self, module: nn.Module, x: Tensor, padding_mask: Tensor) -> Tensor:
         if not self.ignore_padding:
@@ -164,16 +164,18 @@ class SingleScaleNeck(nn.Module):
         x = self.projection(features[name])
         if self.norm is not None:
             x = self.norm(x)
-        return _pyramid([x], [_resize_mask(padding_mask, x.shape[-2:])], self.position)
+        mask = _resize_mask(padding_mask, x.shape[-2:])
+        return _pyramid([x], [mask], padding_mask, self.position)
 
 
 def _pyramid(
     maps: Sequence[Tensor],
     masks: Sequence[Tensor],
+    padding_mask: Tensor,
     position: SinePositionEncoding,
     level_embedding: Tensor | None = None,
 ) -> FeaturePyramid:
-    """Flatten maps (B, C, h, w) and their padding masks (B, h, w).
+    """Flatten maps (B, C, h, w) and their padding masks (B, h, w), of images' (B, H, W).
 
     A level's embedding (V, C) belongs to its tokens' positions.
     """
@@ -185,7 +187,7 @@ def _pyramid(
     return FeaturePyramid(
         tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
         position=torch.cat([encoding.flatten(1, 2) for encoding in encodings], 1),
-        grid=TokenGrid.of(masks, dtype),
+        grid=TokenGrid.of(masks, dtype, padding_mask),
     )
 
 
@@ -196,18 +198,5 @@ def _resize_mask(padding_mask: Tensor, size: Sequence[int]) -> Tensor:
 def _cells_in_padding(padding_mask: Tensor, size: Sequence[int]) -> Tensor:
     """Mask (B, h, w) of the cells that begin in padding: an image has as many others as alone."""
     whole = padding_mask.shape[1:]
-    rows, columns = (_stride(pixels, cells) for pixels, cells in zip(whole, size, strict=True))
+    rows, columns = (stride_of(pixels, cells) for pixels, cells in zip(whole, size, strict=True))
     return padding_mask[:, ::rows, ::columns]
-
-
-def _stride(pixels: int, cells: int) -> int:
-    """The power of two in which so many pixels have so many cells, the last perhaps but begun."""
-    stride = 1
-    while -(-pixels // stride) > cells:
-        stride *= 2
-    if -(-pixels // stride) < cells:
-        raise ConfigError(
-            "model.neck.ignore_padding needs maps whose strides are powers of two and that keep a "
-            f"cell which is but begun; the backbone makes {cells} cells of {pixels} pixels"
-        )
-    return stride

@@ -43,6 +43,7 @@ from .mixed_supervision import (
 from .postprocess import soft_nms
 from .refinements import one_stage, plus_plus
 from .sam_detr import gaussian_modulation, sam_detr, sam_detr_multi_scale
+from .smca import smca, smca_multi_scale
 from .training import adamw, run, step, three_rates, two_rates, warmup_cosine
 
 __all__ = [
@@ -88,6 +89,8 @@ __all__ = [
     "run",
     "sam_detr",
     "sam_detr_multi_scale",
+    "smca",
+    "smca_multi_scale",
     "soft_nms",
     "step",
     "swin_large",

@@ -29,6 +29,7 @@ from .iou_aware import ia_bce, varifocal
 from .masks import dot_product, with_masks, with_prior
 from .mixed_supervision import ms_detr
 from .refinements import one_stage, plus_plus
+from .smca import smca
 from .training import adamw, run, warmup_cosine
 
 # model, dataloader, train, optimizer, lr_multiplier
@@ -120,6 +121,7 @@ METHODS = {
     "detr": Method(lambda: small(detr(deformable_detr())), lr=5e-4),
     "conditional": Method(lambda: small(conditional(deformable_detr())), lr=5e-4),
     "dab": Method(lambda: small(dab(deformable_detr())), lr=5e-4),
+    "smca": Method(lambda: small(smca(deformable_detr())), lr=5e-4),
     "hybrid": Method(lambda: hybrid(_plus_plus(), num_queries=150)),
     "group": Method(lambda: group(_plus_plus(), num_groups=4)),
     "dn": Method(lambda: _denoised(denoising(_plus_plus()), num_groups=4)),

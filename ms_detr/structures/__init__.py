@@ -20,10 +20,10 @@ A padding mask is True where there is padding.
 
 from .assignment import Assignment
 from .candidates import NO_CANDIDATES, Candidates
-from .geometry import FeaturePyramid, Memory, TokenGrid, unpadded_sizes, valid_ratio
+from .geometry import FeaturePyramid, Memory, TokenGrid, stride_of, unpadded_sizes, valid_ratio
 from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
-from .queries import GroupQueries, PositionFunction, Queries
+from .queries import GroupQueries, PositionFunction, Queries, SpatialFunction
 from .rows import HasRows, Rows
 from .targets import Step, Targets
 
@@ -44,10 +44,12 @@ __all__ = [
     "QueryMasks",
     "Rows",
     "Source",
+    "SpatialFunction",
     "Step",
     "Targets",
     "TokenGrid",
     "at_least_single",
+    "stride_of",
     "unpadded_sizes",
     "valid_ratio",
 ]

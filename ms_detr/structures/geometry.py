@@ -7,10 +7,13 @@ the share of it that is not padding, its valid ratio.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
+
+from ..errors import ConfigError
 
 
 def valid_ratio(padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -25,6 +28,24 @@ def unpadded_sizes(padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack((inside[:, 0].sum(-1), inside[:, :, 0].sum(-1)), -1)
 
 
+def stride_of(pixels: int, cells: int) -> int:
+    """The power of two in which so many pixels have so many cells, the last perhaps but begun.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = 1
+    while -(-pixels // found) > cells:
+        found *= 2
+    if -(-pixels // found) < cells:
+        raise ConfigError(
+            "model.neck.ignore_padding and Gaussian attention need maps whose strides are powers "
+            "of two and that keep a cell which is but begun; the backbone makes "
+            f"{cells} cells of {pixels} pixels"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class TokenGrid:
     """Where the tokens of a feature pyramid lie.
@@ -34,23 +55,32 @@ class TokenGrid:
         padding_mask: (B, S) bool.
         valid_ratios: (B, V, 2), the unpadded share of every level's (width, height); float32 or
             float64, which all places on the grid take after.
+        image_mask: (B, H, W) bool, padding of the images; None where there are maps alone.
     """
 
     level_shapes: tuple[tuple[int, int], ...]
     padding_mask: Tensor
     valid_ratios: Tensor
+    image_mask: Tensor | None = None
 
     @classmethod
-    def of(cls, padding_masks: Sequence[Tensor], dtype: torch.dtype) -> TokenGrid:
+    def of(
+        cls,
+        padding_masks: Sequence[Tensor],
+        dtype: torch.dtype,
+        image_mask: Tensor | None = None,
+    ) -> TokenGrid:
         """The grid of maps with these padding masks (B, h, w).
 
         Args:
             dtype: of the places on it.
+            image_mask: of the images, (B, H, W).
         """
         return cls(
             level_shapes=tuple((mask.shape[1], mask.shape[2]) for mask in padding_masks),
             padding_mask=torch.cat([mask.flatten(1) for mask in padding_masks], 1),
             valid_ratios=torch.stack([valid_ratio(mask, dtype) for mask in padding_masks], 1),
+            image_mask=image_mask,
         )
 
     @property
@@ -66,11 +96,28 @@ class TokenGrid:
     def level(self, index: int) -> TokenGrid:
         """Of one level alone."""
         start = sum(self.level_sizes[:index])
-        return TokenGrid(
+        return replace(
+            self,
             level_shapes=(self.level_shapes[index],),
             padding_mask=self.padding_mask.narrow(1, start, self.level_sizes[index]),
             valid_ratios=self.valid_ratios.narrow(1, index, 1),
         )
+
+    def extents(self) -> Tensor:
+        """Width and height of the images without padding in cells of every level, (B, V, 2).
+
+        As fractions of cells that pixels have it; whole cells where there are maps alone.
+        """
+        shapes = self.level_shapes
+        if self.image_mask is None:
+            return self.valid_ratios * self.valid_ratios.new_tensor(shapes).flip(-1)
+        sizes = unpadded_sizes(self.image_mask, self.valid_ratios.dtype)
+        return torch.stack([sizes / self._stride(shape) for shape in shapes], 1)
+
+    def _stride(self, level_shape: tuple[int, int]) -> int:
+        """Of a level; where it has one row or one column, the other direction tells."""
+        pixels = cast(Tensor, self.image_mask).shape[1:]
+        return max(stride_of(*counts) for counts in zip(pixels, level_shape, strict=True))
 
     def centers(self) -> Tensor:
         """Centres of all tokens as (x, y) in fractions of the unpadded image, (B, S, 2)."""

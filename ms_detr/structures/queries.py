@@ -16,6 +16,8 @@ from .targets import Targets
 # Methods whose queries move with their boxes recompute the position in every layer:
 # (layer index, reference, content) -> (B, Q, C).
 PositionFunction = Callable[[int, Tensor, Tensor], Tensor]
+# (layer index, reference, content, position) -> (B, Q, C).
+SpatialFunction = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,15 @@ class Queries:
         reference: (B, Q, 4) boxes or (B, Q, 2) points; either may be learned.
         position_of: the position (B, n, C) of any boxes (B, n, 4), where ``position`` is a tensor
             that comes from the references; None where it is learned.
-        spatial: makes the spatial part (B, Q, C) of what conditional attention asks for, if any.
+        spatial: makes, in every layer, the spatial part (B, Q, C) of what conditional attention
+            asks for, or what modulated attention shapes its Gaussians by; None without either.
     """
 
     content: Tensor
     position: Tensor | PositionFunction
     reference: Tensor
     position_of: Callable[[Tensor], Tensor] | None = None
-    spatial: PositionFunction | None = None
+    spatial: SpatialFunction | None = None
 
     @property
     def count(self) -> int:

@@ -6,6 +6,7 @@ from .dab_deformable import AnchorInitializer, Anchors
 from .detr import PositionInitializer
 from .dino import DINOInitializer
 from .sam import BoxInitializer
+from .smca import SMCAInitializer
 
 __all__ = [
     "AnchorInitializer",
@@ -15,4 +16,5 @@ __all__ = [
     "DABInitializer",
     "DINOInitializer",
     "PositionInitializer",
+    "SMCAInitializer",
 ]

@@ -29,8 +29,10 @@ class ModulatedQuery(SpatialQuery):
         self.size = MLP(embed_dim, embed_dim, 2, 2)
         init_transformer(self.size)
 
-    def forward(self, layer: int, reference: Tensor, content: Tensor) -> Tensor:
-        """A :data:`PositionFunction` of boxes (B, Q, 4)."""
+    def forward(
+        self, layer: int, reference: Tensor, content: Tensor, position: Tensor | None = None
+    ) -> Tensor:
+        """A :data:`SpatialFunction` of boxes (B, Q, 4)."""
         y, x = super().forward(layer, reference, content).chunk(2, -1)
         sides = self.size(content).sigmoid() / reference[..., 2:].clamp(min=SMALLEST)
         width, height = sides.split(1, -1)

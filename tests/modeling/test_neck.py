@@ -228,7 +228,7 @@ def test_without_padding_places_are_those_of_the_image_alone(index):
 def test_maps_without_a_stride():
     neck = make_neck(1 + 1, ignore_padding=True)
     maps, mask = batch()
-    with pytest.raises(ValueError, match=r"ignore_padding needs maps .* 17 cells of 137 pixels"):
+    with pytest.raises(ValueError, match=r"ignore_padding .* need maps .* 17 cells of 137 pixels"):
         neck(maps, torch.nn.functional.pad(mask, (0, 0, 0, 7)))
 
 

@@ -1,0 +1,5 @@
+"""Small: MS-DETR on SMCA."""
+
+from ms_detr.recipes.demo import demo
+
+model, dataloader, train, optimizer, lr_multiplier = demo("smca", mixed=True)
