@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..structures import TokenGrid
 from .dense_attention import SplitAttention
 from .gaussian import log_gaussian
+from .modulated_attention import narrowed
 from .semantics_aligner import AlignedQueries, SemanticsAligner, in_cells, only_shape
 from .transformer import MLP, LayerContext
 
@@ -91,11 +92,11 @@ class SemanticAlignedAttention(SplitAttention):
         query = self.content_query(aligned.content) + self.position_query(aligned.position)
         key = self.content_key(memory.tokens) + self.position_key(memory.position)
         padding = memory.grid.padding_mask[:, None, None]
-        mask = torch.zeros_like(padding, dtype=query.dtype).masked_fill(padding, -torch.inf)
-        if self.modulation is not None:
-            # Finite in half precision too, whatever lies in between: a token has to be left.
-            bias = self.modulation(aligned, memory.grid).clamp(min=torch.finfo(query.dtype).min)
-            mask = bias.to(query.dtype).transpose(1, 2) + mask
+        if self.modulation is None:
+            bias = torch.zeros_like(padding, dtype=query.dtype)
+        else:
+            bias = self.modulation(aligned, memory.grid).transpose(1, 2)
+        mask = narrowed(bias.masked_fill(padding, -torch.inf), query.dtype)
         return query.transpose(1, 2), key, mask
 
 
