@@ -1,4 +1,4 @@
-"""Draw predictions, candidates, assignments, sampling points of models, or losses of runs."""
+"""Draw predictions, candidates, assignments, what queries look at, or losses of runs."""
 
 import argparse
 from pathlib import Path
@@ -20,6 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling = views.add_parser("sampling", help="where a query looks, layer by layer")
     _one_model(sampling, images=4)
     sampling.add_argument("--query", type=int, help="its number (default: the best-scored one)")
+    salient = views.add_parser(
+        "salient-points", help="the points of SAM-DETR's queries, and what each head attends to"
+    )
+    _one_model(salient, images=4)
+    salient.add_argument(
+        "--query",
+        action="append",
+        type=int,
+        default=[],
+        dest="queries",
+        help="a number; once for every row (default: the best-scored one)",
+    )
+    salient.add_argument(
+        "--layer", type=int, default=-1, help="of the decoder, -1 for the last (default: the last)"
+    )
     candidates = views.add_parser("candidates", help="the best-scored boxes of several models")
     candidates.add_argument(
         "--run",
@@ -49,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         predictions: _predictions,
         assignments: _assignments,
         sampling: _sampling,
+        salient: _salient_points,
         candidates: _candidates,
         losses: _losses,
     }
@@ -98,6 +114,13 @@ def _sampling(args: argparse.Namespace) -> None:
     from ms_detr.visualization import draw_sampling
 
     _tell(draw_sampling(*_load(args), args.output, count=args.count, query=args.query))
+
+
+def _salient_points(args: argparse.Namespace) -> None:
+    from ms_detr.visualization import draw_salient_points
+
+    chosen = {"count": args.count, "queries": args.queries, "layer": args.layer}
+    _tell(draw_salient_points(*_load(args), args.output, **chosen))
 
 
 def _candidates(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from .candidates import draw_candidates
 from .comparison import draw_comparison
 from .losses import draw_losses
 from .predictions import draw_predictions, pair
+from .salient_points import draw_salient_points
 from .sampling import draw_sampling
 from .scene import choose
 from .sweep import draw_sweep
@@ -28,6 +29,7 @@ __all__ = [
     "draw_losses",
     "draw_predictions",
     "draw_query_places",
+    "draw_salient_points",
     "draw_sampling",
     "draw_scores",
     "draw_sweep",

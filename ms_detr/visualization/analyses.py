@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,7 +17,7 @@ from ..data.images import load_image
 from ..files import atomic_path
 from .canvas import titled
 from .figures import save
-from .scene import canvas, enlarged, side_by_side
+from .scene import canvas, enlarged, heated, side_by_side
 
 GROUP_COLORS = ("C0", "C1", "C2", "C4", "C5", "C6", "C8", "C9")  # no red, no grey
 
@@ -37,22 +36,11 @@ def draw_scores(
     truth = canvas(record, metadata).draw_dataset_dict(record).get_image()
     panels = [titled(truth, "annotations")]
     for name, score in scores.items():
-        panel = enlarged(_heated(image, score), metadata).output.get_image()
+        panel = enlarged(heated(image, score), metadata).output.get_image()
         panels.append(titled(panel, name))
     with atomic_path(file) as path:
         Image.fromarray(side_by_side(panels)).save(path, "PNG")
     return file
-
-
-def _heated(image: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) in grey under its heat map."""
-    height, width = image.shape[:2]
-    shown = Image.fromarray(score.astype(np.float32)).resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
-    heat = colormaps["inferno"](np.asarray(shown))[..., :3] * 255
-    grey = image.mean(-1, keepdims=True)
-    return (0.35 * grey + 0.65 * heat).round().astype(np.uint8)
 
 
 def draw_curves(curves: Mapping[str, Curve], title: str, background: str, file: Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import Metadata
+from matplotlib import colormaps
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -45,6 +46,25 @@ def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:
 def enlarged(image: np.ndarray, metadata: Metadata) -> Canvas:
     """An image (H, W, 3) to draw on, at least `SHORT_SIDE` pixels."""
     return Canvas(image, metadata, max(1.0, SHORT_SIDE / min(image.shape[:2])))
+
+
+def heated(
+    image: np.ndarray, scores: np.ndarray, part: tuple[float, float] | None = None
+) -> np.ndarray:
+    """An image (H, W, 3) in grey under its heat map.
+
+    Args:
+        scores: (h, w) from 0 to 1.
+        part: (width, height) of what the image takes of them, from the upper left corner on; None:
+            of all.
+    """
+    height, width = image.shape[:2]
+    shown = Image.fromarray(scores.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR, None if part is None else (0.0, 0.0, *part)
+    )
+    heat = colormaps["inferno"](np.asarray(shown))[..., :3] * 255
+    grey = image.mean(-1, keepdims=True)
+    return (0.35 * grey + 0.65 * heat).round().astype(np.uint8)
 
 
 def pixel_corners(boxes: torch.Tensor, record: dict[str, Any]) -> np.ndarray:
