@@ -197,12 +197,13 @@ def test_one_override_makes_a_run_longer(config, override, epochs, drop):
         ("dab_detr/dab_deformable_detr_r50_300q_50ep", 50, 40),
         ("dab_detr/dab_detr_r50_300q_50ep", 50, 40),
         ("conditional_detr/conditional_detr_r50_300q_50ep", 50, 40),
+        ("smca/smca_r50_300q_50ep", 50, 40),
         ("sam_detr/sam_detr_dc5_r50_300q_12ep", 12, 10),
         ("sam_detr/sam_detr_smca_multi_scale_r50_300q_50ep", 50, 40),
     ],
 )
 def test_recipe_of_two_rates(config, epochs, drop):
-    """Conditional DETR, DAB-DETR and DINO: half of Deformable DETR's rate, no third one."""
+    """Conditional DETR, SMCA, DAB-DETR and DINO: half of Deformable DETR's rate, no third one."""
     cfg = load(ROOT / "configs" / f"{config}.py")
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (1e-4, 1e-4)
     assert dict(cfg.optimizer.params.lr_factors) == {"backbone": 0.1}
@@ -220,6 +221,7 @@ def test_recipe_of_two_rates(config, epochs, drop):
         ("dab_detr/dab_deformable_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 10000, -0.5, 1)),
         ("dab_detr/dab_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 20, 0, 1)),
         ("conditional_detr/conditional_detr_r50_300q_50ep", (300, 100, 0.1, 1e-5, 10000, 0, 2)),
+        ("smca/smca_r50_300q_50ep", (300, 300, 0.1, 1e-5, 10000, 0, 2)),
         ("sam_detr/sam_detr_r50_300q_12ep", (300, 100, 0.1, 1e-5, 10000, -0.5, 2)),
         ("sam_detr/sam_detr_multi_scale_r50_300q_50ep", (300, 100, 0.1, 1e-5, 10000, -0.5, 2)),
         ("detr/detr_r50_100q_50ep", (100, 100, 0.1, 1e-5, 10000, 0, 1)),
@@ -271,7 +273,7 @@ def test_a_row_of_the_family_differs_by_mixed_supervision_alone(config):
     assert plain["model.criterion.terms.o2o.losses.class.weight"] == (1.0 if iou_aware else 2.0)
 
 
-@pytest.mark.parametrize("method", ["detr", "conditional", "dab", "sam", "sam_smca"])
+@pytest.mark.parametrize("method", ["detr", "conditional", "dab", "smca", "sam", "sam_smca"])
 def test_small_single_scale_models_read_stride_8(method):
     model = instantiate(load(ROOT / FAMILY / f"{method}.py").model)
     (name,) = model.neck.in_channels

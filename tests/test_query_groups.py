@@ -27,6 +27,8 @@ from ms_detr.recipes import (
     ms_detr,
     one_stage,
     plus_plus,
+    smca,
+    smca_multi_scale,
     with_masks,
     with_prior,
 )
@@ -316,6 +318,10 @@ def test_training_without_targets():
 
 FAMILY = {
     "group, conditional": lambda model: group(conditional(model), num_groups=3),
+    "group, smca": lambda model: group(smca(model), num_groups=3),
+    "hybrid, smca of several scales": lambda model: hybrid(
+        smca_multi_scale(model), num_queries=20, k=3
+    ),
     "hybrid, dab": lambda model: hybrid(dab(model), num_queries=20, k=3),
     "hybrid, dense with focal loss": lambda model: hybrid(dense(model), num_queries=20, k=3),
     "hybrid, detr": lambda model: hybrid(detr(model), num_queries=20, k=3),

@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling = views.add_parser("sampling", help="where a query looks, layer by layer")
     _one_model(sampling, images=4)
     sampling.add_argument("--query", type=int, help="its number (default: the best-scored one)")
+    gaussians = views.add_parser("gaussians", help="where the heads of an SMCA query are led to")
+    _one_model(gaussians, images=4)
+    gaussians.add_argument("--query", type=int, help="its number (default: the best-scored one)")
+    gaussians.add_argument(
+        "--layer", type=int, default=-1, help="of the decoder, -1 for the last (default: the last)"
+    )
     salient = views.add_parser(
         "salient-points", help="the points of SAM-DETR's queries, and what each head attends to"
     )
@@ -64,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         predictions: _predictions,
         assignments: _assignments,
         sampling: _sampling,
+        gaussians: _gaussians,
         salient: _salient_points,
         candidates: _candidates,
         losses: _losses,
@@ -114,6 +121,13 @@ def _sampling(args: argparse.Namespace) -> None:
     from ms_detr.visualization import draw_sampling
 
     _tell(draw_sampling(*_load(args), args.output, count=args.count, query=args.query))
+
+
+def _gaussians(args: argparse.Namespace) -> None:
+    from ms_detr.visualization import draw_gaussians
+
+    chosen = {"count": args.count, "query": args.query, "layer": args.layer}
+    _tell(draw_gaussians(*_load(args), args.output, **chosen))
 
 
 def _salient_points(args: argparse.Namespace) -> None:

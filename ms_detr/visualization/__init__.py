@@ -10,6 +10,7 @@ from .analyses import (
 from .assignments import assigned, draw_assignments
 from .candidates import draw_candidates
 from .comparison import draw_comparison
+from .gaussians import draw_gaussians
 from .losses import draw_losses
 from .predictions import draw_predictions, pair
 from .salient_points import draw_salient_points
@@ -25,6 +26,7 @@ __all__ = [
     "draw_comparison",
     "draw_conflicts",
     "draw_curves",
+    "draw_gaussians",
     "draw_instability",
     "draw_losses",
     "draw_predictions",

@@ -26,6 +26,7 @@ from .test_decoder import CLASSES, CROSS_FIRST, DIM, HEADS, PADDINGS, POINTS, ma
 # Trainable parameters with 91 classes, without stem and res2, as published or computed from it.
 REFINED = 40_627_260 + 12 * (2 * 256 + 1) * 1024  # an FFN of 2048 instead of 1024
 BACKBONE, LINEAR, NORM, MLP = 23_232_512, 257 * 256, 2 * 256, 2 * 2048 * 256 + 2048 + 256
+NARROW = 2 * 1024 * 256 + 1024 + 256
 COUNTS = {
     "ms_detr/ms_detr_a_r50_300q_12ep.py": 47_403_195,
     "ms_detr/ms_detr_pp_r50_300q_12ep.py": 53_648_025,
@@ -52,6 +53,19 @@ COUNTS = {
     + 2 * LINEAR  # scale of the spatial query
     + (91 * 257 + 2 * LINEAR + 4 * 257),
 }
+# As published with 92 classes.
+COUNTS["smca/smca_r50_300q_50ep.py"] = COUNTS["smca/smca_dc5_r50_300q_50ep.py"] = 41_538_082 - 257
+COUNTS["smca/smca_multi_scale_r50_300q_50ep.py"] = (
+    BACKBONE
+    + (1025 + 9 * 2048 + 1 + 2049 + 3 * 2 + 3) * 256  # projections, norms, embeddings of levels
+    + 5 * (4 * LINEAR + NARROW + 2 * NORM)
+    + 6 * (8 * LINEAR + NARROW + 4 * NORM)
+    + 6 * 3 * (16 + 16 + 1) * 257  # offsets, scales, shares of levels
+    + NORM
+    + 300 * 256
+    + (2 * LINEAR + 2 * 257)  # centres
+    + (91 * 257 + 2 * LINEAR + 4 * 257)
+)
 COUNTS["conditional_detr/conditional_detr_dc5_r50_300q_50ep.py"] = COUNTS[
     "conditional_detr/conditional_detr_r50_300q_50ep.py"
 ]

@@ -10,7 +10,10 @@ from ms_detr.recipes import deformable_detr
 
 from ..toy_head import toy
 
-METHODS = ("plus_plus", "dino", "align", "dab_deformable", "dense", "detr", "conditional", "dab")
+METHODS = (
+    "plus_plus", "dino", "align", "dab_deformable", "dense", "detr", "conditional", "dab", "smca",
+    "smca_multi_scale", "sam_detr", "sam_detr_multi_scale",
+)  # fmt: skip
 ADDITIONS = (
     "mixed_supervision", "ms_detr", "ia_bce", "varifocal", "quality_focal", "hybrid", "group",
     "group_two_stage", "denoising", "contrastive_denoising", "with_masks", "five_scales",
@@ -27,15 +30,27 @@ RECIPES |= {
 
 # Methods, and losses, of which a model has one: neither order makes sense.
 EXCLUSIVE = {
-    "plus_plus": "dino align dab_deformable dense detr conditional dab one_stage co_dino",
-    "dino": "align dab_deformable dense detr conditional dab denoising one_stage co_dino",
-    "align": "dab_deformable dense detr conditional dab varifocal quality_focal denoising "
-    "contrastive_denoising one_stage co_dino",
-    "dab_deformable": "dense detr conditional dab one_stage co_dino",
-    "dense": "conditional dab five_scales one_stage co_detr co_dino",
-    "detr": "conditional dab ia_bce varifocal quality_focal five_scales one_stage co_detr co_dino",
-    "conditional": "dab five_scales one_stage co_detr co_dino",
-    "dab": "five_scales one_stage co_detr co_dino",
+    "plus_plus": "dino align dab_deformable dense detr conditional dab smca smca_multi_scale "
+    "sam_detr sam_detr_multi_scale one_stage co_dino",
+    "dino": "align dab_deformable dense detr conditional dab smca smca_multi_scale sam_detr "
+    "sam_detr_multi_scale denoising one_stage co_dino",
+    "align": "dab_deformable dense detr conditional dab smca smca_multi_scale sam_detr "
+    "sam_detr_multi_scale varifocal quality_focal denoising contrastive_denoising one_stage "
+    "co_dino",
+    "dab_deformable": "dense detr conditional dab smca smca_multi_scale sam_detr "
+    "sam_detr_multi_scale one_stage co_dino",
+    "dense": "conditional dab smca smca_multi_scale sam_detr sam_detr_multi_scale five_scales "
+    "one_stage co_detr co_dino",
+    "detr": "conditional dab smca smca_multi_scale sam_detr sam_detr_multi_scale ia_bce "
+    "varifocal quality_focal five_scales one_stage co_detr co_dino",
+    "conditional": "dab smca smca_multi_scale sam_detr sam_detr_multi_scale five_scales "
+    "one_stage co_detr co_dino",
+    "dab": "smca smca_multi_scale sam_detr sam_detr_multi_scale five_scales one_stage co_detr "
+    "co_dino",
+    "smca": "smca_multi_scale sam_detr sam_detr_multi_scale five_scales one_stage co_detr co_dino",
+    "smca_multi_scale": "sam_detr sam_detr_multi_scale five_scales one_stage co_detr co_dino",
+    "sam_detr": "sam_detr_multi_scale five_scales one_stage co_detr co_dino",
+    "sam_detr_multi_scale": "five_scales one_stage co_dino",
     "ia_bce": "varifocal quality_focal co_dino",
     "varifocal": "quality_focal co_dino",
     "denoising": "contrastive_denoising co_dino",

@@ -23,6 +23,7 @@ PADDINGS = [[padded(3, 4, 3, 4)], [padded(3, 4, 2, 3)]]
 DETR = "configs/detr/detr_r50_100q_50ep.py"
 CONDITIONAL = "configs/conditional_detr/conditional_detr_r50_300q_50ep.py"
 DAB = "configs/dab_detr/dab_detr_r50_300q_50ep.py"
+SMCA = "configs/smca/smca_r50_300q_50ep.py"
 
 
 def start(kind, **options):
@@ -166,7 +167,7 @@ def test_sampling_points_need_deformable_attention(tmp_path):
         draw_sampling(model, None, tmp_path)
 
 
-@pytest.mark.parametrize("config", [DETR, CONDITIONAL, DAB])
+@pytest.mark.parametrize("config", [DETR, CONDITIONAL, DAB, SMCA])
 def test_padding_changes_nothing(config):
     """An image predicts the same alone and beside a larger one."""
     model = make_model(*SMALLER, config=config).double().eval()

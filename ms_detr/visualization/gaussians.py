@@ -1,0 +1,112 @@
+"""Where the heads of a query are told to look: the Gaussian maps of modulated attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+
+from ..analysis.attention import cross_attentions, watched
+from ..data.images import load_image
+from ..errors import ConfigError
+from ..evaluation import evaluating
+from ..files import atomic_path
+from ..layers import ModulatedAttention
+from ..meta_arch import OUTPUT, GeneralizedDETR
+from .canvas import titled
+from .scene import choose, enlarged, heated, pixel_corners, side_by_side, stacked
+
+
+def draw_gaussians(
+    model: GeneralizedDETR,
+    loader: DictConfig,
+    folder: Path,
+    count: int = 4,
+    query: int | None = None,
+    layer: int = -1,
+) -> list[Path]:
+    """Write a picture an image with a panel a head and a row a level, the query's box in each.
+
+    Args:
+        query: the query that is shown; None takes the one with the highest score.
+        layer: the decoder's; from -1 on from behind.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: for a model without modulated attention, or a query or layer that is not there.
+    """
+    kinds = {type(module).__name__ for module in cross_attentions(model)}
+    if kinds != {ModulatedAttention.__name__}:
+        raise ConfigError(
+            "Gaussian maps are of modulated attention, SMCA's; this model has "
+            f"{' and '.join(sorted(kinds))}"
+        )
+    layers = len(model.decoder.layers)
+    if not -layers <= layer < layers:
+        raise ConfigError(f"there are layers 0 to {layers - 1}, not {layer}")
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen, mapper = choose(loader, model.num_classes, count)
+    metadata = MetadataCatalog.get(loader.dataset.name)
+    files = []
+    for record in chosen:
+        logits, boxes, levels = _look(model, mapper(record), layer)
+        index = int(logits.amax(-1).argmax()) if query is None else query
+        if not 0 <= index < len(logits):
+            raise ConfigError(f"there are queries 0 to {len(logits) - 1}, not {index}")
+        image, _ = load_image(record["file_name"])
+        corners = pixel_corners(boxes[index], record)
+        rows = []
+        for level, (maps, extent) in enumerate(levels):
+            panels = []
+            for head, gaussian in enumerate(maps[:, index].numpy()):
+                panel = enlarged(heated(image, gaussian, extent), metadata)
+                panel.draw_box(corners, alpha=0.9, edge_color="w")
+                title = f"query {index}, head {head}, level {level}"
+                panels.append(titled(panel.output.get_image(), title))
+            rows.append(side_by_side(panels))
+        stem = Path(record["file_name"]).stem
+        files.append(folder / f"{record['image_id']}_{stem}_gaussians.png")
+        with atomic_path(files[-1]) as path:
+            Image.fromarray(stacked(rows)).save(path, "PNG")
+    return files
+
+
+def _look(
+    model: GeneralizedDETR, inputs: dict[str, Any], layer: int
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, tuple[float, float]]]]:
+    """Run the model on one image and watch a layer.
+
+    Returns:
+        Logits (Q, K), boxes (Q, 4), and of every level the maps (heads, Q, h, w), 1 where they are
+        largest, and the width and height that the image has of them, in cells.
+    """
+    with evaluating(model), watched(model) as calls:
+        made = model.forward_tensors(*model.preprocess([inputs]))[OUTPUT]
+        call = calls[layer]
+        maps = cast(ModulatedAttention, call.sublayer).maps(call.context)
+    grid = call.context.memory.grid
+    levels = [
+        (_of_largest(logarithms[0]).unflatten(-1, shape).cpu(), _clipped(extent, shape))
+        for logarithms, shape, extent in zip(
+            maps, grid.level_shapes, grid.extents()[0].tolist(), strict=True
+        )
+    ]
+    return made.logits[-1, 0], made.boxes[-1, 0], levels
+
+
+def _of_largest(logarithms: Tensor) -> Tensor:
+    """Shares of the largest value of each map; a centre far outside leaves none at 0."""
+    return (logarithms - logarithms.amax(-1, keepdim=True)).exp()
+
+
+def _clipped(extent: list[float], shape: tuple[int, int]) -> tuple[float, float]:
+    """Not more than there is: a map may have less than the image's last cell."""
+    width, height = np.minimum(extent, shape[::-1]).tolist()
+    return width, height
