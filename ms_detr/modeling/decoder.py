@@ -39,10 +39,12 @@ class Reference:
     Attributes:
         seen: what the layer looks around.
         corrected: what its heads correct.
+        logits: of ``seen``, where they are kept, (B, Q, 4).
     """
 
     seen: Tensor
     corrected: Tensor
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Decoder(nn.Module):
         output_norm: between a layer's or a tap's states and the heads of their predictions. The
             reference is refined by the same box head, from the states without it.
         first_layer: the first layer where it has other parts than the rest, the taps excepted.
+        keep_logits: refine the logits of the boxes from layer to layer without the clamp, which is
+            then for predictions alone (SAM-DETR).
         levels: for every layer the one level of the memory that it reads, from fine (0) to coarse;
             None: all layers read all levels.
         sources: where predictions are wanted, those of other places aside; None stands for every
@@ -103,6 +107,7 @@ class Decoder(nn.Module):
         share_heads: bool = False,
         output_norm: nn.Module | None = None,
         first_layer: DecoderLayer | None = None,
+        keep_logits: bool = False,
         levels: Sequence[int] | None = None,
         sources: Collection[str | Source] | None = None,
     ):
@@ -119,8 +124,11 @@ class Decoder(nn.Module):
         self.taps = _wanted_taps(layer.taps, sources)
         others = {} if first_layer is None else {0: first_layer.with_taps(self.taps)}
         self.layers = stack(layer.with_taps(self.taps), num_layers, others)
-        if look_forward_twice and not box_refinement:
-            raise ConfigError("model.decoder.look_forward_twice needs box_refinement")
+        for name, option in dict(
+            look_forward_twice=look_forward_twice, keep_logits=keep_logits
+        ).items():
+            if option and not box_refinement:
+                raise ConfigError(f"model.decoder.{name} needs box_refinement")
 
         def copies(head: nn.Module) -> nn.ModuleList:
             if share_heads or not box_refinement:
@@ -153,6 +161,7 @@ class Decoder(nn.Module):
         self.box_refinement = box_refinement
         self.look_forward_twice = look_forward_twice
         self.epsilon = epsilon
+        self.keep_logits = keep_logits
 
     @property
     def tapped(self) -> frozenset[Source]:
@@ -229,9 +238,16 @@ class Decoder(nn.Module):
         # The heads have seen the content already where it was shown without a norm.
         known = outputs and self.output_norm is None
         delta = outputs[-1].delta if known else self.box_heads[index](content)
-        refined = refine(delta, reference.seen, self.epsilon)
-        seen = refined.detach()
-        return Reference(seen, refined if self.look_forward_twice else seen)
+        if self.keep_logits:
+            start = reference.logits
+            if start is None:  # boxes of the start may reach the whole image's border
+                start = reference.seen.logit(torch.finfo(reference.seen.dtype).eps)
+            logits = start + delta
+            refined = logits.sigmoid()
+        else:
+            logits, refined = None, refine(delta, reference.seen, self.epsilon)
+        seen, kept = refined.detach(), None if logits is None else logits.detach()
+        return Reference(seen, refined if self.look_forward_twice else seen, kept)
 
     def _by_source(
         self, predicted: Mapping[str, list[LayerPrediction]], layout: Layout

@@ -64,6 +64,7 @@ def _aligned(model: DictConfig) -> DictConfig:
     model.neck.position["_target_"] = SAMPositionEncoding
     model.neck.position.offset = -0.5
     set_initializer(model, BoxInitializer)
+    model.decoder.keep_logits = True
     model.decoder.layer.self_attention = attention(ConditionalSelfAttention)
     model.decoder.layer.cross_attention = attention(SemanticAlignedAttention)
     return model

@@ -69,8 +69,13 @@ def make_decoder(levels, modulated):
 @pytest.mark.parametrize("modulated", [False, True])
 @pytest.mark.parametrize("levels", LEVELS)
 def test_decoder_equals_the_loop_and_so_do_its_gradients(levels, modulated):
+    """Boxes go beyond the bounds of the predictions' clamp and come back."""
     decoder = make_decoder(levels, modulated)
     initializer = randomise(BoxInitializer(QUERIES, DIM), seed=1)
+    with torch.no_grad():
+        initializer.boxes[0] = torch.tensor([12.5, -13.0, 0.5, 14.0])
+        for head, sign in zip(decoder.box_heads, (1, -1, 1), strict=True):
+            head[-1].bias[:] = sign * torch.tensor([1.0, -1.0, 0.0, 8.0])
     grid = make_grid(LEVELS[levels])
     shape = (*grid.padding_mask.shape, DIM)
     tokens, places = (random(*shape, seed=seed).requires_grad_() for seed in (2, 3))
