@@ -24,7 +24,8 @@ def test_dotted_names_exist(page: Path):
 def test_classes_exist(page: Path):
     """Of assigners, losses, query groups and the like, in backticks by themselves."""
     kinds = "Assigner|TopK|Branch|Initializer|Group|Loss|Head|Cost|Prior|Overlap"
-    known = {*vars(ms_detr.modeling), *vars(ms_detr.supervision), "DynamicTopK"}
+    parts = (ms_detr.modeling, ms_detr.supervision, ms_detr.variants)
+    known = {name for part in parts for name in vars(part)} | {"DynamicTopK"}
     names = {code for code in inline(page) if re.fullmatch(rf"[A-Z]\w*(?:{kinds})", code)}
     assert names <= known
 

@@ -48,7 +48,7 @@ EXCLUSIVE = {
     "dab": "smca smca_multi_scale sam_detr sam_detr_multi_scale five_scales one_stage co_detr "
     "co_dino",
     "smca": "smca_multi_scale sam_detr sam_detr_multi_scale five_scales one_stage co_detr co_dino",
-    "smca_multi_scale": "sam_detr sam_detr_multi_scale five_scales one_stage co_detr co_dino",
+    "smca_multi_scale": "sam_detr sam_detr_multi_scale five_scales one_stage co_dino",
     "sam_detr": "sam_detr_multi_scale five_scales one_stage co_detr co_dino",
     "sam_detr_multi_scale": "five_scales one_stage co_dino",
     "ia_bce": "varifocal quality_focal co_dino",
