@@ -19,10 +19,11 @@ MAPS = {"stride 32": (25, 42), "stride 16": (50, 84), "stride 8": (100, 167)}
 
 def naive(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """What `attend_shared` computes, with keys repeated for the heads and weights at hand."""
-    key = key[:, None].repeat(1, query.shape[1], 1, 1)
-    value = value.unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
-    logits = query @ key.mT / query.shape[-1] ** 0.5
-    return (logits + mask).softmax(-1) @ value
+    heads = query.shape[2]
+    key = key[:, None].repeat(1, heads, 1, 1)
+    value = value.unflatten(-1, (heads, -1)).transpose(1, 2)
+    logits = query.transpose(1, 2) @ key.mT / query.shape[-1] ** 0.5
+    return (logits + mask.transpose(1, 2)).softmax(-1) @ value
 
 
 def compare_aligned(
@@ -59,10 +60,10 @@ def _row(
     def leaf(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device).requires_grad_()
 
-    query, mask = leaf(batch, HEADS, queries, CHANNELS), torch.zeros(batch, 1, 1, height * width)
+    query, mask = leaf(batch, queries, HEADS, CHANNELS), torch.zeros(batch, 1, 1, height * width)
     leaves = [query, *(leaf(batch, height * width, CHANNELS) for _ in range(2))]
     if modulated:
-        mask = leaf(batch, HEADS, queries, height * width)
+        mask = leaf(batch, queries, HEADS, height * width)
         leaves.append(mask)
     else:
         mask = mask.to(device)

@@ -76,7 +76,7 @@ class SemanticAlignedAttention(SplitAttention):
         """How much each query takes of each token in each head, (B, heads, Q, S)."""
         query, key, mask = self._compared(x, context)
         logits = (query @ key.mT[:, None]) / query.shape[3] ** 0.5
-        return (logits + mask).softmax(3)
+        return (logits + mask).softmax(3).transpose(1, 2)
 
     def align(self, x: Tensor, context: LayerContext) -> AlignedQueries:
         """What the queries x (B, Q, C) become."""
@@ -84,9 +84,9 @@ class SemanticAlignedAttention(SplitAttention):
         return aligned
 
     def _compared(self, x: Tensor, context: LayerContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, heads, Q, C), keys (B, S, C), and what is added to their products.
+        """Queries (B, Q, heads, C), keys (B, S, C), and what is added to their products.
 
-        That is (B, 1 or heads, 1 or Q, S): -inf in padding.
+        That is (B, 1 or Q, 1 or heads, S): -inf in padding.
         """
         memory, aligned = context.memory, self.align(x, context)
         query = self.content_query(aligned.content) + self.position_query(aligned.position)
@@ -95,9 +95,9 @@ class SemanticAlignedAttention(SplitAttention):
         if self.modulation is None:
             bias = torch.zeros_like(padding, dtype=query.dtype)
         else:
-            bias = self.modulation(aligned, memory.grid).transpose(1, 2)
+            bias = self.modulation(aligned, memory.grid)
         mask = narrowed(bias.masked_fill(padding, -torch.inf), query.dtype)
-        return query.transpose(1, 2), key, mask
+        return query, key, mask
 
 
 def attend_shared(
@@ -105,16 +105,23 @@ def attend_shared(
 ) -> Tensor:
     """Attention whose heads share the keys, and have parts of the values each.
 
+    Heads count as further queries, which read all channels, and then keep their own. So keys are
+    never repeated, and fused kernels take it, whose keys and values are of one size:
+    ``ms-detr benchmark aligned`` compares with the naive form.
+
     Args:
-        query: (B, heads, Q, E).
+        query: (B, Q, heads, E).
         key: (B, S, E).
         value: (B, S, C).
-        mask: (B, 1 or heads, 1 or Q, S), added to the logits.
+        mask: (B, 1 or Q, 1 or heads, S), added to the logits.
 
     Returns:
         (B, heads, Q, C / heads).
     """
-    heads = query.shape[1]
-    value = value.unflatten(-1, (heads, -1)).transpose(1, 2)
-    key = key[:, None].expand(-1, heads, -1, -1)
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+    shape = query.shape[1:3]
+    query, key, value, mask = (
+        x[:, None] for x in (query.flatten(1, 2), key, value, mask.flatten(1, 2))
+    )
+    read = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+    read = read[:, 0].unflatten(1, shape).unflatten(3, (shape[1], -1))
+    return read.diagonal(dim1=2, dim2=3).permute(0, 3, 1, 2)
