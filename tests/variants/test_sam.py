@@ -3,16 +3,21 @@
 import pytest
 import torch
 from detectron2.config import instantiate
+from omegaconf import OmegaConf
 
 from ms_detr.config import load
 from ms_detr.layers import SAMPositionEncoding
 from ms_detr.layers.query_position import center_position
 from ms_detr.recipes import (
+    contrastive_denoising,
     deformable_detr,
     gaussian_modulation,
+    group,
+    ms_detr,
     sam_detr,
     sam_detr_multi_scale,
     smca,
+    with_masks,
 )
 from ms_detr.structures import Memory
 from ms_detr.variants import BoxInitializer
@@ -204,6 +209,26 @@ def test_modulation_needs_points():
     for model in (deformable_detr(), smca(deformable_detr())):
         with pytest.raises(ValueError, match=r"salient points.*call sam_detr\(\)"):
             gaussian_modulation(model)
+
+
+@pytest.mark.parametrize("add", [ms_detr, group, contrastive_denoising, with_masks])
+def test_what_is_added_may_come_before_modulation(add):
+    one, other = (
+        OmegaConf.to_container(model, resolve=False)
+        for model in (
+            gaussian_modulation(add(sam_detr(deformable_detr()))),
+            add(gaussian_modulation(sam_detr(deformable_detr()))),
+        )
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize("option", ["keep_logits", "look_forward_twice"])
+def test_boxes_have_to_be_refined(option):
+    model = sam_detr(deformable_detr())
+    overrides = ["model.decoder.box_refinement=false", "model.decoder.keep_logits=false"]
+    with pytest.raises(ValueError, match=f"decoder.{option} needs box_refinement"):
+        instantiate(rooted(model, (*TINY, *overrides, f"model.decoder.{option}=true")).decoder)
 
 
 @pytest.mark.parametrize("kind", ["sam_detr_smca", "sam_detr_multi_scale"])
