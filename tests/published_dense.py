@@ -77,6 +77,50 @@ def smca_detr(scales=2, queries=300, classes=92):
     return publisher.state
 
 
+def sam_detr(levels=1, norm=True, modulated=False, queries=300, classes=91):
+    """Boxes, points and gates; the box heads saved twice."""
+    publisher = DensePublisher(levels=levels)
+    publisher.backbone()
+    dim, state = publisher.dim, publisher.state
+    for k, into in enumerate((512, 1024, 2048)[-levels:]):
+        publisher.add(f"input_proj.{k}.0.weight", dim, into, 1, 1)
+        publisher.add(f"input_proj.{k}.0.bias", dim)
+        if norm:
+            publisher.norm(f"input_proj.{k}.1")
+    if levels > 1:
+        publisher.add("transformer.level_embed", levels, dim)
+    for i in range(publisher.layers):
+        encoder, decoder = (f"transformer.{x}.layers.{i}" for x in ("encoder", "decoder"))
+        if levels > 1:
+            publisher.deformable(f"{encoder}.self_attn")
+            publisher.linear(f"{encoder}.linear1", 1024, dim)
+            publisher.linear(f"{encoder}.linear2", dim, 1024)
+            publisher.norm(f"{encoder}.norm1")
+            publisher.norm(f"{encoder}.norm2")
+        else:
+            publisher.multihead(f"{encoder}.self_attn")
+            publisher.rest(encoder, norms=2)
+        parts = [f"sa_{part}_proj" for part in SELF] + ["self_attn.out_proj", "cross_attn.out_proj"]
+        parts += ["ca_qcontent_proj", "ca_kcontent_proj", "ca_v_proj"]
+        parts += [f"ca_{x}pos_sine_proj.layers.{k}" for x in "qk" for k in (0, 1)]
+        for part in parts:
+            publisher.linear(f"{decoder}.{part}", dim, dim)
+        publisher.add(f"{decoder}.point1.0.weight", 64, dim, 1, 1)
+        publisher.add(f"{decoder}.point1.0.bias", 64)
+        widths = (64 * 49, 256, 512, 512, 32 if modulated else 16)
+        for k, (into, out) in enumerate(pairwise(widths)):
+            publisher.linear(f"{decoder}.point2.{2 * k}", out, into)
+        for gate in ("attn1", "attn2"):
+            publisher.linear(f"{decoder}.{gate}", 8 * dim, dim)
+        publisher.rest(decoder, norms=3)
+    publisher.add("query_embed.weight", queries, 4)
+    publisher.classes = classes
+    publisher.heads(publisher.layers, copies=False)
+    boxes = {k: v for k, v in state.items() if k.startswith("bbox_embed.")}
+    state.update({f"transformer.decoder.{k}": v for k, v in boxes.items()})
+    return state
+
+
 def conditional_detr(queries=300, classes=91):
     """Positions, and the two networks that read them."""
     publisher = DensePublisher()

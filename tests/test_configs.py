@@ -11,6 +11,7 @@ from ms_detr.data import iterations_per_epoch
 from ms_detr.engine import build_optimizer
 from ms_detr.engine.checks import DETECTRON2S
 from ms_detr.engine.fit import run_length
+from ms_detr.layers import SemanticAlignedAttention
 from ms_detr.layers.dense_attention import SplitAttention
 from ms_detr.recipes import coco, coco_lsj
 from ms_detr.supervision import AnchorHungarianAssigner
@@ -28,8 +29,10 @@ SMALLER_SWIN = (
     "+model.backbone.options.window_size=3",
     "model.neck.in_channels={res3: 16, res4: 32, res5: 64}",
 )
+LEVELS = ("model.decoder.levels=[2,0]",)  # of two layers
 # Longer schedules and other images train a model that another config has.
-OWN_MODEL = [c for c in CONFIGS if not re.search(r"_(36ep|lsj_\d+ep)\.py$", c)]
+LONGER = r"_(36ep|lsj_\d+ep)\.py$|sam_detr_.*(dc5|multi_scale)_r50_300q_50ep"
+OWN_MODEL = [c for c in CONFIGS if not re.search(LONGER, c)]
 MORE_MAPS = ("model.neck.in_channels={res2: 8, res3: 16, res4: 32, res5: 64}",)
 # Wide enough for two cells of the coarsest level: attention to one would have no gradient.
 BATCH = [make_input(48, 96, labels=(1, 0, 3), seed=1), make_input(64, 40, seed=2)]
@@ -79,22 +82,26 @@ def test_instantiates_at_full_size(config):
 
 
 def untrained(model):
-    """Projections of a content that is zero: the first ones where queries start without content."""
+    """What reads a content that is zero: the first ones where queries start without content."""
     if any(name.endswith("content") for name, _ in model.query_initializer.named_parameters()):
         return set()
     first = model.decoder.layers[0].order[0]
     sublayer = f"decoder.layers.0.sublayers.{first}"
     if not isinstance(model.get_submodule(sublayer), SplitAttention):
         return set()
-    own = ("content_query", "content_key", "value")
-    names = own if first == "self_attention" else own[:1]
+    names = ("content_query",)
+    if first == "self_attention":
+        names = ("content_query", "content_key", "value")
+    elif isinstance(model.get_submodule(sublayer), SemanticAlignedAttention):
+        names = ("aligner.content_gate", "aligner.position_gate")
     return {f"{sublayer}.{name}.weight" for name in names}
 
 
 @pytest.mark.parametrize("config", OWN_MODEL)
 def test_two_steps_train_every_parameter_and_it_predicts(config):
     swin = (*SMALLER_SWIN, *(MORE_MAPS if "5scale" in config else ())) if "swin" in config else ()
-    model = make_model(*SMALLER, *swin, config=config)
+    levels = LEVELS if "levels" in load(ROOT / config).model.decoder else ()
+    model = make_model(*SMALLER, *swin, *levels, config=config)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert all(name.startswith(("backbone.stem", "backbone.res2")) for name in frozen)
@@ -191,6 +198,8 @@ def test_one_override_makes_a_run_longer(config, override, epochs, drop):
         ("dab_detr/dab_detr_r50_300q_50ep", 50, 40),
         ("conditional_detr/conditional_detr_r50_300q_50ep", 50, 40),
         ("smca/smca_r50_300q_50ep", 50, 40),
+        ("sam_detr/sam_detr_dc5_r50_300q_12ep", 12, 10),
+        ("sam_detr/sam_detr_smca_multi_scale_r50_300q_50ep", 50, 40),
     ],
 )
 def test_recipe_of_two_rates(config, epochs, drop):
@@ -213,6 +222,8 @@ def test_recipe_of_two_rates(config, epochs, drop):
         ("dab_detr/dab_detr_r50_300q_50ep", (300, 300, 0.0, 1e-3, 20, 0, 1)),
         ("conditional_detr/conditional_detr_r50_300q_50ep", (300, 100, 0.1, 1e-5, 10000, 0, 2)),
         ("smca/smca_r50_300q_50ep", (300, 300, 0.1, 1e-5, 10000, 0, 2)),
+        ("sam_detr/sam_detr_r50_300q_12ep", (300, 100, 0.1, 1e-5, 10000, -0.5, 2)),
+        ("sam_detr/sam_detr_multi_scale_r50_300q_50ep", (300, 100, 0.1, 1e-5, 10000, -0.5, 2)),
         ("detr/detr_r50_100q_50ep", (100, 100, 0.1, 1e-5, 10000, 0, 1)),
     ],
 )
@@ -262,7 +273,7 @@ def test_a_row_of_the_family_differs_by_mixed_supervision_alone(config):
     assert plain["model.criterion.terms.o2o.losses.class.weight"] == (1.0 if iou_aware else 2.0)
 
 
-@pytest.mark.parametrize("method", ["detr", "conditional", "dab", "smca"])
+@pytest.mark.parametrize("method", ["detr", "conditional", "dab", "smca", "sam", "sam_smca"])
 def test_small_single_scale_models_read_stride_8(method):
     model = instantiate(load(ROOT / FAMILY / f"{method}.py").model)
     (name,) = model.neck.in_channels
@@ -272,7 +283,7 @@ def test_small_single_scale_models_read_stride_8(method):
 def test_the_family_has_both_files_of_every_method():
     rows = {c for c in CONFIGS if c.startswith(FAMILY)} - set(PLAIN)
     assert rows == {c.replace(f"{FAMILY}/", f"{FAMILY}/ms_detr_") for c in PLAIN}
-    assert len(PLAIN) == 20
+    assert len(PLAIN) == 22
 
 
 def test_the_baseline_is_the_one_of_the_design():

@@ -268,6 +268,7 @@ OTHERS = {
     ),
     "detr": published_dense.detr,
     "smca-detr": published_dense.smca_detr,
+    "sam-detr": lambda: published_dense.sam_detr(levels=3),
     "conditional-detr": published_dense.conditional_detr,
     "dab-detr": published_dense.dab_detr,
     "dn-detr": lambda: published_dense.dab_detr(labels=True),

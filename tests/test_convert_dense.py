@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from ms_detr.convert import COCO_IDS, DENOISING_LABELS, convert_state_dict, revert_state_dict
+from ms_detr.convert import (
+    COCO_IDS,
+    DENOISING_LABELS,
+    convert_state_dict,
+    recognise,
+    revert_state_dict,
+)
 
 from . import published_dense as published
 from .test_convert import assert_same, make_model
@@ -77,6 +83,48 @@ def test_nothing_is_the_last_row_of_detr():
         revert_state_dict(converted, "detr")
     with pytest.raises(ValueError, match="has 6 rows, not 92: convert with classes 'keep'"):
         convert_state_dict(published.detr(classes=5), "detr", classes="coco91")
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "options", "count"),
+    [
+        ("r50_300q_12ep", {}, 738),
+        ("dc5_r50_300q_12ep", {}, 738),
+        ("r50_300q_50ep", {"norm": False}, 736),
+        ("multi_scale_r50_300q_50ep", {"levels": 3}, 771),
+    ],
+)
+def test_flavours_of_sam_detr(kind, options, count, modulated):
+    state = published.sam_detr(modulated=modulated, **options)
+    assert len(state) == count
+    assert recognise(state) == "sam-detr"
+    converted = convert_state_dict(state, "sam-detr")
+    assert_fits(f"sam_detr/sam_detr_{'smca_' if modulated else ''}{kind}", 91, converted)
+    assert_same(revert_state_dict(converted, "sam-detr"), state)
+
+
+def test_parts_of_sam_detr_by_what_they_make():
+    state = published.sam_detr()
+    converted = convert_state_dict(state, "sam-detr", classes="coco91")
+    ours, theirs = "decoder.layers.2.sublayers.cross_attention.", "transformer.decoder.layers.2."
+    for mine, name in {
+        "position_query.2": "ca_qpos_sine_proj.layers.1",
+        "position_key.0": "ca_kpos_sine_proj.layers.0",
+        "aligner.predictor.0": "point1.0",
+        "aligner.predictor.9": "point2.6",
+        "aligner.content_gate": "attn1",
+        "aligner.position_gate": "attn2",
+        "norm": "norm2",
+    }.items():
+        assert torch.equal(converted[f"{ours}{mine}.weight"], state[f"{theirs}{name}.weight"])
+    assert torch.equal(converted["query_initializer.boxes"], state["query_embed.weight"])
+    rows = state["class_embed.4.bias"][torch.tensor(COCO_IDS)]
+    assert torch.equal(converted["decoder.class_heads.4.bias"], rows)
+    other = dict(state)
+    other["transformer.decoder.bbox_embed.1.layers.0.bias"] = torch.zeros(256)
+    with pytest.raises(ValueError, match="is expected to repeat bbox_embed"):
+        convert_state_dict(other, "sam-detr")
 
 
 @pytest.mark.parametrize(("scales", "count"), [(0, 488), (1, 500), (3, 500)])

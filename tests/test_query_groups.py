@@ -21,12 +21,14 @@ from ms_detr.recipes import (
     detr,
     dino,
     dot_product,
+    gaussian_modulation,
     group,
     group_two_stage,
     hybrid,
     ms_detr,
     one_stage,
     plus_plus,
+    sam_detr,
     smca,
     smca_multi_scale,
     with_masks,
@@ -321,6 +323,10 @@ FAMILY = {
     "group, smca": lambda model: group(smca(model), num_groups=3),
     "hybrid, smca of several scales": lambda model: hybrid(
         smca_multi_scale(model), num_queries=20, k=3
+    ),
+    "group, sam": lambda model: group(sam_detr(model), num_groups=3),
+    "contrastive denoising, sam with smca": lambda model: contrastive_denoising(
+        gaussian_modulation(sam_detr(model))
     ),
     "hybrid, dab": lambda model: hybrid(dab(model), num_queries=20, k=3),
     "hybrid, dense with focal loss": lambda model: hybrid(dense(model), num_queries=20, k=3),

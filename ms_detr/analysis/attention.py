@@ -31,6 +31,16 @@ class Call:
     x: Tensor
     context: LayerContext
 
+    def of(self, chosen: Tensor) -> Call:
+        """The call of some queries (n,)."""
+        context = replace(
+            self.context,
+            position=self.context.position[:, chosen],
+            reference=self.context.reference[:, chosen],
+            spatial=None if self.context.spatial is None else self.context.spatial[:, chosen],
+        )
+        return replace(self, x=self.x[:, chosen], context=context)
+
     def token_weights(self, chosen: Tensor) -> Tensor:
         """How much some queries (n,) take of each token, (B, n, S).
 
@@ -42,13 +52,8 @@ class Call:
                 f"{type(self.sublayer).__name__}, this model's cross-attention, can't tell how "
                 "much it reads of each token: give it a method token_weights"
             )
-        context = replace(
-            self.context,
-            position=self.context.position[:, chosen],
-            reference=self.context.reference[:, chosen],
-            spatial=None if self.context.spatial is None else self.context.spatial[:, chosen],
-        )
-        return self.sublayer.token_weights(self.x[:, chosen], context)
+        some = self.of(chosen)
+        return self.sublayer.token_weights(some.x, some.context)
 
 
 @contextmanager

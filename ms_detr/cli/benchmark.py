@@ -73,6 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="self-attention by blocks against one dense mask",
     )
     groups.add_argument("--batch", type=count, default=2)
+    aligned = what.add_parser(
+        "aligned",
+        parents=[rounds, shared, device],
+        help="SAM-DETR's attention of a layer against its naive form, and the memory both take",
+    )
+    aligned.add_argument("--batch", type=count, default=2)
+    aligned.add_argument("--queries", type=count, default=300)
     images = what.add_parser(
         "images", parents=[shared], help="the look at all image files before a training"
     )
@@ -111,6 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         criterion: _criterion,
         masks: _masks,
         groups: _groups,
+        aligned: _aligned,
         images: _images,
         loading: _loading,
         evaluation: _evaluation,
@@ -139,6 +147,13 @@ def _groups(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.groups import compare_groups
 
     rows = compare_groups(args.device, args.batch, args.rounds, args.threads)
+    _show(rows, args, ("", "", ".1f", ".1f", ".2f", ".0f", ".0f", ".0f", ".0f", ".0e"))
+
+
+def _aligned(args: argparse.Namespace) -> None:
+    from ms_detr.benchmarks.aligned import compare_aligned
+
+    rows = compare_aligned(args.device, args.batch, args.queries, args.rounds, args.threads)
     _show(rows, args, ("", "", ".1f", ".1f", ".2f", ".0f", ".0f", ".0f", ".0f", ".0e"))
 
 

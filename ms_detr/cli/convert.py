@@ -17,6 +17,7 @@ SOURCES = (
     "dn-deformable-detr",
     "detr",
     "smca-detr",
+    "sam-detr",
     "conditional-detr",
     "dab-detr",
     "dn-detr",

@@ -26,6 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gaussians.add_argument(
         "--layer", type=int, default=-1, help="of the decoder, -1 for the last (default: the last)"
     )
+    salient = views.add_parser(
+        "salient-points", help="the points of SAM-DETR's queries, and what each head attends to"
+    )
+    _one_model(salient, images=4)
+    salient.add_argument(
+        "--query",
+        action="append",
+        type=int,
+        default=[],
+        dest="queries",
+        help="a number; once for every row (default: the best-scored one)",
+    )
+    salient.add_argument(
+        "--layer", type=int, default=-1, help="of the decoder, -1 for the last (default: the last)"
+    )
     candidates = views.add_parser("candidates", help="the best-scored boxes of several models")
     candidates.add_argument(
         "--run",
@@ -56,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         assignments: _assignments,
         sampling: _sampling,
         gaussians: _gaussians,
+        salient: _salient_points,
         candidates: _candidates,
         losses: _losses,
     }
@@ -112,6 +128,13 @@ def _gaussians(args: argparse.Namespace) -> None:
 
     chosen = {"count": args.count, "query": args.query, "layer": args.layer}
     _tell(draw_gaussians(*_load(args), args.output, **chosen))
+
+
+def _salient_points(args: argparse.Namespace) -> None:
+    from ms_detr.visualization import draw_salient_points
+
+    chosen = {"count": args.count, "queries": args.queries, "layer": args.layer}
+    _tell(draw_salient_points(*_load(args), args.output, **chosen))
 
 
 def _candidates(args: argparse.Namespace) -> None:

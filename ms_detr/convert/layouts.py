@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from . import co_detr, detrex, official, transformers
-from .official import WRAPPED
+from .official import TRANSFORMER, WRAPPED
 from .rearrange import (
     Columns,
     Indicator,
@@ -109,14 +109,17 @@ def _refined(state: State) -> bool:
 def _head_copies(start: str) -> tuple[Copies, ...]:
     """The decoder has the box heads that refine boxes, and of two stages all heads."""
     two_stage = has(f"{start}enc_output.weight")
-    classes, boxes = "class_embed.{i}.{end}", "bbox_embed.{i}.layers.{j}.{end}"
+    classes = "class_embed.{i}.{end}"
     return (
         Copies(lambda _: [(f"{start}decoder.{classes}", classes)], two_stage),
-        Copies(
-            lambda _: [(f"{start}decoder.{boxes}", boxes)],
-            lambda state: two_stage(state) or _refined(state),
-        ),
+        _box_head_copies(start, lambda state: two_stage(state) or _refined(state)),
     )
+
+
+def _box_head_copies(start: str, saved: Callable[[State], bool] = always) -> Copies:
+    """The box heads of all layers are the decoder's as well."""
+    boxes = "bbox_embed.{i}.layers.{j}.{end}"
+    return Copies(lambda _: [(f"{start}decoder.{boxes}", boxes)], saved)
 
 
 def _one_box_head(start: str, head: str) -> tuple[Copies, ...]:
@@ -149,8 +152,9 @@ SELECTED = "transformer.enc_out_class_embed.weight"
 CONDITIONAL = "transformer.decoder.layers.0.ca_qcontent_proj.weight"
 MODULATED = "transformer.decoder.ref_anchor_head.layers.0.weight"
 OFFSETS = "transformer.decoder.layers.0.point2.weight"
+POINTS = "transformer.decoder.layers.0.point2.0.weight"
 
-_plain = has(*LEVELS, without=(*FOR_ONE_TO_MANY, SELECTED, LABELS, ANCHORED))
+_plain = has(*LEVELS, without=(*FOR_ONE_TO_MANY, SELECTED, LABELS, ANCHORED, POINTS))
 _detrex_dino = Layout(
     detrex.dino,
     has("transformer.level_embeds", LABELS),
@@ -219,9 +223,10 @@ LAYOUTS = {
         background=True,
     ),
     "smca-detr": Layout(official.smca_detr, has(OFFSETS), (OneHead(),), spare=True),
+    "sam-detr": Layout(official.sam_detr, has(POINTS), copies=(_box_head_copies(TRANSFORMER),)),
     "conditional-detr": Layout(
         official.conditional_detr,
-        has(CONDITIONAL, without=(ANCHORED, MODULATED, LABELS)),
+        has(CONDITIONAL, without=(ANCHORED, MODULATED, LABELS, POINTS)),
         (OneHead(),),
     ),
     "dab-detr": Layout(

@@ -87,6 +87,25 @@ CONDITIONAL_DECODER = {
     "sublayers.cross_attention.output.{end}": "cross_attn.out_proj.{end}",
     **DENSE_NORMS,
 }
+SAM_DECODER = {
+    **CONDITIONAL_DECODER,
+    **{
+        f"sublayers.cross_attention.{ours}.{{end}}": f"{theirs}.{{end}}"
+        for ours, theirs in {
+            "position_query.0": "ca_qpos_sine_proj.layers.0",
+            "position_query.2": "ca_qpos_sine_proj.layers.1",
+            "position_key.0": "ca_kpos_sine_proj.layers.0",
+            "position_key.2": "ca_kpos_sine_proj.layers.1",
+            "aligner.predictor.0": "point1.0",
+            "aligner.predictor.3": "point2.0",
+            "aligner.predictor.5": "point2.2",
+            "aligner.predictor.7": "point2.4",
+            "aligner.predictor.9": "point2.6",
+            "aligner.content_gate": "attn1",
+            "aligner.position_gate": "attn2",
+        }.items()
+    },
+}
 # DAB-DETR's activations learn.
 DAB_ENCODER = DENSE_ENCODER | {"ffn.activation.weight": "activation.weight"}
 DAB_DECODER = CONDITIONAL_DECODER | {"sublayers.ffn.activation.weight": "activation.weight"}
@@ -196,6 +215,22 @@ def smca_detr(_: Sizes) -> Rules:
         (f"{ours}position", "query_embed.weight"),
         (f"{ours}norms.{{i}}.{{end}}", f"{theirs}{{i}}.norm4.{{end}}"),
         *mlp(f"{ours}center", f"{theirs}0.point1", 3),
+    ]
+
+
+def sam_detr(sizes: Sizes) -> Rules:
+    """SAM-DETR on one level or on several, with and without SMCA: a head for every layer."""
+    several = sizes.levels > 1
+    one_level = [
+        ("neck.projection.{end}", "input_proj.0.0.{end}"),
+        ("neck.norm.{end}", "input_proj.0.1.{end}"),
+    ]
+    return [
+        *backbone(),
+        *(neck("transformer.level_embed", "input_proj", sizes) if several else one_level),
+        *layers(TRANSFORMER, DEFORMABLE_ENCODER if several else DENSE_ENCODER, SAM_DECODER),
+        *layer_heads(sizes),
+        ("query_initializer.boxes", "query_embed.weight"),
     ]
 
 

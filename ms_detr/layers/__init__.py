@@ -1,5 +1,6 @@
 """Building blocks without knowledge of the model."""
 
+from .aligned_attention import GaussianModulation, SemanticAlignedAttention
 from .deformable_attention import DeformableAttention
 from .dense_attention import (
     ConditionalAttention,
@@ -9,7 +10,7 @@ from .dense_attention import (
 )
 from .gaussian import log_gaussian
 from .modulated_attention import ModulatedAttention
-from .position import SinePositionEncoding
+from .position import SAMPositionEncoding, SinePositionEncoding
 from .transformer import FFN, MLP, DeformableSublayer, LayerContext, SelfAttention, TokenReader
 
 __all__ = [
@@ -20,10 +21,13 @@ __all__ = [
     "DeformableAttention",
     "DeformableSublayer",
     "DenseAttention",
+    "GaussianModulation",
     "IntraScaleAttention",
     "LayerContext",
     "ModulatedAttention",
+    "SAMPositionEncoding",
     "SelfAttention",
+    "SemanticAlignedAttention",
     "SinePositionEncoding",
     "TokenReader",
     "log_gaussian",

@@ -118,7 +118,7 @@ class ModulatedAttention(MultiHeadSublayer):
         )
         for key, value, padding, bias in zip(*parts, self.maps(context), strict=True):
             bias = bias.masked_fill(padding[:, None, None], -torch.inf)
-            yield Compared(query, key, value, _narrowed(bias, query.dtype))
+            yield Compared(query, key, value, narrowed(bias, query.dtype))
 
     def _shares(self, context: LayerContext) -> Tensor:
         """How much of each level the queries take, (B, Q, V), adding up to 1."""
@@ -126,7 +126,7 @@ class ModulatedAttention(MultiHeadSublayer):
         return shares
 
 
-def _narrowed(bias: Tensor, dtype: torch.dtype) -> Tensor:
+def narrowed(bias: Tensor, dtype: torch.dtype) -> Tensor:
     """A bias in another precision.
 
     Softmax doesn't see what a row is shifted by: with its largest at 0 half precision neither

@@ -53,3 +53,22 @@ class SinePositionEncoding(nn.Module):
         y = (y + self.offset) / (y[:, -1:] + 1e-6)
         x = (x + self.offset) / (x[:, :, -1:] + 1e-6)
         return sine_embedding(torch.stack((y, x), -1), self.channels, self.temperature)
+
+
+class SAMPositionEncoding(SinePositionEncoding):
+    """The same as SAM-DETR's code computes it, to the last bit and always in float32.
+
+    That tells only in rows and columns of padding alone, which regions of the decoder may reach
+    into: no cell is counted there, places lie far outside, and an angle is what its last bits are.
+    """
+
+    def forward(self, padding_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(B, H, W) padding mask -> (B, H, W, embed_dim), as ``dtype``."""
+        inside = (~padding_mask).float()
+        y, x = inside.cumsum(1) + self.offset, inside.cumsum(2) + self.offset
+        y = y / (y[:, -1:] + 1e-6 - self.offset)
+        x = x / (x[:, :, -1:] + 1e-6 - self.offset)
+        index = torch.arange(self.channels // 2, dtype=y.dtype, device=y.device)
+        turns = torch.stack((y, x), -1) * (2 * math.pi)
+        angle = turns[..., None] / self.temperature ** (2 * index / self.channels)
+        return torch.stack((angle.sin(), angle.cos()), -1).flatten(-3).to(dtype)

@@ -75,6 +75,14 @@ class SpatialQuery(nn.Module):
         return self.scale(layer, _embed(reference[..., YX], self.channels, content), content)
 
 
+def center_position(layer: int, reference: Tensor, content: Tensor) -> Tensor:
+    """The sine embedding of a reference's centre, without gradient; a :data:`PositionFunction`.
+
+    SAM-DETR, arXiv:2203.06883.
+    """
+    return _embed(reference[..., YX].detach(), content.shape[-1] // 2, content)
+
+
 def _embed(places: Tensor, channels: int, content: Tensor) -> Tensor:
     """Places keep the grid's precision; the content they are made for may have half of it."""
     return sine_embedding(places, channels).to(content.dtype)

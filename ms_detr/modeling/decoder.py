@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
@@ -39,10 +39,12 @@ class Reference:
     Attributes:
         seen: what the layer looks around.
         corrected: what its heads correct.
+        logits: of ``seen``, where they are kept, (B, Q, 4).
     """
 
     seen: Tensor
     corrected: Tensor
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Decoder(nn.Module):
         output_norm: between a layer's or a tap's states and the heads of their predictions. The
             reference is refined by the same box head, from the states without it.
         first_layer: the first layer where it has other parts than the rest, the taps excepted.
+        keep_logits: refine the logits of the boxes from layer to layer without the clamp, which is
+            then for predictions alone (SAM-DETR).
+        levels: for every layer the one level of the memory that it reads, from fine (0) to coarse;
+            None: all layers read all levels.
         sources: where predictions are wanted, those of other places aside; None stands for every
             tap, for the primary queries. Taps that are not wanted are left out: a parameter that no
             loss reaches would stop distributed training. A layer's output is always predicted.
@@ -101,6 +107,8 @@ class Decoder(nn.Module):
         share_heads: bool = False,
         output_norm: nn.Module | None = None,
         first_layer: DecoderLayer | None = None,
+        keep_logits: bool = False,
+        levels: Sequence[int] | None = None,
         sources: Collection[str | Source] | None = None,
     ):
         super().__init__()
@@ -116,8 +124,11 @@ class Decoder(nn.Module):
         self.taps = _wanted_taps(layer.taps, sources)
         others = {} if first_layer is None else {0: first_layer.with_taps(self.taps)}
         self.layers = stack(layer.with_taps(self.taps), num_layers, others)
-        if look_forward_twice and not box_refinement:
-            raise ConfigError("model.decoder.look_forward_twice needs box_refinement")
+        for name, option in dict(
+            look_forward_twice=look_forward_twice, keep_logits=keep_logits
+        ).items():
+            if option and not box_refinement:
+                raise ConfigError(f"model.decoder.{name} needs box_refinement")
 
         def copies(head: nn.Module) -> nn.ModuleList:
             if share_heads or not box_refinement:
@@ -140,10 +151,17 @@ class Decoder(nn.Module):
                 self.tap_class_heads[name] = copies(heads.class_head)
             if heads.box_head is not None:
                 self.tap_box_heads[name] = copies(heads.box_head)
+        if levels is not None and len(levels) != num_layers:
+            raise ConfigError(
+                f"model.decoder.levels has a level for every layer, of which there are "
+                f"{num_layers}, got {list(levels)}"
+            )
+        self.levels = None if levels is None else tuple(levels)
         self.output_norm = output_norm
         self.box_refinement = box_refinement
         self.look_forward_twice = look_forward_twice
         self.epsilon = epsilon
+        self.keep_logits = keep_logits
 
     @property
     def tapped(self) -> frozenset[Source]:
@@ -180,9 +198,10 @@ class Decoder(nn.Module):
         content = queries.content.contiguous()
         reference = Reference(queries.reference, queries.reference)
         predicted: dict[str, list[LayerPrediction]] = defaultdict(list)
+        memories = self._memories(memory)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            context = _context(index, queries, content, reference.seen, memory, visibility)
+            context = _context(index, queries, content, reference.seen, memories[index], visibility)
             content, tapped = layer(content, context, reach)
             shown = {OUTPUT: content, **tapped} if supervised or index == last else {}
             for tap, states in shown.items():
@@ -190,6 +209,18 @@ class Decoder(nn.Module):
             if self.box_refinement and index < last:
                 reference = self._move(index, content, reference, predicted[OUTPUT])
         return self._by_source(predicted, layout)
+
+    def _memories(self, memory: Memory) -> list[Memory]:
+        """What each layer reads."""
+        if self.levels is None:
+            return [memory] * len(self.layers)
+        count = len(memory.grid.level_shapes)
+        if unknown := [level for level in self.levels if not 0 <= level < count]:
+            raise ConfigError(
+                f"model.decoder.levels has level {unknown[0]}, the memory has 0 to {count - 1}"
+            )
+        parts = {level: memory.level(level) for level in set(self.levels)}
+        return [parts[level] for level in self.levels]
 
     def _reach(self, layout: Layout) -> dict[str, int]:
         """To how many of the first queries each tap has to be applied."""
@@ -215,9 +246,16 @@ class Decoder(nn.Module):
         # The heads have seen the content already where it was shown without a norm.
         known = outputs and self.output_norm is None
         delta = outputs[-1].delta if known else self.box_heads[index](content)
-        refined = refine(delta, reference.seen, self.epsilon)
-        seen = refined.detach()
-        return Reference(seen, refined if self.look_forward_twice else seen)
+        if self.keep_logits:
+            start = reference.logits
+            if start is None:  # boxes of the start may reach the whole image's border
+                start = reference.seen.logit(torch.finfo(reference.seen.dtype).eps)
+            logits = start + delta
+            refined = logits.sigmoid()
+        else:
+            logits, refined = None, refine(delta, reference.seen, self.epsilon)
+        seen, kept = refined.detach(), None if logits is None else logits.detach()
+        return Reference(seen, refined if self.look_forward_twice else seen, kept)
 
     def _by_source(
         self, predicted: Mapping[str, list[LayerPrediction]], layout: Layout

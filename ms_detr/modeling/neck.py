@@ -133,10 +133,15 @@ class SingleScaleNeck(nn.Module):
 
     Args:
         in_channels: channels of the map, by its name.
+        norm: of the projected map (B, C, h, w).
     """
 
     def __init__(
-        self, in_channels: Mapping[str, int], embed_dim: int, position: SinePositionEncoding
+        self,
+        in_channels: Mapping[str, int],
+        embed_dim: int,
+        position: SinePositionEncoding,
+        norm: nn.Module | None = None,
     ):
         super().__init__()
         if len(in_channels) != 1:
@@ -147,6 +152,7 @@ class SingleScaleNeck(nn.Module):
         self.position = position
         (channels,) = in_channels.values()
         self.projection = nn.Conv2d(channels, embed_dim, kernel_size=1)
+        self.norm = norm
 
     def built_with(self) -> dict[str, float]:
         """See `ms_detr.linked_keys.Linked`."""
@@ -156,6 +162,8 @@ class SingleScaleNeck(nn.Module):
         """Tokens of the one level; arguments as those of `Neck`."""
         (name,) = self.in_channels
         x = self.projection(features[name])
+        if self.norm is not None:
+            x = self.norm(x)
         mask = _resize_mask(padding_mask, x.shape[-2:])
         return _pyramid([x], [mask], padding_mask, self.position)
 

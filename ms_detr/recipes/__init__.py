@@ -42,6 +42,7 @@ from .mixed_supervision import (
 )
 from .postprocess import soft_nms
 from .refinements import one_stage, plus_plus
+from .sam_detr import gaussian_modulation, sam_detr, sam_detr_multi_scale
 from .smca import smca, smca_multi_scale
 from .training import adamw, run, step, three_rates, two_rates, warmup_cosine
 
@@ -71,6 +72,7 @@ __all__ = [
     "dot_product",
     "fcos",
     "five_scales",
+    "gaussian_modulation",
     "group",
     "group_two_stage",
     "hybrid",
@@ -86,6 +88,8 @@ __all__ = [
     "resnet101",
     "retinanet",
     "run",
+    "sam_detr",
+    "sam_detr_multi_scale",
     "smca",
     "smca_multi_scale",
     "soft_nms",

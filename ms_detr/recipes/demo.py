@@ -29,6 +29,7 @@ from .iou_aware import ia_bce, varifocal
 from .masks import dot_product, with_masks, with_prior
 from .mixed_supervision import ms_detr
 from .refinements import one_stage, plus_plus
+from .sam_detr import gaussian_modulation, sam_detr
 from .smca import smca
 from .training import adamw, run, warmup_cosine
 
@@ -122,6 +123,8 @@ METHODS = {
     "conditional": Method(lambda: small(conditional(deformable_detr())), lr=5e-4),
     "dab": Method(lambda: small(dab(deformable_detr())), lr=5e-4),
     "smca": Method(lambda: small(smca(deformable_detr())), lr=5e-4),
+    "sam": Method(lambda: small(sam_detr(deformable_detr())), lr=5e-4),
+    "sam_smca": Method(lambda: small(gaussian_modulation(sam_detr(deformable_detr()))), lr=5e-4),
     "hybrid": Method(lambda: hybrid(_plus_plus(), num_queries=150)),
     "group": Method(lambda: group(_plus_plus(), num_groups=4)),
     "dn": Method(lambda: _denoised(denoising(_plus_plus()), num_groups=4)),

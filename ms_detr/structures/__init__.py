@@ -26,7 +26,7 @@ from .precision import at_least_single
 from .predictions import DECODER, ENCODER, Predictions, PredictionSet, QueryMasks, Source
 from .queries import GroupQueries, PositionFunction, Queries, SpatialFunction
 from .rows import HasRows, Rows
-from .shown import output_scale, output_size, shown_size
+from .shown import output_scale, output_size, shown_part, shown_size
 from .targets import Step, Targets
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "at_least_single",
     "output_scale",
     "output_size",
+    "shown_part",
     "shown_size",
     "stride_of",
     "unpadded_sizes",

@@ -25,3 +25,9 @@ def output_scale(x: Mapping[str, Any]) -> tuple[float, float]:
     """Pixels of the output, in x and y, that the width and height of the whole image stand for."""
     (height, width), shown, output = x["image"].shape[-2:], shown_size(x), output_size(x)
     return width * output[1] / shown[1], height * output[0] / shown[0]
+
+
+def shown_part(x: Mapping[str, Any]) -> tuple[float, float]:
+    """Which part of the width and the height of a model input's image is shown, at most 1."""
+    (height, width), shown = x["image"].shape[-2:], shown_size(x)
+    return shown[1] / width, shown[0] / height

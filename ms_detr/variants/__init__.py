@@ -5,11 +5,13 @@ from .dab import DABInitializer
 from .dab_deformable import AnchorInitializer, Anchors
 from .detr import PositionInitializer
 from .dino import DINOInitializer
+from .sam import BoxInitializer
 from .smca import SMCAInitializer
 
 __all__ = [
     "AnchorInitializer",
     "Anchors",
+    "BoxInitializer",
     "ConditionalInitializer",
     "DABInitializer",
     "DINOInitializer",

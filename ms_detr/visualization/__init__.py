@@ -13,6 +13,7 @@ from .comparison import draw_comparison
 from .gaussians import draw_gaussians
 from .losses import draw_losses
 from .predictions import draw_predictions, pair
+from .salient_points import draw_salient_points
 from .sampling import draw_sampling
 from .scene import choose
 from .sweep import draw_sweep
@@ -30,6 +31,7 @@ __all__ = [
     "draw_losses",
     "draw_predictions",
     "draw_query_places",
+    "draw_salient_points",
     "draw_sampling",
     "draw_scores",
     "draw_sweep",

@@ -19,7 +19,7 @@ from ..evaluation import evaluating
 from ..files import atomic_path
 from ..layers import ModulatedAttention
 from ..meta_arch import OUTPUT, GeneralizedDETR
-from ..structures import shown_size
+from ..structures import shown_part
 from .canvas import titled
 from .scene import choose, enlarged, heated, pixel_corners, side_by_side, stacked
 
@@ -90,8 +90,7 @@ def _look(
         Logits (Q, K), boxes (Q, 4), and of every level the maps (heads, Q, h, w), 1 where they are
         largest, and the width and height that the shown image has of them, in cells.
     """
-    (height, width), shown = inputs["image"].shape[-2:], shown_size(inputs)
-    part = torch.tensor((shown[1] / width, shown[0] / height))
+    part = torch.tensor(shown_part(inputs))
     with evaluating(model), watched(model) as calls:
         made = model.forward_tensors(*model.preprocess([inputs]))[OUTPUT]
         call = calls[layer]

@@ -148,7 +148,9 @@ def test_planted_attention_is_found(tiny, top):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ms_detr", "family/conditional", "family/dab", "family/smca"])
+@pytest.mark.parametrize(
+    "name", ["ms_detr", "family/conditional", "family/dab", "family/smca", "family/sam_smca"]
+)
 def test_some_queries_read_what_they_do_among_all(tiny, name):
     model, (inputs,) = tiny(f"demo/{name}.py", images=1)
     drawn(model.decoder)
@@ -173,7 +175,7 @@ def test_layers_and_levels_of_attention(tiny):
     assert torch.equal(last, Attention().score(model, sample))
 
 
-@pytest.mark.parametrize("name", ["detr", "conditional", "smca", "dab_deformable"])
+@pytest.mark.parametrize("name", ["detr", "conditional", "smca", "sam", "dab_deformable"])
 def test_attention_of_other_hosts(tiny, name):
     model, (inputs,) = tiny(f"demo/family/{name}.py", images=1)
     score = Attention().score(model, Sample.of(model, inputs))

@@ -29,6 +29,7 @@ CONFIGS = (
     "dino/dino_r50_4scale_12ep.py",
     "co_detr/co_dino_r50_5scale_12ep.py",
     "smca/smca_r50_300q_50ep.py",
+    "sam_detr/sam_detr_multi_scale_r50_300q_12ep.py",
     "demo/ms_detr_masks.py",
 )
 # Where a page stands for a config of the reader's, for overrides, or for what may be left out.

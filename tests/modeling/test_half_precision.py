@@ -39,7 +39,19 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
 
 
 @pytest.mark.parametrize(
-    "method", ["dino", "dab_deformable", "dab", "conditional", "smca", "detr", "dn", "co_atss"]
+    "method",
+    [
+        "dino",
+        "dab_deformable",
+        "dab",
+        "conditional",
+        "smca",
+        "sam",
+        "sam_smca",
+        "detr",
+        "dn",
+        "co_atss",
+    ],
 )
 @pytest.mark.parametrize("pure", [True, False])
 def test_the_family_keeps_boxes_and_losses_in_single(method, pure):

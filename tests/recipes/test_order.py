@@ -12,7 +12,7 @@ from ..toy_head import toy
 
 METHODS = (
     "plus_plus", "dino", "align", "dab_deformable", "dense", "detr", "conditional", "dab", "smca",
-    "smca_multi_scale",
+    "smca_multi_scale", "sam_detr", "sam_detr_multi_scale",
 )  # fmt: skip
 ADDITIONS = (
     "mixed_supervision", "ms_detr", "ia_bce", "varifocal", "quality_focal", "hybrid", "group",
@@ -31,19 +31,26 @@ RECIPES |= {
 # Methods, and losses, of which a model has one: neither order makes sense.
 EXCLUSIVE = {
     "plus_plus": "dino align dab_deformable dense detr conditional dab smca smca_multi_scale "
-    "one_stage co_dino",
-    "dino": "align dab_deformable dense detr conditional dab smca smca_multi_scale denoising "
-    "one_stage co_dino",
-    "align": "dab_deformable dense detr conditional dab smca smca_multi_scale varifocal "
-    "quality_focal denoising contrastive_denoising one_stage co_dino",
-    "dab_deformable": "dense detr conditional dab smca smca_multi_scale one_stage co_dino",
-    "dense": "conditional dab smca smca_multi_scale five_scales one_stage co_detr co_dino",
-    "detr": "conditional dab smca smca_multi_scale ia_bce varifocal quality_focal five_scales "
+    "sam_detr sam_detr_multi_scale one_stage co_dino",
+    "dino": "align dab_deformable dense detr conditional dab smca smca_multi_scale sam_detr "
+    "sam_detr_multi_scale denoising one_stage co_dino",
+    "align": "dab_deformable dense detr conditional dab smca smca_multi_scale sam_detr "
+    "sam_detr_multi_scale varifocal quality_focal denoising contrastive_denoising one_stage "
+    "co_dino",
+    "dab_deformable": "dense detr conditional dab smca smca_multi_scale sam_detr "
+    "sam_detr_multi_scale one_stage co_dino",
+    "dense": "conditional dab smca smca_multi_scale sam_detr sam_detr_multi_scale five_scales "
     "one_stage co_detr co_dino",
-    "conditional": "dab smca smca_multi_scale five_scales one_stage co_detr co_dino",
-    "dab": "smca smca_multi_scale five_scales one_stage co_detr co_dino",
-    "smca": "smca_multi_scale five_scales one_stage co_detr co_dino",
-    "smca_multi_scale": "five_scales one_stage co_dino",
+    "detr": "conditional dab smca smca_multi_scale sam_detr sam_detr_multi_scale ia_bce "
+    "varifocal quality_focal five_scales one_stage co_detr co_dino",
+    "conditional": "dab smca smca_multi_scale sam_detr sam_detr_multi_scale five_scales "
+    "one_stage co_detr co_dino",
+    "dab": "smca smca_multi_scale sam_detr sam_detr_multi_scale five_scales one_stage co_detr "
+    "co_dino",
+    "smca": "smca_multi_scale sam_detr sam_detr_multi_scale five_scales one_stage co_detr co_dino",
+    "smca_multi_scale": "sam_detr sam_detr_multi_scale five_scales one_stage co_dino",
+    "sam_detr": "sam_detr_multi_scale five_scales one_stage co_detr co_dino",
+    "sam_detr_multi_scale": "five_scales one_stage co_dino",
     "ia_bce": "varifocal quality_focal co_dino",
     "varifocal": "quality_focal co_dino",
     "denoising": "contrastive_denoising co_dino",
