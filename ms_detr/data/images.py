@@ -99,6 +99,24 @@ class Header:
         return f"{found}, {told}: correct width and height there."
 
 
+def expect_file(path: str | os.PathLike[str], what: str) -> None:
+    """Make sure that a path is a regular file's: opening a pipe would wait for ever.
+
+    Args:
+        what: it should be, such as "an image".
+
+    Raises:
+        MissingFileError: there is no such file.
+        ImageError: it is a folder, a pipe or a device.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"there is no {what.partition(' ')[2]} file {path}") from error
+    if kind != stat.S_IFREG:
+        raise ImageError(f"{path} is {_KINDS_OF_FILE.get(kind, 'no file')}, not {what} file")
+
+
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image file with Pillow; its pixels are not decoded yet.
@@ -108,12 +126,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         ImageError: it is a folder, a pipe or a device; or no image; or, out of the block, one
             that can't be decoded.
     """
-    try:
-        kind = stat.S_IFMT(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError(f"there is no image file {path}") from error
-    if kind != stat.S_IFREG:  # opening a pipe waits for ever
-        raise ImageError(f"{path} is {_KINDS_OF_FILE.get(kind, 'no file')}, not an image file")
+    expect_file(path, "an image")
     try:
         with Image.open(path) as image:
             yield image

@@ -166,7 +166,7 @@ def _stub(height: int, width: int) -> np.ndarray:
 
 def _model_input(image: np.ndarray, before: Size) -> dict:
     """Make a model's input of an augmented image, with the size of the one that it predicts for."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
     return {"height": before[0], "width": before[1], "image": pixels}
 
 

@@ -11,7 +11,7 @@ from .assignments import assigned, draw_assignments
 from .candidates import draw_candidates
 from .comparison import draw_comparison
 from .losses import draw_losses
-from .predictions import draw_predictions, pair
+from .predictions import draw_objects, draw_predictions, pair
 from .sampling import draw_sampling
 from .scene import choose
 from .sweep import draw_sweep
@@ -26,6 +26,7 @@ __all__ = [
     "draw_curves",
     "draw_instability",
     "draw_losses",
+    "draw_objects",
     "draw_predictions",
     "draw_query_places",
     "draw_sampling",

@@ -1,10 +1,12 @@
-"""What a model sees, beside what is there."""
+"""What a model sees, beside what is there, and alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.structures import Instances
 from omegaconf import DictConfig
@@ -14,7 +16,7 @@ from ..evaluation import evaluating
 from ..files import atomic_path
 from ..meta_arch import GeneralizedDETR
 from .canvas import titled
-from .scene import canvas, choose, sheet, side_by_side
+from .scene import canvas, choose, enlarged, sheet, side_by_side
 
 
 def draw_predictions(
@@ -66,3 +68,15 @@ def pair(
     left = titled(truth.get_image(), "annotations")
     right = titled(guess.get_image(), f"predictions (score ≥ {threshold:g})")
     return Image.fromarray(side_by_side([left, right]))
+
+
+def draw_objects(image: np.ndarray, found: Instances, class_names: Sequence[str]) -> np.ndarray:
+    """Return a picture of an image with the objects found in it, uint8 RGB.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        found: on the CPU; all are drawn.
+        class_names: by the number of the class; empty: numbers are written.
+    """
+    paper = enlarged(image, Metadata(thing_classes=list(class_names)))
+    return paper.draw_instance_predictions(found).get_image()

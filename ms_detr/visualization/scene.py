@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from ..data import check_classes
-from ..data.images import load_image
+from ..data.images import ImageError, load_image
 from .canvas import Canvas
 
 SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
+LONGEST = 2**16 - 1  # pixels, matplotlib's
+LONG_SIDE = 4096  # pixels; larger images are shrunk, and none is enlarged beyond
 GAP = 8
 
 
@@ -38,13 +40,21 @@ def choose(
 
 
 def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:
-    """The record's image to draw on, at least `SHORT_SIDE` pixels."""
+    """The record's image to draw on: see `enlarged`."""
     return enlarged(load_image(record["file_name"])[0], metadata)
 
 
 def enlarged(image: np.ndarray, metadata: Metadata) -> Canvas:
-    """An image (H, W, 3) to draw on, at least `SHORT_SIDE` pixels."""
-    return Canvas(image, metadata, max(1.0, SHORT_SIDE / min(image.shape[:2])))
+    """An image (H, W, 3) to draw on, from `SHORT_SIDE` to `LONG_SIDE` pixels where it can be.
+
+    Raises:
+        ImageError: it is so long and thin that no picture of a pixel's height can be drawn.
+    """
+    short, long = sorted(image.shape[:2])
+    scale = min(max(1.0, SHORT_SIDE / short), max(LONG_SIDE / long, 1 / short))
+    if scale * long > LONGEST:
+        raise ImageError(f"an image of {image.shape[1]} x {image.shape[0]} pixels can't be drawn")
+    return Canvas(image, metadata, scale)
 
 
 def pixel_corners(boxes: torch.Tensor, record: dict[str, Any]) -> np.ndarray:
