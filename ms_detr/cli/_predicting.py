@@ -13,7 +13,7 @@ from ms_detr.data.sources import STDIN, SourceFile, read_stdin
 from ms_detr.data.video import open_video, write_video
 from ms_detr.engine import Predictor
 from ms_detr.engine.prediction import Source, read_image
-from ms_detr.errors import DataError, UserError, short_message
+from ms_detr.errors import DataError, MissingFileError, UserError, short_message
 from ms_detr.evaluation.listing import Listed
 from ms_detr.files import atomic_path
 from ms_detr.visualization import draw_objects
@@ -119,10 +119,11 @@ class Predicting:
     def _draw(self, source: SourceFile, image: Source, found: Any, folder: Path) -> None:
         try:
             # Read once more: the images of a whole batch may be too large to be kept.
-            picture = self._drawn(read_image(image, source.path), found)
-        except DataError as error:
-            self.skip(f"{source.path}, in the pictures alone: {error}")
+            pixels = read_image(image, source.path)
+        except (DataError, MissingFileError) as error:
+            self.skip(f"{source.path} was predicted, and can't be drawn: {error}")
             return
+        picture = self._drawn(pixels, found)
         with atomic_path(folder / source.picture) as path:
             Image.fromarray(picture).save(path, "PNG")
 

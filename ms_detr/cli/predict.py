@@ -47,10 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cut images with a longer side into tiles of so many pixels")  # fmt: skip
     add("--overlap", type=float, default=0.25, metavar="PART", help="of a tile's side, shared with "
         "the next one; objects of up to 3/4 of it are found whole (default: 0.25)")  # fmt: skip
+    add("--max-pixels", type=count, metavar="N",
+        help="refuse images of more, as decompression bombs (default: 178956970)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict, and say what was found; 1 if something could not be read."""
+    from ms_detr.data.images import MAX_PIXELS, at_most
     from ms_detr.data.sources import find_sources
     from ms_detr.signals import Terminated, raised
 
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         for problem in problems:
             predicting.skip(problem)
         try:
-            with raised():
+            with raised(), at_most(args.max_pixels or MAX_PIXELS):
                 predicting.all(sources)
         except (KeyboardInterrupt, Terminated) as signal:
             stopped = signal

@@ -15,12 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from ..data import check_classes
-from ..data.images import ImageError, load_image
+from ..data.images import load_image
 from .canvas import Canvas
 
 SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
-LONGEST = 2**16 - 1  # pixels, matplotlib's
-LONG_SIDE = 4096  # pixels; larger images are shrunk, and none is enlarged beyond
+LONG_SIDE = 4096  # pixels; nothing is enlarged beyond
 GAP = 8
 
 
@@ -45,16 +44,9 @@ def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:
 
 
 def enlarged(image: np.ndarray, metadata: Metadata) -> Canvas:
-    """An image (H, W, 3) to draw on, from `SHORT_SIDE` to `LONG_SIDE` pixels where it can be.
-
-    Raises:
-        ImageError: it is so long and thin that no picture of a pixel's height can be drawn.
-    """
+    """An image (H, W, 3) to draw on, at least `SHORT_SIDE` pixels unless it is long and thin."""
     short, long = sorted(image.shape[:2])
-    scale = min(max(1.0, SHORT_SIDE / short), max(LONG_SIDE / long, 1 / short))
-    if scale * long > LONGEST:
-        raise ImageError(f"an image of {image.shape[1]} x {image.shape[0]} pixels can't be drawn")
-    return Canvas(image, metadata, scale)
+    return Canvas(image, metadata, max(1.0, min(SHORT_SIDE / short, LONG_SIDE / long)))
 
 
 def pixel_corners(boxes: torch.Tensor, record: dict[str, Any]) -> np.ndarray:

@@ -156,23 +156,22 @@ def iou(a, b) -> float:
     return width * height / (sum(areas) - width * height)
 
 
-BOX = st.tuples(*[st.integers(0, 20)] * 2, *[st.integers(1, 20)] * 2)
-
-
 @given(
-    st.lists(st.tuples(BOX, st.integers(0, 2)), max_size=12),
-    st.randoms(use_true_random=False),
+    st.integers(0, 2**32 - 1),
     st.sampled_from([0.0, 0.25, 0.5]),
     st.sampled_from([None, (1,), (0, 2), ()]),
-    st.sampled_from([None, 0.0, 0.33, 0.71]),
+    st.sampled_from([0.0, 0.33, 0.71, None]),
     st.sampled_from([None, 1, 3]),
 )
-def test_what_is_chosen(listed, random, threshold, classes, nms, top):
-    boxes = [(x, y, x + w, y + h) for (x, y, w, h), _ in listed]
-    labels = [label for _, label in listed]
-    scores = random.sample([step / 16 for step in range(16)], len(listed))
+def test_what_is_chosen(seed, threshold, classes, nms, top):
+    rng = np.random.default_rng(seed)  # a crowd, of which hypothesis by itself makes few
+    count = rng.integers(0, 16)
+    corners, sizes = rng.integers(0, 12, (count, 2)), rng.integers(1, 20, (count, 2))
+    boxes = np.hstack((corners, corners + sizes)).tolist()
+    labels = rng.integers(0, 3, count).tolist()
+    scores = (rng.permutation(16)[:count] / 16).tolist()
     expected: list[int] = []
-    for k in sorted(range(len(listed)), key=lambda k: -scores[k]):
+    for k in sorted(range(count), key=lambda k: -scores[k]):
         if scores[k] < threshold or (classes is not None and labels[k] not in classes):
             continue
         rivals = [m for m in expected if labels[m] == labels[k]]
@@ -230,7 +229,7 @@ def test_a_checkpoint_is_enough(weights):
     chosen = ms_detr.Predictor(predictor.model, threshold=0.0, classes=["star", 5], top=4)
     found, whole = chosen(images[0]), plain[0]
     wanted = whole[(whole.pred_classes == 3) | (whole.pred_classes == 5)][:4]
-    assert torch.equal(found.scores, wanted.scores)
+    torch.testing.assert_close(found.scores, wanted.scores)  # alone and in a batch
     assert set(found.pred_classes.tolist()) <= {3, 5}
     with pytest.raises(FileNotFoundError, match="there is no image file gone.png"):
         predictor(["gone.png"])
