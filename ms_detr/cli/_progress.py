@@ -46,7 +46,7 @@ class Counter(AbstractContextManager):
         self.done += 1
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, total=max(self._total, self.done))
-        elif (now := time.monotonic()) - self._said >= PERIOD:
+        elif (now := time.monotonic()) - self._said >= PERIOD and self.done != self._total:
             self._said = now
             left = (now - self._start) / self.done * max(0, self._total - self.done)
             eta = datetime.timedelta(seconds=round(left))
