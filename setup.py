@@ -76,13 +76,16 @@ setup(
         "tabulate",
         "tqdm",
     ],
-    # Imported where they are used: what some configs or files need, what draws training curves.
+    # Imported where they are used: what some configs or files need, what draws training curves,
+    # what works on with predictions.
     extras_require={
         "timm": ["timm>=1.0.9"],
         "safetensors": ["safetensors>=0.4"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb"],
         "mlflow": ["mlflow-skinny"],
+        "video": ["opencv-python-headless"],
+        "supervision": ["supervision>=0.31,<0.32"],  # its minor versions change what is there
     },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

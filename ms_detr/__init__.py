@@ -1,7 +1,7 @@
 """MS-DETR: DETR with mixed supervision, on Detectron2.
 
 Its door: `train` and `evaluate` what a config describes, `load_model` from a checkpoint, `predict`
-on images.
+on images; `Predictor` does both, and chooses.
 """
 
 import os
@@ -9,11 +9,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine import evaluate, load_model, predict, train
+    from .engine import Predictor, evaluate, load_model, predict, train
 
 __version__ = "0.1.0"
 
-__all__ = ["evaluate", "load_model", "predict", "train"]
+__all__ = ["Predictor", "evaluate", "load_model", "predict", "train"]
 
 # Detectron2 and fvcore script a few functions when they are imported; nobody here can mend that.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)

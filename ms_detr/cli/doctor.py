@@ -44,6 +44,8 @@ OPTIONAL = {
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "mlflow": "mlflow-skinny",
+    "cv2": "opencv-python-headless",
+    "supervision": "supervision",
 }
 WITHOUT = {
     "timm": "some configs need it",
@@ -51,6 +53,8 @@ WITHOUT = {
     "tensorboard": "a training draws no curves for it",
     "wandb": "a WandbWriter in train.writers needs it",
     "mlflow-skinny": "an MlflowWriter in train.writers needs it",
+    "opencv-python-headless": "videos, and Detectron2's pictures, need it",
+    "supervision": "Predictor.to_supervision needs it",
 }
 OLDEST_TORCH = (2, 6)
 
@@ -63,8 +67,7 @@ DETECTRON2_IMPORTS = (
     "from detectron2.projects import point_rend",
 )
 DETECTRON2_INSTALL = "python tools/detectron2_setup.py install"
-# Distributions whose modules go by another name, Detectron2's dependencies included.
-DISTRIBUTIONS = PACKAGES | OPTIONAL | {"cv2": "opencv-python-headless"}
+DISTRIBUTIONS = PACKAGES | OPTIONAL
 
 # Path below the data root, and the number of images in a folder (0: a file).
 COCO_2017 = {

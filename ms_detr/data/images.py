@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from PIL import ExifTags, Image
 from ..errors import DataError, MissingFileError
 
 IMAGE_FORMATS = ("RGB", "BGR", "L")
+MAX_PIXELS = 178_956_970  # of an image file: Pillow's limit
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,6 +101,37 @@ class Header:
         return f"{found}, {told}: correct width and height there."
 
 
+def expect_file(path: str | os.PathLike[str], what: str) -> None:
+    """Make sure that a path is a regular file's: opening a pipe would wait for ever.
+
+    Args:
+        what: it should be, such as "an image".
+
+    Raises:
+        MissingFileError: there is no such file.
+        ImageError: it is a folder, a pipe or a device.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"there is no {what.partition(' ')[2]} file {path}") from error
+    if kind != stat.S_IFREG:
+        raise ImageError(f"{path} is {_KINDS_OF_FILE.get(kind, 'no file')}, not {what} file")
+
+
+@contextmanager
+def at_most(pixels: int) -> Iterator[None]:
+    """In the block image files of more pixels can't be opened, and others without a warning."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # Pillow warns of more, and refuses twice as many
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image file with Pillow; its pixels are not decoded yet.
@@ -108,12 +141,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         ImageError: it is a folder, a pipe or a device; or no image; or, out of the block, one
             that can't be decoded.
     """
-    try:
-        kind = stat.S_IFMT(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError(f"there is no image file {path}") from error
-    if kind != stat.S_IFREG:  # opening a pipe waits for ever
-        raise ImageError(f"{path} is {_KINDS_OF_FILE.get(kind, 'no file')}, not an image file")
+    expect_file(path, "an image")
     try:
         with Image.open(path) as image:
             yield image
@@ -162,7 +190,9 @@ def to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
     turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
     # Pillow's exif_transpose rewrites all tags, and fails if one of them is damaged.
     upright = image if turn is None else image.transpose(turn)
-    pixels = np.asarray(upright.convert("L" if image_format == "L" else "RGB"))
+    mode = "L" if image_format == "L" else "RGB"
+    # To convert what is of the mode already is one more copy.
+    pixels = np.asarray(upright if upright.mode == mode else upright.convert(mode))
     if image_format == "L":
         return pixels[:, :, None]
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels

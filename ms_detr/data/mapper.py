@@ -135,7 +135,7 @@ class DetrMapper:
                 "right and the bottom; these do something else, and boxes couldn't be told in "
                 f"pixels of the file: {self.augmentations}"
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
         return {
             "height": before[0],
             "width": before[1],

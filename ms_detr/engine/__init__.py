@@ -9,6 +9,7 @@ from .mlflow_writer import MlflowWriter
 from .model import load_model
 from .optimizer import build_optimizer, parameter_groups
 from .prediction import predict
+from .predictor import Predictor
 from .run import Origin, evaluate, train
 from .trainer import Trainer
 from .wandb_writer import WandbWriter
@@ -20,6 +21,7 @@ __all__ = [
     "EvaluationHook",
     "MlflowWriter",
     "Origin",
+    "Predictor",
     "Trainer",
     "WandbWriter",
     "build_optimizer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ from .building import build
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
+K = TypeVar("K")
+
+ALONE = "the image"  # its name where it has no other
+WAITING = 4  # batches' inputs at most are held, of sizes of which there is no whole batch yet
 WANTED = "give a path, a PIL image, or a uint8 array (H, W, 3) of RGB values from 0 to 255"
 
 
@@ -63,14 +67,14 @@ def predict(
         ImageError: a file is no image, or an array not of this kind.
         TypeError: an image is something else.
     """
-    usage = _usage(model, cfg)
+    usage = usage_of(model, cfg)
     if isinstance(images, (list, tuple)):
         named = [(f"images[{index}]", image) for index, image in enumerate(images)]
-        return _predict(model, usage.mapper, named, usage.batch_size)
-    return _predict(model, usage.mapper, [("the image", cast(Source, images))], 1)[0]
+        return _predict(model, usage, named)
+    return _predict(model, usage, [(ALONE, cast(Source, images))])[0]
 
 
-def _usage(model: nn.Module, cfg: DictConfig | None) -> Usage:
+def usage_of(model: nn.Module, cfg: DictConfig | None) -> Usage:
     """Return the config's mapper and batch size, else those that the model knows."""
     usage = model.usage if isinstance(model, GeneralizedDETR) else None
     if cfg is not None:
@@ -88,35 +92,57 @@ def _usage(model: nn.Module, cfg: DictConfig | None) -> Usage:
 
 
 def _predict(
-    model: nn.Module, mapper: DetrMapper, images: Sequence[tuple[str, Source]], batch_size: int
+    model: nn.Module, usage: Usage, images: Sequence[tuple[str, Source]]
 ) -> list[Instances]:
     inputs = (
-        mapper.map_image(_read(name, image, mapper.image_format), name) for name, image in images
+        (index, usage.mapper.map_image(read_image(image, name, usage.mapper.image_format), name))
+        for index, (name, image) in enumerate(images)
     )
-    found: dict[int, Instances] = {}
-    with evaluating(model):
-        for batch in _of_one_size(inputs, batch_size):
-            outputs = model(list(batch.values()))
-            for index, output in zip(batch, outputs, strict=True):
-                found[index] = output["instances"].to("cpu")
+    found = dict(predicted(model, inputs, usage.batch_size))
     return [found[index] for index in range(len(images))]
 
 
+def predicted(
+    model: nn.Module, inputs: Iterable[tuple[K, dict[str, Any]]], batch_size: int
+) -> Iterator[tuple[K, Instances]]:
+    """Yield what a model finds in its inputs, on the CPU, batch by batch.
+
+    Args:
+        inputs: of the mapper, each with what it is known by. Few are held at a time.
+        batch_size: so many inputs of one size at most are predicted together.
+    """
+    for batch in _of_one_size(inputs, batch_size):
+        with evaluating(model):  # and not while others do something with the results
+            outputs = model([x for _, x in batch])
+        for (key, _), output in zip(batch, outputs, strict=True):
+            yield key, output["instances"].to("cpu")
+
+
 def _of_one_size(
-    inputs: Iterable[dict[str, Any]], batch_size: int
-) -> Iterator[dict[int, dict[str, Any]]]:
-    """Yield batches of images of one size, by their numbers, as soon as there are enough."""
-    waiting: dict[torch.Size, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for index, x in enumerate(inputs):
+    inputs: Iterable[tuple[K, dict[str, Any]]], batch_size: int
+) -> Iterator[list[tuple[K, dict[str, Any]]]]:
+    """Yield batches of inputs of one size as soon as there are enough, or too many of others."""
+    waiting: dict[torch.Size, list[tuple[K, dict[str, Any]]]] = defaultdict(list)
+    for key, x in inputs:
         size = x["image"].shape
-        waiting[size][index] = x
+        waiting[size].append((key, x))
         if len(waiting[size]) == batch_size:
             yield waiting.pop(size)
+        elif sum(map(len, waiting.values())) >= WAITING * batch_size:
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
     yield from waiting.values()
 
 
-def _read(name: str, image: Source, image_format: str) -> np.ndarray:
-    """Return the upright image (H, W, C) in the mapper's format."""
+def read_image(image: Source, name: str = ALONE, image_format: str = "RGB") -> np.ndarray:
+    """Return an upright image, (H, W, C) uint8.
+
+    Args:
+        name: for messages.
+        image_format: see `ms_detr.data.load_image`.
+
+    Raises:
+        MissingFileError, ImageError, TypeError: see `predict`.
+    """
     if isinstance(image, (str, os.PathLike)):
         return load_image(os.path.expanduser(image), image_format)[0]
     if isinstance(image, np.ndarray):

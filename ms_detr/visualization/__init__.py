@@ -12,7 +12,7 @@ from .candidates import draw_candidates
 from .comparison import draw_comparison
 from .gaussians import draw_gaussians
 from .losses import draw_losses
-from .predictions import draw_predictions, pair
+from .predictions import draw_objects, draw_predictions, pair
 from .salient_points import draw_salient_points
 from .sampling import draw_sampling
 from .scene import choose
@@ -29,6 +29,7 @@ __all__ = [
     "draw_gaussians",
     "draw_instability",
     "draw_losses",
+    "draw_objects",
     "draw_predictions",
     "draw_query_places",
     "draw_salient_points",

@@ -1,12 +1,15 @@
-"""What a model sees, beside what is there."""
+"""What a model sees, beside what is there, and alone."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -14,7 +17,7 @@ from ..evaluation import evaluating
 from ..files import atomic_path
 from ..meta_arch import GeneralizedDETR
 from .canvas import titled
-from .scene import canvas, choose, sheet, side_by_side
+from .scene import LONG_SIDE, canvas, choose, enlarged, sheet, side_by_side
 
 
 def draw_predictions(
@@ -66,3 +69,31 @@ def pair(
     left = titled(truth.get_image(), "annotations")
     right = titled(guess.get_image(), f"predictions (score ≥ {threshold:g})")
     return Image.fromarray(side_by_side([left, right]))
+
+
+def draw_objects(image: np.ndarray, found: Instances, class_names: Sequence[str]) -> np.ndarray:
+    """Return a picture of an image with the objects found in it, uint8 RGB.
+
+    Images with a side of more than `LONG_SIDE` pixels are shrunk by a whole number before, for
+    what draws on them takes many times their memory.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        found: on the CPU; all are drawn.
+        class_names: by the number of the class; empty: numbers are written.
+    """
+    step = math.ceil(max(image.shape[:2]) / LONG_SIDE)
+    if step > 1:
+        image = np.asarray(Image.fromarray(image).reduce(step))
+        found = _shrunk(found, step)
+    paper = enlarged(image, Metadata(thing_classes=list(class_names)))
+    return paper.draw_instance_predictions(found).get_image()
+
+
+def _shrunk(found: Instances, step: int) -> Instances:
+    """Return objects as they lie in an image of which each ``step`` pixels have become one."""
+    height, width = found.image_size
+    fields = {**found.get_fields(), "pred_boxes": Boxes(found.pred_boxes.tensor / step)}
+    if found.has("pred_masks"):
+        fields["pred_masks"] = found.pred_masks[:, ::step, ::step]
+    return Instances((math.ceil(height / step), math.ceil(width / step)), **fields)

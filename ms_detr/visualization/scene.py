@@ -21,6 +21,7 @@ from ..structures import output_scale
 from .canvas import Canvas
 
 SHORT_SIDE = 384  # pixels; smaller images are enlarged, or their captions would hide them
+LONG_SIDE = 4096  # pixels; nothing is enlarged beyond
 GAP = 8
 
 
@@ -40,13 +41,14 @@ def choose(
 
 
 def canvas(record: dict[str, Any], metadata: Metadata) -> Canvas:
-    """The record's image to draw on, at least `SHORT_SIDE` pixels."""
+    """The record's image to draw on: see `enlarged`."""
     return enlarged(load_image(record["file_name"])[0], metadata)
 
 
 def enlarged(image: np.ndarray, metadata: Metadata) -> Canvas:
-    """An image (H, W, 3) to draw on, at least `SHORT_SIDE` pixels."""
-    return Canvas(image, metadata, max(1.0, SHORT_SIDE / min(image.shape[:2])))
+    """An image (H, W, 3) to draw on, at least `SHORT_SIDE` pixels unless it is long and thin."""
+    short, long = sorted(image.shape[:2])
+    return Canvas(image, metadata, max(1.0, min(SHORT_SIDE / short, LONG_SIDE / long)))
 
 
 def heated(

@@ -62,11 +62,13 @@ def test_prediction_in_the_readme(checkpoint, capsys):
 
 
 def test_prediction(checkpoint, monkeypatch):
-    first, with_config, tensors = of_page(DOCS / "prediction.md")
+    chosen, first, with_config, tensors = of_page(DOCS / "prediction.md")
     checkpoint("output/demo/ms_detr/model_final.pth")
     checkpoint("converted.pth")
     Image.new("RGB", (96, 64), (90, 120, 30)).save("image.jpg")
     names: dict = {}
+    exec(chosen, names)
+    assert [len(found) for found in names["several"]] == [len(names["found"])] * 2
     exec(first, names)
     assert names["boxes"].shape == (len(names["scores"]), 4)
     assert len(names["names"]) == len(names["classes"]) > 0

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from ms_detr.visualization import fonts
 from ms_detr.visualization.canvas import TITLE_HEIGHT, Canvas, class_color, text_color, titled
-from ms_detr.visualization.predictions import pair
+from ms_detr.visualization.predictions import draw_objects, pair
 
 SIZE = 400
 NAMES = Metadata(thing_classes=[f"kind {k}" for k in range(90)])
@@ -185,3 +185,25 @@ def test_a_pair_of_panels(tmp_path):
     assert (left[:TITLE_HEIGHT] != right[:TITLE_HEIGHT]).any()
     for panel in (left, right):
         assert has_color(panel, 150 + TITLE_HEIGHT, 100, class_color(3))
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 9000), (9001, 203), (1, 20_000)])
+def test_large_images_are_shrunk_with_what_is_on_them(height, width):
+    """A mask and its box keep their place, to a pixel of the picture."""
+    x0, x1, y0, y1 = width // 4, width // 2, height // 4, max(height // 2, 1)
+    found = Instances((height, width))
+    found.pred_boxes = Boxes(torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32))
+    found.scores, found.pred_classes = torch.tensor([0.5]), torch.tensor([0])
+    found.pred_masks = torch.zeros(1, height, width, dtype=torch.bool)
+    found.pred_masks[0, y0:y1, x0:x1] = True
+    picture = draw_objects(np.zeros((height, width, 3), np.uint8), found, [""])
+    long, short = max(picture.shape[:2]), min(picture.shape[:2])
+    assert 2048 <= long <= 4096
+    assert short == pytest.approx(long * min(height, width) / max(height, width), abs=1.5)
+    scale = long / max(height, width)
+    row, column = (int(3 / 8 * length) for length in picture.shape[:2])  # apart from the label
+    (columns,) = np.nonzero(picture[row].sum(1) > 60)
+    assert (columns.min(), columns.max()) == pytest.approx((x0 * scale, x1 * scale), abs=4)
+    if height > 1:
+        (rows,) = np.nonzero(picture[:, column].sum(1) > 60)
+        assert rows.max() == pytest.approx(y1 * scale, abs=4)
