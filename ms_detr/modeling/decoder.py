@@ -196,7 +196,11 @@ class Decoder(nn.Module):
         reach = self._reach(layout) if supervised else {}
         # Contiguous, so that every order of sublayers runs the same kernels.
         content = queries.content.contiguous()
-        reference = Reference(queries.reference, queries.reference)
+        reference = Reference(
+            queries.reference,
+            queries.reference,
+            queries.box_logits if self.keep_logits else None,
+        )
         predicted: dict[str, list[LayerPrediction]] = defaultdict(list)
         memories = self._memories(memory)
         last = len(self.layers) - 1
@@ -246,16 +250,13 @@ class Decoder(nn.Module):
         # The heads have seen the content already where it was shown without a norm.
         known = outputs and self.output_norm is None
         delta = outputs[-1].delta if known else self.box_heads[index](content)
-        if self.keep_logits:
-            start = reference.logits
-            if start is None:  # boxes of the start may reach the whole image's border
-                start = reference.seen.logit(torch.finfo(reference.seen.dtype).eps)
-            logits = start + delta
-            refined = logits.sigmoid()
-        else:
+        if reference.logits is None:
             logits, refined = None, refine(delta, reference.seen, self.epsilon)
-        seen, kept = refined.detach(), None if logits is None else logits.detach()
-        return Reference(seen, refined if self.look_forward_twice else seen, kept)
+        else:
+            moved = reference.logits + delta
+            logits, refined = moved.detach(), moved.sigmoid()
+        seen = refined.detach()
+        return Reference(seen, refined if self.look_forward_twice else seen, logits)
 
     def _by_source(
         self, predicted: Mapping[str, list[LayerPrediction]], layout: Layout

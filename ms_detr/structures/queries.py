@@ -35,6 +35,8 @@ class Queries:
             asks for, or what modulated attention shapes its Gaussians by; None without either.
         indicated: whether the content's last channel is 1 in denoising queries and 0 in all others
             (DN-DETR, arXiv:2203.01305, section 4.2).
+        logits: of boxes that are kept as such, (B, Q, 4): near 0 and 1 ``reference`` has lost
+            digits; None where there are no others than the references'.
     """
 
     content: Tensor
@@ -43,11 +45,19 @@ class Queries:
     position_of: Callable[[Tensor], Tensor] | None = None
     spatial: SpatialFunction | None = None
     indicated: bool = False
+    logits: Tensor | None = None
 
     @property
     def count(self) -> int:
         """Q."""
         return self.content.shape[1]
+
+    @property
+    def box_logits(self) -> Tensor:
+        """``logits``, or those of the references, (B, Q, 4), finite where boxes reach 0 or 1."""
+        if self.logits is not None:
+            return self.logits
+        return self.reference.logit(torch.finfo(self.reference.dtype).eps)
 
     def part(self, start: int, stop: int) -> Queries:
         """The queries from ``start`` to ``stop``, as many of them as there are."""
@@ -55,7 +65,8 @@ class Queries:
         if isinstance(position, Tensor):
             position = position[:, start:stop]
         content, reference = self.content[:, start:stop], self.reference[:, start:stop]
-        return replace(self, content=content, position=position, reference=reference)
+        logits = None if self.logits is None else self.logits[:, start:stop]
+        return replace(self, content=content, position=position, reference=reference, logits=logits)
 
     def at(self, content: Tensor, reference: Tensor) -> Queries:
         """Other queries, content (B, n, C) at boxes (B, n, 4), positioned as these are.
@@ -64,7 +75,7 @@ class Queries:
             ConfigError: if these can't tell the position of a box.
         """
         if not isinstance(self.position, Tensor):
-            return replace(self, content=content, reference=reference)
+            return replace(self, content=content, reference=reference, logits=None)
         if self.position_of is None or self.reference.shape[-1] != 4:
             raise ConfigError(
                 "queries with learned positions or points as references can't tell the position "
@@ -72,7 +83,7 @@ class Queries:
                 "references are boxes"
             )
         position = self.position_of(reference)
-        return replace(self, content=content, position=position, reference=reference)
+        return replace(self, content=content, position=position, reference=reference, logits=None)
 
     def not_denoising(self) -> Queries:
         """The same, which the last channel tells from denoising queries where it is to do so."""
@@ -88,7 +99,9 @@ class Queries:
             position = torch.cat([cast(Tensor, x.position) for x in every], 1)
         content = torch.cat([x.content for x in every], 1)
         reference = torch.cat([x.reference for x in every], 1)
-        return replace(self, content=content, position=position, reference=reference)
+        kept = any(x.logits is not None for x in every)
+        logits = torch.cat([x.box_logits for x in every], 1) if kept else None
+        return replace(self, content=content, position=position, reference=reference, logits=logits)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class BoxInitializer(QueryInitializer):
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Boxes (B, Q, 4) as references, which learn; nothing is predicted."""
         logits = self.boxes[: self.count(supervised)].to(memory.grid.valid_ratios)
-        reference = logits.sigmoid().expand(len(memory.tokens), -1, -1)
-        content = memory.tokens.new_zeros(*reference.shape[:2], self.embed_dim)
-        return Queries(content, center_position, reference), Predictions({})
+        logits = logits.expand(len(memory.tokens), -1, -1)
+        content = memory.tokens.new_zeros(*logits.shape[:2], self.embed_dim)
+        queries = Queries(content, center_position, logits.sigmoid(), logits=logits)
+        return queries, Predictions({})

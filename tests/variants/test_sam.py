@@ -1,5 +1,7 @@
 """SAM-DETR: its queries, its decoder against plain loops, and the parts around them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -19,14 +21,14 @@ from ms_detr.recipes import (
     smca,
     with_masks,
 )
-from ms_detr.structures import Memory
+from ms_detr.structures import GroupQueries, Memory
 from ms_detr.variants import BoxInitializer
 
 from ..layers.aligned_reference import sine
 from ..layers.support import make_grid, make_memory, padded, random, randomise
 from ..modeling.support import ROOT, make_batch, make_model, rooted, trained_parameters
 from ..test_configs import SMALLER
-from .slow_sam import decode
+from .slow_sam import decode, inverse_sigmoid
 
 DIM, HEADS, QUERIES = 8, 2, 4
 LEVELS = {
@@ -110,6 +112,37 @@ def test_decoder_equals_the_loop_and_so_do_its_gradients(levels, modulated):
     )
     for name, one, other in zip(learned, ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-6, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_keep_their_digits_from_layer_to_layer(dtype):
+    """From far out, where a box in single precision no longer tells its logit."""
+    steps = (-16.0, 0.5, 0.0)
+    decoder, initializer = make_decoder("one", False).to(dtype), BoxInitializer(2, DIM).to(dtype)
+    with torch.no_grad():
+        initializer.boxes.copy_(torch.tensor([[9.0, -9.0, 14.0, 18.0], [0.5, 18.0, -18.0, 1.0]]))
+        for head, step in zip(decoder.box_heads, steps, strict=True):
+            head[-1].weight.zero_()
+            head[-1].bias.fill_(step)
+    memory = make_memory(LEVELS["one"], DIM)
+    grid = replace(memory.grid, valid_ratios=memory.grid.valid_ratios.to(dtype))
+    tokens = memory.tokens.to(dtype)
+    memory = Memory(tokens, grid, torch.zeros_like(tokens))
+    queries, _ = initializer(memory, supervised=True)
+    other = torch.tensor([0.25, 0.5, 0.125, 0.75], dtype=dtype).expand(2, 1, 4)
+    group = GroupQueries(queries.at(queries.content[:, :1], other), (1,))
+    made = decoder(queries, memory, supervised=True, groups={"other": group})
+    starts = {"decoder": initializer.boxes.double(), "other.decoder": other[0].double().logit()}
+    for source, chain in starts.items():
+        for index, step in enumerate(steps):
+            expected = (inverse_sigmoid(chain.sigmoid()) + step).sigmoid()
+            found = made[source].boxes[index, 1].double()
+            torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+            chain = chain + step
+    joined = queries.join([group.queries])
+    assert torch.equal(joined.part(0, 2).logits, queries.logits)
+    torch.testing.assert_close(joined.part(2, 3).logits, other.logit())
+    assert group.queries.join([group.queries]).logits is None
 
 
 @pytest.mark.parametrize("modulated", [False, True])
