@@ -9,7 +9,8 @@ from torch import nn
 
 from .auxiliary import Auxiliary
 from .errors import ConfigError
-from .modeling import Groups, QueryInitializer
+from .layers.semantics_aligner import SemanticsAligner
+from .modeling import Decoder, Groups, Neck, QueryInitializer, SingleScaleNeck
 from .structures import Source
 from .supervision import Criterion
 
@@ -75,6 +76,29 @@ def check_fine_to_coarse(strides: Mapping[str, int]) -> None:
         raise ConfigError(
             f"model.neck.in_channels must name maps from fine to coarse, got {dict(strides)}"
         )
+
+
+def check_references(decoder: Decoder, initializer: QueryInitializer) -> None:
+    """Raise ConfigError if a decoder that keeps boxes as logits starts from points."""
+    if decoder.keep_logits and initializer.reference_size != 4:
+        raise ConfigError(
+            "model.decoder.keep_logits keeps the logits of boxes, but the references of "
+            "model.query_initializer are points: set it to false, or take one whose references "
+            "are boxes, such as BoxInitializer"
+        )
+
+
+def check_padding(neck: Neck | SingleScaleNeck, decoder: Decoder) -> None:
+    """Raise ConfigError if padding is to be left out, and a part of the decoder reads it."""
+    if not (isinstance(neck, Neck) and neck.ignore_padding):
+        return
+    for name, part in decoder.named_modules():
+        if isinstance(part, SemanticsAligner):
+            raise ConfigError(
+                "model.neck.ignore_padding leaves padding out, but the SemanticsAligner that has "
+                f"become model.decoder.{name} reads the map around a box, padding included: set "
+                "the key to false"
+            )
 
 
 def check_groups(

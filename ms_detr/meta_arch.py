@@ -24,6 +24,8 @@ from .linked_keys import (
     check_fine_to_coarse,
     check_groups,
     check_linked_keys,
+    check_padding,
+    check_references,
     check_sources,
 )
 from .modeling import (
@@ -147,6 +149,8 @@ class GeneralizedDETR(nn.Module):
             if len(values) != 3:
                 raise ConfigError(f"model.{name} has a value a channel, got {list(values)}")
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
+        check_references(decoder, query_initializer)
+        check_padding(neck, decoder)
         check_groups(self.groups, query_initializer, auxiliary)
         outputs = {replace(OUTPUT, group=group) for group in (PRIMARY, *self.groups)}
         check_sources(criterion, decoder.tapped, query_initializer.sources | outputs)

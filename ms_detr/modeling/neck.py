@@ -63,7 +63,7 @@ class Neck(nn.Module):
         ignore_padding: make of an image in a batch what is made of it alone: norms take its own
             statistics, no convolution sees its padding, and it has as many cells. In the published
             models norms count padding, and how many cells are the image's is rounded in fractions
-            of the batch.
+            of the batch. Not for a decoder that reads maps around boxes (SAM-DETR).
         bias: whether the convolutions have one; those of mmdetection's models have none.
     """
 

@@ -145,6 +145,20 @@ def test_logits_keep_their_digits_from_layer_to_layer(dtype):
     assert group.queries.join([group.queries]).logits is None
 
 
+def test_logits_of_boxes_need_boxes():
+    config = "configs/conditional_detr/conditional_detr_r50_300q_50ep.py"
+    keys = ("model.decoder.box_refinement=true", "+model.decoder.keep_logits=true")
+    with pytest.raises(ValueError, match=r"keep_logits keeps .* are points: set it to false"):
+        make_model(*SMALLER, *keys, config=config)
+
+
+def test_padding_that_regions_read_cannot_be_left_out():
+    config = "configs/sam_detr/sam_detr_multi_scale_r50_300q_12ep.py"
+    keys = ("model.decoder.levels=[2,0]", "model.neck.ignore_padding=true")
+    with pytest.raises(ValueError, match=r"ignore_padding .*layers\.0\..*aligner reads"):
+        make_model(*SMALLER, *keys, config=config)
+
+
 @pytest.mark.parametrize("modulated", [False, True])
 def test_what_the_boxes_of_the_start_learn_from(modulated):
     """The first layer's boxes; with modulation also where it looks, whatever the loss."""
