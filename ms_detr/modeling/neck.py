@@ -20,12 +20,19 @@ class Projection(nn.Sequential):
     """A convolution, and a group norm of its outcome."""
 
     def __init__(
-        self, in_channels: int, embed_dim: int, kernel_size: int, stride: int, bias: bool = True
+        self,
+        in_channels: int,
+        embed_dim: int,
+        kernel_size: int,
+        stride: int,
+        bias: bool = True,
+        xavier: bool = True,
     ):
         conv = nn.Conv2d(in_channels, embed_dim, kernel_size, stride, kernel_size // 2, bias=bias)
-        nn.init.xavier_uniform_(conv.weight)
-        if conv.bias is not None:
-            nn.init.zeros_(conv.bias)
+        if xavier:
+            nn.init.xavier_uniform_(conv.weight)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
         super().__init__(conv, nn.GroupNorm(NORM_GROUPS, embed_dim))
 
     def without_padding(self, x: Tensor, padding_mask: Tensor) -> Tensor:
@@ -65,6 +72,8 @@ class Neck(nn.Module):
             models norms count padding, and how many cells are the image's is rounded in fractions
             of the batch. Not for a decoder that reads maps around boxes (SAM-DETR).
         bias: whether the convolutions have one; those of mmdetection's models have none.
+        xavier: let the convolutions start from Glorot's distribution and biases of 0, as Deformable
+            DETR's; SAM-DETR's start as PyTorch's do.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Neck(nn.Module):
         position: SinePositionEncoding,
         ignore_padding: bool = False,
         bias: bool = True,
+        xavier: bool = True,
     ):
         super().__init__()
         if embed_dim < 1 or embed_dim % NORM_GROUPS:
@@ -90,12 +100,11 @@ class Neck(nn.Module):
         self.position = position
         self.ignore_padding = ignore_padding
         self.projections = nn.ModuleList(
-            Projection(channels, embed_dim, kernel_size=1, stride=1, bias=bias)
-            for channels in in_channels.values()
+            Projection(channels, embed_dim, 1, 1, bias, xavier) for channels in in_channels.values()
         )
         coarsest = list(in_channels.values())[-1]
         self.extra_levels = nn.ModuleList(
-            Projection(channels, embed_dim, kernel_size=3, stride=2, bias=bias)
+            Projection(channels, embed_dim, 3, 2, bias, xavier)
             for channels in ([coarsest] + [embed_dim] * num_levels)[: num_levels - len(in_channels)]
         )
         self.level_embedding = nn.Parameter(torch.randn(num_levels, embed_dim))

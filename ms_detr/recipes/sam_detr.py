@@ -40,6 +40,7 @@ def sam_detr(model: DictConfig, dilated: bool = False, group_norm: bool = True) 
 def sam_detr_multi_scale(model: DictConfig) -> DictConfig:
     """On three levels, of which a deformable encoder's tokens are read from coarse to fine."""
     model.neck.num_levels = 3
+    model.neck.xavier = False
     model.encoder.layer.ffn.feedforward_dim = 1024
     model.decoder.levels = LEVELS
     model.criterion.terms.encoder = None

@@ -229,6 +229,19 @@ def test_the_way_of_the_maps():
         assert len(set(map(id, model.decoder.class_heads))) == 6
 
 
+def test_projections_of_several_levels_start_as_published():
+    """Weights and biases within 1 / sqrt(C_in)."""
+    torch.manual_seed(0)
+    neck = instantiate(rooted(sam_detr_multi_scale(deformable_detr()), ()).neck)
+    assert [project[0].in_channels for project in neck.projections] == [512, 1024, 2048]
+    for conv, norm in neck.projections:
+        bound = conv.in_channels**-0.5
+        for drawn in (conv.weight, conv.bias):
+            assert 0.95 * bound < drawn.abs().max() <= bound
+            assert drawn.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+        assert (norm.weight == 1).all() and not norm.bias.any()
+
+
 def test_norm_before_the_tokens():
     model = make_model(*SMALLER, config="configs/sam_detr/sam_detr_r50_300q_12ep.py")
     neck = randomise(model.neck)
