@@ -64,7 +64,7 @@ def test_runs_the_operators_of_its_baseline(baseline, config):
         ("dab_r50_300q_50ep", "dab_detr/dab_detr_r50_300q_50ep"),
         ("conditional_r50_300q_50ep", "conditional_detr/conditional_detr_r50_300q_50ep"),
         ("smca_r50_300q_50ep", "smca/smca_r50_300q_50ep"),
-        ("sam_r50_300q_50ep", "sam_detr/sam_detr_r50_300q_12ep"),
+        ("sam_r50_300q_50ep", "sam_detr/sam_detr_r50_300q_50ep"),
         ("detr_r50_100q_50ep", "detr/detr_r50_100q_50ep"),
     ],
 )
