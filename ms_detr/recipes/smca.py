@@ -26,7 +26,7 @@ def smca(model: DictConfig, dilated: bool = False, scales: int = 2) -> DictConfi
         ModulatedAttention, num_levels=1, scales=scales, smoothing=8.0
     )
     model.decoder.box_head.zero = False
-    model.postprocess.top_k = 300
+    model.postprocess.top_k = "${model.num_queries}"
     return model
 
 

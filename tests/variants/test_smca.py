@@ -117,7 +117,12 @@ def test_every_layer_has_a_norm_of_its_own_for_its_states():
         initializer.states(2, content[..., :2], content, position)
 
 
-def test_it_starts_as_published():
+def test_as_many_detections_as_queries():
+    assert load(ROOT / SMCA).model.postprocess.top_k == 300
+    assert make_model(*SMALLER, config=SMCA).postprocess.top_k == 12
+
+
+def test_scales_and_the_box_head_start_as_published():
     """Scales of 1, and boxes that the head draws, unlike in the rest of the family."""
     model = make_model(*SMALLER, config=SMCA)
     for layer in model.decoder.layers:
