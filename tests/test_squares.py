@@ -16,7 +16,14 @@ from ms_detr.engine import predict
 from ms_detr.evaluation import evaluate
 from ms_detr.meta_arch import OUTPUT
 from ms_detr.recipes import coco, square_tests
-from ms_detr.structures import Predictions, PredictionSet, QueryMasks
+from ms_detr.structures import (
+    Predictions,
+    PredictionSet,
+    QueryMasks,
+    output_scale,
+    shown_part,
+    shown_size,
+)
 from ms_detr.visualization.scene import pixel_corners
 
 from .modeling.support import SMALLER, make_model
@@ -152,6 +159,18 @@ def test_boxes_and_masks_are_told_in_pixels_of_the_files(oracle, data):
             assert (x["image"][:, rows:] == GREY).all()
             assert (x["image"][:, :, columns:] == GREY).all()
             check(output["instances"], x["height"], x["width"])
+
+
+def test_which_part_of_an_image_is_shown():
+    """Width first, of all or of a square's upper left; what is beyond belongs to no output."""
+    image = torch.zeros(3, 80, 100)
+    square = {"image": image, "shown_size": (20, 75)}
+    assert shown_size({"image": image}) == (80, 100)
+    assert shown_part({"image": image}) == (1, 1)
+    assert shown_size(square) == (20, 75)
+    assert shown_part(square) == (0.75, 0.25)
+    assert output_scale(square) == (100, 80)
+    assert output_scale(square | {"height": 10, "width": 150}) == (200, 40)
 
 
 def test_an_oracle_has_all_of_ap(oracle, data):
