@@ -1,4 +1,4 @@
-"""Where the heads of a query are told to look: the Gaussian maps of modulated attention."""
+"""Where the heads of a query are told to look: Gaussian maps of SMCA and of SAM-DETR with it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..analysis.attention import cross_attentions, watched
+from ..analysis.attention import Call, cross_attentions, watched
 from ..data.images import load_image
 from ..errors import ConfigError
 from ..evaluation import evaluating
 from ..files import atomic_path
-from ..layers import ModulatedAttention
+from ..layers import GaussianModulation, ModulatedAttention, SemanticAlignedAttention
 from ..meta_arch import OUTPUT, GeneralizedDETR
 from ..structures import shown_part
 from .canvas import titled
@@ -42,18 +42,20 @@ def draw_gaussians(
         The files.
 
     Raises:
-        ConfigError: for a model without modulated attention, or a query or layer that is not there.
+        ConfigError: for a model without Gaussian maps, or a query or layer that is not there.
     """
-    kinds = {type(module).__name__ for module in cross_attentions(model)}
-    if kinds != {ModulatedAttention.__name__}:
+    without = {type(x).__name__ for x in cross_attentions(model) if not _is_modulated(x)}
+    if without:
         raise ConfigError(
-            "Gaussian maps are of modulated attention, SMCA's; this model has "
-            f"{' and '.join(sorted(kinds))}"
+            "Gaussian maps are of modulated attention, SMCA's, or of SAM-DETR with "
+            f"gaussian_modulation; this model has {' and '.join(sorted(without))} without"
         )
     layers = len(model.decoder.layers)
     if not -layers <= layer < layers:
         raise ConfigError(f"there are layers 0 to {layers - 1}, not {layer}")
     folder.mkdir(parents=True, exist_ok=True)
+    # Of several levels a layer of SAM-DETR reads one.
+    first = 0 if model.decoder.levels is None else model.decoder.levels[layer]
     chosen, mapper = choose(loader, model.num_classes, count)
     metadata = MetadataCatalog.get(loader.dataset.name)
     files = []
@@ -66,7 +68,7 @@ def draw_gaussians(
         image, _ = load_image(record["file_name"])
         corners = pixel_corners(boxes[index], inputs)
         rows = []
-        for level, (maps, extent) in enumerate(levels):
+        for level, (maps, extent) in enumerate(levels, first):
             panels = []
             for head, gaussian in enumerate(maps[:, index].numpy()):
                 panel = enlarged(heated(image, gaussian, extent), metadata)
@@ -79,6 +81,22 @@ def draw_gaussians(
         with atomic_path(files[-1]) as path:
             Image.fromarray(stacked(rows)).save(path, "PNG")
     return files
+
+
+def _is_modulated(sublayer: nn.Module) -> bool:
+    if isinstance(sublayer, SemanticAlignedAttention):
+        return sublayer.modulation is not None
+    return isinstance(sublayer, ModulatedAttention)
+
+
+def _maps(call: Call) -> list[Tensor]:
+    """Logarithms of the Gaussians on every level that is read, (B, heads, Q, h * w) each."""
+    if isinstance(call.sublayer, ModulatedAttention):
+        return call.sublayer.maps(call.context)
+    sublayer = cast(SemanticAlignedAttention, call.sublayer)
+    modulation = cast(GaussianModulation, sublayer.modulation)
+    aligned = sublayer.align(call.x, call.context)
+    return [modulation(aligned, call.context.memory.grid).transpose(1, 2)]
 
 
 def _look(
@@ -94,7 +112,7 @@ def _look(
     with evaluating(model), watched(model) as calls:
         made = model.forward_tensors(*model.preprocess([inputs]))[OUTPUT]
         call = calls[layer]
-        maps = cast(ModulatedAttention, call.sublayer).maps(call.context)
+        maps = _maps(call)
     grid = call.context.memory.grid
     levels = [
         (_of_largest(logarithms[0]).unflatten(-1, shape).cpu(), _clipped(extent, shape))

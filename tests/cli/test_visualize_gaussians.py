@@ -10,6 +10,7 @@ from ms_detr.config import load
 from ms_detr.engine.building import build
 
 CONFIG = "demo/family/smca.py"
+SAM_SMCA = "demo/family/sam_smca.py"
 TITLE, SIDE, GAP = 24, 384, 8
 
 
@@ -30,9 +31,15 @@ def planted(overrides, tmp_path_factory):
     return path
 
 
-def words(weights, overrides, folder, *more):
-    start = ["visualize", "gaussians", "--config-file", CONFIG, "--weights", str(weights)]
+def words(weights, overrides, folder, *more, config=CONFIG):
+    start = ["visualize", "gaussians", "--config-file", config, "--weights", str(weights)]
     return [*start, "--output", str(folder), "--count", "1", *more, *overrides]
+
+
+def means_of_cells(panel):
+    """Of a panel's 16 x 16 cells of stride 8, without the lines of the box."""
+    rows = panel.mean(-1).reshape(16, 24, 16, 24)[:, 6:18, :, 6:18]
+    return np.median(rows.transpose(0, 2, 1, 3).reshape(16, 16, -1), -1)
 
 
 def test_heads_are_bright_at_their_centres(planted, overrides, tmp_path, capsys):
@@ -41,21 +48,42 @@ def test_heads_are_bright_at_their_centres(planted, overrides, tmp_path, capsys)
     (file,) = tmp_path.glob("*_gaussians.png")
     picture = np.asarray(Image.open(file)).astype(float)
     assert picture.shape == (TITLE + SIDE, 4 * SIDE + 3 * GAP, 3)
-    cells = SIDE / 16  # of stride 8, in 128 pixels
     for head, column in enumerate((4, 12, 8, 15)):  # the last one looks far beyond the border
         left = head * (SIDE + GAP)
-        panel = picture[TITLE:, left : left + SIDE].mean(-1)
-        # Means of the cells, without the lines of the box.
-        means = np.array(
-            [
-                [np.median(panel[r : r + 12, c : c + 12]) for c in range(6, SIDE - 11, 24)]
-                for r in range(6, SIDE - 11, 24)
-            ]
-        )
-        assert cells == 24 and means.shape == (16, 16)
+        means = means_of_cells(picture[TITLE:, left : left + SIDE])
         row, found = np.unravel_index(means.argmax(), means.shape)
         assert found == column
         assert head == 3 or row == 12
+
+
+def test_heads_of_sam_detr_are_bright_at_their_points(overrides, tmp_path, capsys):
+    """Boxes are the whole image; the heads' points are middles of cells, sharp around them."""
+    cells = np.array([[2, 3], [12, 3], [5, 13], [10, 8]])
+    model = build(load(SAM_SMCA, overrides), "model")
+    with torch.no_grad():
+        model.query_initializer.boxes.copy_(torch.tensor([0.0, 0.0, 20.0, 20.0]))
+        last = model.decoder.layers[0].sublayers["cross_attention"].aligner.predictor[-1]
+        last.weight.zero_()
+        deltas = torch.from_numpy((cells + 0.5) / 8 - 1).atanh().flatten()
+        last.bias.copy_(torch.cat((deltas, torch.full((8,), 2.0))))
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    assert main(words(tmp_path / "model.pth", overrides, tmp_path, config=SAM_SMCA)) == 0
+    assert "1 images drawn" in capsys.readouterr().out
+    (file,) = tmp_path.glob("*_gaussians.png")
+    picture = np.asarray(Image.open(file)).astype(float)
+    assert picture.shape == (TITLE + SIDE, 4 * SIDE + 3 * GAP, 3)
+    for head, (x, y) in enumerate(cells):
+        left = head * (SIDE + GAP)
+        means = means_of_cells(picture[TITLE:, left : left + SIDE])
+        assert np.unravel_index(means.argmax(), means.shape) == (y, x)
+
+
+def test_sam_detr_without_modulation_has_no_maps(overrides, tmp_path, capsys):
+    config = "demo/family/sam.py"
+    model = build(load(config, overrides), "model")
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    assert main(words(tmp_path / "model.pth", overrides, tmp_path, config=config)) == 2
+    assert "this model has SemanticAlignedAttention without" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -76,4 +104,4 @@ def test_other_attention_has_no_maps(compared, overrides, tmp_path, capsys):
     arguments = words(weights, overrides, tmp_path)
     arguments[arguments.index(CONFIG)] = "demo/ms_detr.py"
     assert main(arguments) == 2
-    assert "of modulated attention, SMCA's; this model has Deform" in capsys.readouterr().err
+    assert "of modulated attention, SMCA's, or of SAM-DETR with" in capsys.readouterr().err
