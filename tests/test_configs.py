@@ -283,7 +283,7 @@ def test_small_single_scale_models_read_stride_8(method):
 def test_the_family_has_both_files_of_every_method():
     rows = {c for c in CONFIGS if c.startswith(FAMILY)} - set(PLAIN)
     assert rows == {c.replace(f"{FAMILY}/", f"{FAMILY}/ms_detr_") for c in PLAIN}
-    assert len(PLAIN) == 22
+    assert len(PLAIN) == 24
 
 
 def test_the_baseline_is_the_one_of_the_design():

@@ -29,8 +29,8 @@ from .iou_aware import ia_bce, varifocal
 from .masks import dot_product, with_masks, with_prior
 from .mixed_supervision import ms_detr
 from .refinements import one_stage, plus_plus
-from .sam_detr import gaussian_modulation, sam_detr
-from .smca import smca
+from .sam_detr import gaussian_modulation, sam_detr, sam_detr_multi_scale
+from .smca import smca, smca_multi_scale
 from .training import adamw, run, warmup_cosine
 
 # model, dataloader, train, optimizer, lr_multiplier
@@ -49,12 +49,16 @@ def small(model: DictConfig) -> DictConfig:
     if "num_levels" in model.neck:
         model.neck.in_channels = dict(res2=48, res3=96, res4=160)
         model.neck.num_levels = 3
-        model.encoder.layer.attention.attention.num_points = 2
+        if "attention" in model.encoder.layer.attention:  # SMCA's encoder has dense attention
+            model.encoder.layer.attention.attention.num_points = 2
     else:  # one map, of stride 8: at stride 32 these images have 16 cells
         model.neck.in_channels = dict(res2=48)
     model.backbone.out_features = list(model.neck.in_channels)
-    model.encoder.num_layers = 2
+    model.encoder.num_layers = 3 if "middle_layer" in model.encoder else 2
+    model.encoder.layer.ffn.feedforward_dim = "${model.feedforward_dim}"
     model.decoder.num_layers = 3
+    if "levels" in model.decoder:
+        model.decoder.levels = (2, 1, 0)
     initializer = initializer_of(model)
     if "anchor_size" in initializer:  # objects fill more of these images than of COCO's
         initializer.anchor_size = 0.2
@@ -123,8 +127,10 @@ METHODS = {
     "conditional": Method(lambda: small(conditional(deformable_detr())), lr=5e-4),
     "dab": Method(lambda: small(dab(deformable_detr())), lr=5e-4),
     "smca": Method(lambda: small(smca(deformable_detr())), lr=5e-4),
+    "smca_multi_scale": Method(lambda: small(smca_multi_scale(deformable_detr())), lr=5e-4),
     "sam": Method(lambda: small(sam_detr(deformable_detr())), lr=5e-4),
     "sam_smca": Method(lambda: small(gaussian_modulation(sam_detr(deformable_detr()))), lr=5e-4),
+    "sam_multi_scale": Method(lambda: small(sam_detr_multi_scale(deformable_detr())), lr=5e-4),
     "hybrid": Method(lambda: hybrid(_plus_plus(), num_queries=150)),
     "group": Method(lambda: group(_plus_plus(), num_groups=4)),
     "dn": Method(lambda: _denoised(denoising(_plus_plus()), num_groups=4)),

@@ -46,8 +46,10 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
         "dab",
         "conditional",
         "smca",
+        "smca_multi_scale",
         "sam",
         "sam_smca",
+        "sam_multi_scale",
         "detr",
         "dn",
         "co_atss",
@@ -55,7 +57,9 @@ def test_half_precision_keeps_boxes_and_losses_in_single(kind, pure):
 )
 @pytest.mark.parametrize("pure", [True, False])
 def test_the_family_keeps_boxes_and_losses_in_single(method, pure):
-    model = make_model(*SMALL_FAMILY, config=f"configs/demo/family/ms_detr_{method}.py")
+    levels = ("model.decoder.levels=[2,0]",) if method == "sam_multi_scale" else ()
+    config = f"configs/demo/family/ms_detr_{method}.py"
+    model = make_model(*SMALL_FAMILY, *levels, config=config)
     images, mask, targets, half = halve(model, pure)
     with half:
         predictions = model.forward_tensors(images, mask, targets)
