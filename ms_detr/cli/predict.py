@@ -107,20 +107,25 @@ def _predictor(args: argparse.Namespace) -> "Predictor":
 
 
 def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) -> None:
-    """Make sure, before anything is predicted, that results can be written, and over no source.
+    """Make sure, before anything is predicted, that results can be written, and over nothing else.
 
     Raises:
         OSError: the system can't write there.
-        ConfigError: a source would be lost.
+        ConfigError: what is read, or another result, would be lost.
     """
     from ms_detr.files import explained
 
     files = [file for file in (args.json, args.csv) if file not in (None, STDOUT)]
-    read = {os.path.realpath(source.path) for source in sources}
+    read = [*(source.path for source in sources), args.weights, args.config_file]
     pictures = [args.output / source.picture for source in sources] if args.output else []
+    taken = {
+        os.path.realpath(file): "to be read and to be written" for file in read if file is not None
+    }
     for file in (*pictures, *files):
-        if os.path.realpath(file) in read:
-            raise ConfigError(f"{file} is to be predicted and to be written: choose another place")
+        place = os.path.realpath(file)
+        if place in taken:
+            raise ConfigError(f"{file} is {taken[place]}: choose another place")
+        taken[place] = "to be written twice"
     for folder in {file.parent for file in files} | ({args.output} if args.output else set()):
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -287,6 +287,27 @@ def test_what_a_user_can_mend(weights, photos, capsys):
     assert sorted(os.listdir()) == sorted(path.name for path in photos.iterdir())
 
 
+def test_nothing_that_is_read_or_written_is_written_over(weights, photos, capsys):
+    os.chdir(photos)
+    copy = Path("model.png")
+    copy.write_bytes(Path(weights).read_bytes())
+    Path("link.json").symlink_to(copy)
+    Path("config.py").write_text("model = 1")
+    says = "choose another place"
+    for words in (
+        ["--json", "model.png"],
+        ["--csv", "link.json"],
+        ["--config-file", "config.py", "--json", "sub/../config.py"],
+        ["--json", "a", "--csv", "sub/../a"],
+        ["--output", "out", "--csv", "out/L.png"],
+    ):
+        assert says in wrong(capsys, "L.png", "--weights", str(copy), *words)
+    Path("sub/model.jpg").write_bytes(Path("CMYK.jpg").read_bytes())
+    words = ["sub/model.jpg", "--output", ".", "--weights", str(copy)]
+    assert wrong(capsys, *words) == f"model.png is to be read and to be written: {says}"
+    assert copy.read_bytes() == Path(weights).read_bytes()
+
+
 def test_a_second_run_leaves_its_own_pictures_out(weights, photos, capsys):
     os.chdir(photos)
     for _ in range(2):
