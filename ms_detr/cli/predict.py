@@ -77,14 +77,16 @@ def run(args: argparse.Namespace) -> int:
         try:
             with raised(), at_most(args.max_pixels or MAX_PIXELS):
                 predicting.all(sources)
-        except (KeyboardInterrupt, Terminated) as signal:
-            stopped = signal
+        except BaseException as error:  # what was found until then is written all the same
+            stopped = error
     places = _write(args, predicting.listed, predictor.class_names)
     to_stderr = STDOUT in (args.json, args.csv)
     summary = "; ".join([predicting.summary(), *places])
     print(summary, file=sys.stderr if to_stderr else sys.stdout, flush=True)
-    if stopped is not None:
+    if isinstance(stopped, (KeyboardInterrupt, Terminated)):
         raise type(stopped)("interrupted: what was finished until then stays")
+    if stopped is not None:
+        raise stopped
     return UNREAD if predicting.skipped else 0
 
 
@@ -116,7 +118,7 @@ def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) ->
     from ms_detr.files import explained
 
     files = [file for file in (args.json, args.csv) if file not in (None, STDOUT)]
-    read = [*(source.path for source in sources), args.weights, args.config_file]
+    read = [*(source.path for source in sources), args.weights, args.config_file or args.weights]
     pictures = [args.output / source.picture for source in sources] if args.output else []
     taken = {
         os.path.realpath(file): "to be read and to be written" for file in read if file is not None
@@ -126,6 +128,8 @@ def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) ->
         if place in taken:
             raise ConfigError(f"{file} is {taken[place]}: choose another place")
         taken[place] = "to be written twice"
+    if folders := [str(file) for file in files if file.is_dir()]:
+        raise ConfigError(f"{' and '.join(folders)} is a folder: give a file")
     for folder in {file.parent for file in files} | ({args.output} if args.output else set()):
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """`ms-detr predict`, on images of all kinds, good and bad."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -271,6 +272,9 @@ def test_what_a_user_can_mend(weights, photos, capsys):
         assert re.match(
             "a file: (File exists|Not a dir)", wrong(capsys, one, "--weights", weights, *words)
         )
+    for option in ("--json", "--csv"):
+        words = [one, "--weights", weights, option, "empty"]
+        assert wrong(capsys, *words) == "empty is a folder: give a file"
     both = ["--json", "-", "--csv", "-"]
     assert "can't both go to the standard output" in wrong(capsys, one, "--weights", weights, *both)
     os.chdir(photos)
@@ -344,6 +348,44 @@ def test_an_interruption_keeps_what_is_finished(weights, photos, monkeypatch, ca
     assert len(list(Path("out").rglob("*.png"))) == 2
     assert not list(Path().rglob("*.partial*"))
     assert len({x["file_name"] for x in json.loads(Path("a.json").read_text())}) == 2
+
+
+def test_an_error_keeps_what_is_found(weights, photos, monkeypatch, capsys):
+    from ms_detr.cli import _predicting
+
+    drawn = []
+
+    def draw(*args):
+        if len(drawn) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", "a.png")
+        drawn.append(args)
+        return noise(3, 3)
+
+    monkeypatch.setattr(_predicting, "draw_objects", draw)
+    words = [str(photos), "--output", "out", "--json", "a.json", "--csv", "a.csv"]
+    assert predicted(weights, *words) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert len({x["file_name"] for x in json.loads(Path("a.json").read_text())}) == 2
+    with open("a.csv", newline="") as file:
+        assert len({row["file"] for row in csv.DictReader(file)}) == 2
+
+
+def test_pictures_whose_places_are_taken(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("in/x.png").mkdir(parents=True)
+    for name in ("x.jpg", "x.png/y.jpg", "z.jpg"):
+        Image.fromarray(noise(40, 60)).save(Path("in") / name)
+    with write_video(Path("in/v.mp4"), 10) as add:
+        add(noise(48, 64))
+    Path("out/v.mp4").mkdir(parents=True)
+    assert predicted(weights, "in", "--output", "out", "--json", "a.json") == 1
+    printed = capsys.readouterr()
+    first, second = printed.err.splitlines()
+    assert re.match("skipped: the picture of in/x.*, whose place is taken: out/x.png", first)
+    assert re.match("skipped: the picture of in/v.mp4, whose place is taken: out/v.mp4", second)
+    assert printed.out.startswith("4 images: ") and Path("out/z.png").is_file()
+    assert len({x["file_name"] for x in json.loads(Path("a.json").read_text())}) == 4
+    assert not list(Path().rglob("*.partial*"))
 
 
 @pytest.mark.slow
