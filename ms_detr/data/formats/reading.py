@@ -145,6 +145,23 @@ def _picture(listed: Listed, found: Found, problems: Problems) -> Picture | None
         return None
     width, height = found.header.size
     told = listed.told
+    if found.header.is_stored(*told):
+        problems.lose_image(
+            "images whose labels have the size before the image is turned upright (by its "
+            "orientation tag): remove the tag if boxes fit the stored pixels, else swap width and "
+            "height",
+            listed.path,
+        )
+        return None
+    if found.header.orientation != 1 and (width, height) == (
+        found.header.width,
+        found.header.height,
+    ):
+        problems.note(
+            "images that are turned by a tag, and keep their size: labels are taken to be of the "
+            "upright image",
+            listed.path,
+        )
     if all(isinstance(side, (int, float)) and side > 0 for side in told) and told != (
         width,
         height,

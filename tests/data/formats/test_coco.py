@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from PIL import Image
 
 from ms_detr.data import coco_dataset
 from ms_detr.data.formats import FORMATS, import_dataset, recognise
@@ -233,3 +234,29 @@ def test_widths_that_no_image_has(tmp_path, width):
     import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
     written = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
     assert [image["width"] for image in written["images"]] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("tag", "told", "problem"),
+    [
+        (6, (64, 48), "images whose labels have the size before the image is turned upright"),
+        (6, (48, 64), None),
+        (3, (64, 48), "images that are turned by a tag, and keep their size"),
+        (1, (64, 48), None),
+    ],
+)
+def test_orientation_tags(tmp_path, tag, told, problem):
+    """Boxes of the stored pixels are never given to the upright image."""
+    content = coco(["a.png", "b.png", "c.png"], [(0, 5, [1, 2, 3, 4]), (1, 5, [1, 2, 3, 4])])
+    write(tmp_path / "in", "train.json", "", content)
+    content["images"][0] |= {"width": told[0], "height": told[1]}
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    with Image.open(tmp_path / "in" / "a.png") as image:
+        tags = Image.Exif()
+        tags[0x112] = tag
+        image.save(tmp_path / "in" / "a.png", exif=tags)
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert len(report.problems.lines()) == (problem is not None)
+    assert all(problem in line for line in report.problems.lines())
+    is_left_out = problem is not None and tag == 6
+    assert ("a.png" not in read_split(tmp_path / "out", "train")) == is_left_out
