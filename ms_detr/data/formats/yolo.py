@@ -35,7 +35,6 @@ from .dataset import (
     is_degenerate,
     polygons_of_box,
     split_of,
-    stem,
     write_label,
 )
 from .label_files import read_lines
@@ -102,8 +101,7 @@ def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
                 )
             numbers = _line(item, picture, polygons)
             lines.append(" ".join([str(number_of[item.category]), *map(_text, numbers)]) + "\n")
-        label = f"labels/{picture.split}/{stem(picture.name)}.txt"
-        write_label(folder / label, "".join(lines))
+        write_label(folder / _labels_of(Path(place(picture))), "".join(lines))
     used = {picture.split for picture in pictures}
     config = {
         "path": ".",
@@ -239,13 +237,18 @@ def _listed_image(line: str, folder: Path) -> Path:
     return folder / line.replace("\\", "/")
 
 
-def _label_file(image: Path) -> Path:
+def _labels_of(image: Path) -> Path:
+    """Return the file of labels of an image: its last folder called images becomes labels."""
     parts = list(image.parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
+    for number in range(len(parts) - 2, -1, -1):
+        if parts[number] == "images":
+            parts[number] = "labels"
             break
-    file, beside = Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")
+    return Path(*parts).with_suffix(".txt")
+
+
+def _label_file(image: Path) -> Path:
+    file, beside = _labels_of(image), image.with_suffix(".txt")
     return beside if beside.is_file() and not file.is_file() else file
 
 

@@ -1,13 +1,14 @@
 """YOLO's files: lines, classes, where labels lie, and what is wrong with them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ms_detr.data.formats import import_dataset
 from ms_detr.errors import DataError
 
-from .support import read_split, whats, write_image, write_text
+from .support import read_split, voc_object, whats, write_image, write_text, write_xml
 
 CONFIG = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
 
@@ -138,3 +139,19 @@ def test_turned_images(tmp_path):
     image.save(path, exif=tags)
     _, out = imported(tmp_path / "yolo", tmp_path)
     assert read_split(out, "train")["a0.png"] == [("cat", pytest.approx([0, 0, 50, 200]), 0)]
+
+
+def test_labels_are_written_where_they_are_looked_for(tmp_path):
+    """The last folder called images becomes labels, also one of the source."""
+    folder = tmp_path / "in"
+    for number, name in enumerate(["images/x.png", "images/images/x.png", "y.png", "labels/x.png"]):
+        write_xml(folder / "train" / name.replace(".png", ".xml"), voc_object("cat", (1, 1, 9, 9)))
+        write_image(folder / "train" / name, number)
+    import_dataset("voc", folder, tmp_path / "yolo", to="yolo", split=[0.5])
+    images = sorted((tmp_path / "yolo").rglob("*.png"))
+    for image in images:
+        before, after = image.as_posix().rsplit("/images/", 1)
+        assert Path(f"{before}/labels/{after}").with_suffix(".txt").read_text().startswith("0 ")
+    assert len(images) == 4
+    report, _ = imported(tmp_path / "yolo", tmp_path)
+    assert sum(report.objects.values()) == 4 and not report.problems
