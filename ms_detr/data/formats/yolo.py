@@ -65,6 +65,7 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
             pictures.append(Listed(root / name, name, split_of(key), objects))
     if not pictures:
         raise DataError(f"{file}: none of its train, val and test has images")
+    _report_unlabelled(pictures, file, problems)
     _report_unused(pictures, problems)
     return Listing(pictures, {name: number for number, name in names.items()})
 
@@ -250,6 +251,17 @@ def _labels_of(image: Path) -> Path:
 def _label_file(image: Path) -> Path:
     file, beside = _labels_of(image), image.with_suffix(".txt")
     return beside if beside.is_file() and not file.is_file() else file
+
+
+def _report_unlabelled(pictures: Sequence[Listed], file: Path, problems: Problems) -> None:
+    without = [one for one in pictures if not _label_file(one.path).is_file()]
+    if len(without) == len(pictures):
+        raise DataError(
+            f"{file}: none of its {len(pictures):,} images has a file of labels; that of "
+            f"{pictures[0].path} would be {_label_file(pictures[0].path)}"
+        )
+    for one in without:
+        problems.note("images without a file of labels: taken to be without objects", one.path)
 
 
 def _report_unused(pictures: Sequence[Listed], problems: Problems) -> None:

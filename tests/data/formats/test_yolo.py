@@ -32,7 +32,10 @@ def test_boxes_and_polygons(tmp_path):
     lines = "1 0.25 0.5 0.1 0.2\n\n0 .1 .1 .2 .1 .2 .5\n0.0 0.5 0.5 1 1\n"
     write_yolo(tmp_path / "yolo", [lines, None, ""])
     report, out = imported(tmp_path / "yolo", tmp_path)
-    assert not report.problems and report.classes == {"cat": 0, "dog": 1}
+    assert whats(report.problems.as_json()) == {
+        "images without a file of labels: taken to be without objects": 1
+    }
+    assert report.classes == {"cat": 0, "dog": 1}
     found = read_split(out, "train")
     assert found["a1.png"] == [] and read_split(out, "val") == {"a2.png": []}
     assert [name for name, _, _ in found["a0.png"]] == ["dog", "cat", "cat"]
@@ -155,3 +158,10 @@ def test_labels_are_written_where_they_are_looked_for(tmp_path):
     assert len(images) == 4
     report, _ = imported(tmp_path / "yolo", tmp_path)
     assert sum(report.objects.values()) == 4 and not report.problems
+
+
+def test_labels_that_lie_elsewhere(tmp_path):
+    write_yolo(tmp_path / "yolo", [None, None])
+    write_text(tmp_path / "yolo" / "annotations" / "a0.txt", "0 .5 .5 .2 .2")
+    with pytest.raises(DataError, match="none of its 2 images .*/labels/train/a0.txt"):
+        imported(tmp_path / "yolo", tmp_path)
