@@ -165,3 +165,31 @@ def test_labels_that_lie_elsewhere(tmp_path):
     write_text(tmp_path / "yolo" / "annotations" / "a0.txt", "0 .5 .5 .2 .2")
     with pytest.raises(DataError, match="none of its 2 images .*/labels/train/a0.txt"):
         imported(tmp_path / "yolo", tmp_path)
+
+
+def test_a_folder_that_is_train_and_val(tmp_path):
+    """All images are in one split then, and are divided, each of them once."""
+    folder = tmp_path / "yolo"
+    write_yolo(folder, ["0 .5 .5 .2 .2"] * 10, "train: images\nval: images\nnames: [cat]\n")
+    report, _ = imported(folder, tmp_path)
+    assert report.images == {"train": 8, "val": 2} and report.made_splits
+    assert whats(report.problems.as_json()) == {
+        "images of two splits: taken for val, not train": 10
+    }
+
+
+def test_links_to_images_of_another_split(tmp_path):
+    folder = tmp_path / "yolo"
+    write_yolo(folder, ["0 .5 .5 .2 .2"] * 3, CONFIG + "test: images/test\n")
+    for split, name in (("train", "z.png"), ("test", "y.png")):
+        (folder / "images" / split).mkdir(exist_ok=True)
+        (folder / "images" / split / name).symlink_to(folder / "images" / "val" / "a2.png")
+    write_image(folder / "images" / "test" / "t.png", 9)
+    (folder / "images" / "train" / "twice.png").symlink_to(folder / "images" / "train" / "a0.png")
+    report, out = imported(folder, tmp_path)
+    assert report.images == {"train": 2, "val": 1, "test": 1}
+    found = whats(report.problems.as_json())
+    assert found["images of two splits: taken for val, not train"] == 1
+    assert found["images of two splits: taken for val, not test"] == 1
+    assert found["images that are listed twice: taken once, as listed first"] == 1
+    assert [*read_split(out, "val")] == ["a2.png"]
