@@ -108,6 +108,7 @@ def import_dataset(
         dataset = splits.divided(dataset, shares, problems, progress)
     else:
         dataset = splits.taken(dataset, problems)
+    problems.expect_most({"images": len(dataset.pictures)}, source)
     dataset = _named(dataset, writer, problems)
     with _whole(target) as folder:
         assert writer.write is not None and writer.place is not None
