@@ -9,7 +9,6 @@ truncated are read.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 import math
@@ -231,9 +230,9 @@ def _mask(content: Any, points: np.ndarray, width: int, height: int) -> Part:
             if image.width > width or image.height > height:
                 raise DataError("with a mask that is larger than the image")
             pixels = np.asarray(image.convert("L")) != 0
-    except (TypeError, ValueError, binascii.Error, OSError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise DataError("with a mask that can't be read") from error
     left, top = points.min(0).round().astype(int).tolist()
     whole = np.zeros((height, width), bool)

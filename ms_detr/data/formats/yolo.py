@@ -10,6 +10,7 @@ fractions of the upright image: ``class x y width height`` with the centre of th
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from ...errors import DataError, listed
-from ...files import write_text
+from ...errors import DataError, listed, shortened
+from ...files import reason, write_text
 from .dataset import (
     IMAGES,
     SPLITS,
@@ -42,6 +43,7 @@ from .problems import Problems, printable
 
 LAYOUT = "a data.yaml with names and train, images in images/, text files in labels/"
 _KEYS = ("train", "val", "valid", "test")
+MOST = 1 << 31  # above all numbers of classes
 SLACK = 1e-4  # of width or height, by which rounding leaves the image
 
 
@@ -159,8 +161,11 @@ def _config(folder: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise DataError(f"{file} can't be read: {reason(error)}") from error
+    except Exception as error:  # PyYAML's constructors raise errors of many kinds
+        text = shortened(" ".join(str(error).split()), 300)
+        raise DataError(f"{file} is no YAML: {text or type(error).__name__}") from error
     if not isinstance(content, dict):
         raise DataError(f"{file} holds no keys")
     return content
@@ -173,12 +178,16 @@ def _names(config: Mapping[str, Any], file: Path, problems: Problems) -> dict[in
     if value is None and type(count) is int and 0 < count < 1 << 16:
         value = [f"class_{number}" for number in range(count)]
     if not isinstance(value, (list, dict)) or not value:
-        raise DataError(f"{file}: names is {value!r}, neither a list nor a mapping of numbers")
+        raise DataError(
+            f"{file}: names is {_shown(value)}, neither a list nor a mapping of numbers"
+        )
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     names: dict[int, str] = {}
     for number, name in pairs:
-        if type(number) is not int or number < 0 or not isinstance(name, (str, int, float)):
-            raise DataError(f"{file}: names has {number!r}: {name!r}, not a number and its name")
+        if type(number) is not int or not 0 <= number < MOST or not _is_name(name):
+            raise DataError(
+                f"{file}: names has {_shown(number)}: {_shown(name)}, not a number and its name"
+            )
         text = printable(name)
         if text in names.values() or not text:
             text = f"{text} (id {number})".strip()
@@ -186,9 +195,21 @@ def _names(config: Mapping[str, Any], file: Path, problems: Problems) -> dict[in
         names[number] = text
     if type(count) is int and count != len(names):
         problems.note(
-            "counts of classes (nc) unlike the names: the names count", f"{file}: {count}"
+            "counts of classes (nc) unlike the names: the names count", f"{file}: {_shown(count)}"
         )
     return names
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, float)) or (isinstance(value, int) and abs(value) < MOST)
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message: aliases make small files of endless values."""
+    try:
+        return shortened(reprlib.repr(value))
+    except ValueError:  # of a number of more digits than Python writes
+        return "a number without end"
 
 
 def _images(
@@ -200,7 +221,7 @@ def _images(
     found: dict[Path, tuple[Path, str]] = {}
     for source in sources:
         if not isinstance(source, str):
-            raise DataError(f"{file}: {key} has {source!r}, neither a folder nor a file")
+            raise DataError(f"{file}: {key} has {_shown(source)}, neither a folder nor a file")
         path = _located(source, config, file)
         if path is None:
             problems.note("folders or lists that data.yaml names and that aren't there", source)
