@@ -5,10 +5,12 @@ ms-detr predict - --weights model_final.pth --json -
 """
 
 import argparse
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 PICTURES = Path("output/predictions")
 STDOUT = Path("-")
 UNREAD = 1  # exit code where something could not be read, and the rest was predicted
+NOTHING = 2  # where nothing was predicted
+# Names of files may be no text: the same bytes stand in what is written.
+ENCODING, ERRORS = "utf-8", "surrogateescape"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, and say what was found; 1 if something could not be read."""
+    """Predict, and say what was found; 1 if something could not be read, 2 if nothing could."""
     from ms_detr.data.images import MAX_PIXELS, at_most
     from ms_detr.data.sources import find_sources
     from ms_detr.signals import Terminated, raised
@@ -87,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
         raise type(stopped)("interrupted: what was finished until then stays")
     if stopped is not None:
         raise stopped
-    return UNREAD if predicting.skipped else 0
+    if not predicting.skipped:
+        return 0
+    return UNREAD if predicting.done else NOTHING
 
 
 def _predictor(args: argparse.Namespace) -> "Predictor":
@@ -123,18 +130,28 @@ def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) ->
     taken = {
         os.path.realpath(file): "to be read and to be written" for file in read if file is not None
     }
-    for file in (*pictures, *files):
+    for file in (*pictures, *filter(_is_whole, files)):
         place = os.path.realpath(file)
         if place in taken:
             raise ConfigError(f"{file} is {taken[place]}: choose another place")
         taken[place] = "to be written twice"
     if folders := [str(file) for file in files if file.is_dir()]:
         raise ConfigError(f"{' and '.join(folders)} is a folder: give a file")
-    for folder in {file.parent for file in files} | ({args.output} if args.output else set()):
+    folders = {_linked(file).parent for file in files if _is_whole(file)}
+    for folder in folders | ({args.output} if args.output else set()):
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
+
+
+def _is_whole(file: Path) -> bool:
+    """Tell whether a file is put into its place once it is whole: pipes and devices aren't."""
+    return file.is_file() or not file.exists()
+
+
+def _linked(file: Path) -> Path:
+    return Path(os.path.realpath(file)) if file.is_symlink() else file
 
 
 def _length(source: "SourceFile") -> int:
@@ -161,13 +178,13 @@ def _write(
     places = [] if args.output is None else [f"pictures in {args.output}"]
     for file, write in ((args.json, write_json), (args.csv, write_csv)):
         if file == STDOUT:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding=ENCODING, errors=ERRORS)
             write(sys.stdout, ordered, class_names)
         elif file is not None:
-            with (
-                atomic_path(file) as partial,
-                # Names of files may be no text: the same bytes stand in the file.
-                partial.open("w", encoding="utf-8", errors="surrogateescape") as stream,
-            ):
+            # A link stays, and its file is replaced.
+            whole = atomic_path(_linked(file)) if _is_whole(file) else nullcontext(file)
+            with whole as place, place.open("w", encoding=ENCODING, errors=ERRORS) as stream:
                 write(stream, ordered, class_names)
             places.append(str(file))
     return places

@@ -212,7 +212,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_goes_on(weights, tmp_path, mon
 
 def test_how_large_images_may_be(weights, photos, capsys, recwarn):
     one = str(photos / "L.png")  # 2400 pixels
-    for most, status in ((2400, 0), (2398, 1)):
+    for most, status in ((2400, 0), (2398, 2)):
         words = ["--json", "-", "--max-pixels", str(most)]
         assert predicted(weights, one, *words) == status
         printed = capsys.readouterr()
@@ -248,7 +248,7 @@ def test_the_standard_input(weights, photos, monkeypatch, capsys):
     assert [result["score"] for result in results] == expected.scores.tolist()
     assert os.listdir("out") == ["stdin.png"]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"hello")))
-    assert predicted(weights, "-", "--json", "-") == 1
+    assert predicted(weights, "-", "--json", "-") == verb.NOTHING == 2
     printed = capsys.readouterr()
     assert json.loads(printed.out) == []
     assert printed.err.startswith("skipped: the standard input can't be read as an image")
@@ -319,6 +319,21 @@ def test_a_second_run_leaves_its_own_pictures_out(weights, photos, capsys):
         assert capsys.readouterr().out.startswith("8 images: ")
 
 
+def test_results_to_pipes_and_through_links(weights, photos):
+    one = str(photos / "L.png")
+    os.mkfifo("pipe")
+    Path("kept").mkdir()
+    Path("kept/a.csv").write_text("old")
+    Path("link.csv").symlink_to("kept/a.csv")
+    with subprocess.Popen(["timeout", "60", "cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert predicted(weights, one, "--json", "pipe", "--csv", "link.csv") == 0
+        assert reader.stdout is not None
+        results = json.loads(reader.stdout.read())
+    assert Path("link.csv").is_symlink() and Path("pipe").is_fifo()
+    with open("kept/a.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(results) > 0
+
+
 def test_names_that_are_no_text(weights, tmp_path, monkeypatch, capsysbinary):
     monkeypatch.chdir(tmp_path)
     name = os.fsdecode(b"in/\xff\n.png")
@@ -329,6 +344,8 @@ def test_names_that_are_no_text(weights, tmp_path, monkeypatch, capsysbinary):
         assert {row["file"] for row in csv.DictReader(file)} == {name}
     assert {x["file_name"] for x in json.loads(Path("a.json").read_text())} == {name}
     assert Path(os.fsdecode(b"out/\xff\n.png")).is_file()
+    assert predicted(weights, "in", "--csv", "-") == 0
+    assert capsysbinary.readouterr().out.endswith(Path("a.csv").read_bytes())
 
 
 def test_an_interruption_keeps_what_is_finished(weights, photos, monkeypatch, capsys):
