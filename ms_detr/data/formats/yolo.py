@@ -10,6 +10,7 @@ fractions of the upright image: ``class x y width height`` with the centre of th
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -229,9 +230,10 @@ def _images(
             for name in files_below(path, IMAGES):
                 found.setdefault(path / name, (path, name))
         else:
-            for line in _lines(path):
-                image = _listed_image(line, path.parent)
-                found.setdefault(image, (image.parent, image.name))
+            images = [_listed_image(line, path.parent) for line in _lines(path)]
+            root = os.path.commonpath([image.parent for image in images]) if images else ""
+            for image in images:
+                found.setdefault(image, (Path(root), image.relative_to(root).as_posix()))
     return list(found.values())
 
 
@@ -256,7 +258,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _listed_image(line: str, folder: Path) -> Path:
-    return folder / line.replace("\\", "/")
+    return folder.absolute() / line.replace("\\", "/")
 
 
 def _labels_of(image: Path) -> Path:

@@ -204,3 +204,17 @@ def test_links_to_images_of_another_split(tmp_path):
     assert found["images of two splits: taken for val, not test"] == 1
     assert found["images that are listed twice: taken once, as listed first"] == 1
     assert [*read_split(out, "val")] == ["a2.png"]
+
+
+def test_lists_of_images_of_one_name(tmp_path):
+    """They are told apart by their folders below the one that has them all."""
+    folder = tmp_path / "yolo"
+    write_text(folder / "data.yaml", "train: train.txt\nval: val.txt\nnames: [cat]\n")
+    write_text(folder / "train.txt", "./images/a/x.png\nimages/b/x.png\n")
+    write_text(folder / "val.txt", "images/c/x.png\n")
+    for number, name in enumerate("abc"):
+        write_image(folder / "images" / name / "x.png", number)
+        write_text(folder / "labels" / name / "x.txt", "0 .5 .5 .2 .2")
+    report, out = imported(folder, tmp_path)
+    assert {*read_split(out, "train")} == {"a/x.png", "b/x.png"} and not report.problems
+    assert {*read_split(out, "val")} == {"x.png"}
