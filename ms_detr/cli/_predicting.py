@@ -15,12 +15,14 @@ from ms_detr.engine import Predictor
 from ms_detr.engine.prediction import Source, read_image
 from ms_detr.errors import DataError, MissingFileError, UserError, short_message
 from ms_detr.evaluation.listing import Listed
-from ms_detr.files import atomic_path
+from ms_detr.files import atomic_path, reason
 from ms_detr.visualization import draw_objects
 
 from ._progress import Counter
 
 LOST = 0.1  # of a video's frames; what files tell of their number may be a little off
+# A file stands where a folder should, or a folder where a file should.
+TAKEN = (FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 class Predicting:
@@ -54,6 +56,8 @@ class Predicting:
                     self._video(source)
                 except UserError as error:
                     self.skip(str(error))
+                except TAKEN as error:
+                    self._skip_picture(source, error)
 
     def skip(self, problem: str) -> None:
         """Say that something can't be read."""
@@ -124,8 +128,15 @@ class Predicting:
             self.skip(f"{source.path} was predicted, and can't be drawn: {error}")
             return
         picture = self._drawn(pixels, found)
-        with atomic_path(folder / source.picture) as path:
-            Image.fromarray(picture).save(path, "PNG")
+        try:
+            with atomic_path(folder / source.picture) as path:
+                Image.fromarray(picture).save(path, "PNG")
+        except TAKEN as error:
+            self._skip_picture(source, error)
+
+    def _skip_picture(self, source: SourceFile, error: OSError) -> None:
+        place = f"{error.filename} ({reason(error)})"
+        self.skip(f"the picture of {source.path}, whose place is taken: {place}")
 
     def _drawn(self, image: np.ndarray, found: Any) -> np.ndarray:
         return draw_objects(image, found, self._predictor.class_names)

@@ -5,10 +5,12 @@ ms-detr predict - --weights model_final.pth --json -
 """
 
 import argparse
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 PICTURES = Path("output/predictions")
 STDOUT = Path("-")
 UNREAD = 1  # exit code where something could not be read, and the rest was predicted
+NOTHING = 2  # where nothing was predicted
+# Names of files may be no text: the same bytes stand in what is written.
+ENCODING, ERRORS = "utf-8", "surrogateescape"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, and say what was found; 1 if something could not be read."""
+    """Predict, and say what was found; 1 if something could not be read, 2 if nothing could."""
     from ms_detr.data.images import MAX_PIXELS, at_most
     from ms_detr.data.sources import find_sources
     from ms_detr.signals import Terminated, raised
@@ -77,15 +82,19 @@ def run(args: argparse.Namespace) -> int:
         try:
             with raised(), at_most(args.max_pixels or MAX_PIXELS):
                 predicting.all(sources)
-        except (KeyboardInterrupt, Terminated) as signal:
-            stopped = signal
+        except BaseException as error:  # what was found until then is written all the same
+            stopped = error
     places = _write(args, predicting.listed, predictor.class_names)
     to_stderr = STDOUT in (args.json, args.csv)
     summary = "; ".join([predicting.summary(), *places])
     print(summary, file=sys.stderr if to_stderr else sys.stdout, flush=True)
-    if stopped is not None:
+    if isinstance(stopped, (KeyboardInterrupt, Terminated)):
         raise type(stopped)("interrupted: what was finished until then stays")
-    return UNREAD if predicting.skipped else 0
+    if stopped is not None:
+        raise stopped
+    if not predicting.skipped:
+        return 0
+    return UNREAD if predicting.done else NOTHING
 
 
 def _predictor(args: argparse.Namespace) -> "Predictor":
@@ -107,25 +116,42 @@ def _predictor(args: argparse.Namespace) -> "Predictor":
 
 
 def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) -> None:
-    """Make sure, before anything is predicted, that results can be written, and over no source.
+    """Make sure, before anything is predicted, that results can be written, and over nothing else.
 
     Raises:
         OSError: the system can't write there.
-        ConfigError: a source would be lost.
+        ConfigError: what is read, or another result, would be lost.
     """
     from ms_detr.files import explained
 
     files = [file for file in (args.json, args.csv) if file not in (None, STDOUT)]
-    read = {os.path.realpath(source.path) for source in sources}
+    read = [*(source.path for source in sources), args.weights, args.config_file or args.weights]
     pictures = [args.output / source.picture for source in sources] if args.output else []
-    for file in (*pictures, *files):
-        if os.path.realpath(file) in read:
-            raise ConfigError(f"{file} is to be predicted and to be written: choose another place")
-    for folder in {file.parent for file in files} | ({args.output} if args.output else set()):
+    taken = {
+        os.path.realpath(file): "to be read and to be written" for file in read if file is not None
+    }
+    for file in (*pictures, *filter(_is_whole, files)):
+        place = os.path.realpath(file)
+        if place in taken:
+            raise ConfigError(f"{file} is {taken[place]}: choose another place")
+        taken[place] = "to be written twice"
+    if folders := [str(file) for file in files if file.is_dir()]:
+        raise ConfigError(f"{' and '.join(folders)} is a folder: give a file")
+    folders = {_linked(file).parent for file in files if _is_whole(file)}
+    for folder in folders | ({args.output} if args.output else set()):
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
+
+
+def _is_whole(file: Path) -> bool:
+    """Tell whether a file is put into its place once it is whole: pipes and devices aren't."""
+    return file.is_file() or not file.exists()
+
+
+def _linked(file: Path) -> Path:
+    return Path(os.path.realpath(file)) if file.is_symlink() else file
 
 
 def _length(source: "SourceFile") -> int:
@@ -152,13 +178,13 @@ def _write(
     places = [] if args.output is None else [f"pictures in {args.output}"]
     for file, write in ((args.json, write_json), (args.csv, write_csv)):
         if file == STDOUT:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding=ENCODING, errors=ERRORS)
             write(sys.stdout, ordered, class_names)
         elif file is not None:
-            with (
-                atomic_path(file) as partial,
-                # Names of files may be no text: the same bytes stand in the file.
-                partial.open("w", encoding="utf-8", errors="surrogateescape") as stream,
-            ):
+            # A link stays, and its file is replaced.
+            whole = atomic_path(_linked(file)) if _is_whole(file) else nullcontext(file)
+            with whole as place, place.open("w", encoding=ENCODING, errors=ERRORS) as stream:
                 write(stream, ordered, class_names)
             places.append(str(file))
     return places

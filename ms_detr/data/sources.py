@@ -53,10 +53,10 @@ def find_sources(
 ) -> tuple[list[SourceFile], list[str]]:
     """Return the images and videos that are named, each once, and what is wrong with the names.
 
-    A folder stands for its images and videos, those of its subfolders included, in the order of
-    their paths, less what is hidden. A word that is no file's path and has ``*``, ``?`` or ``[``
-    is a pattern, in which ``**`` stands for any folders. That a named file is missing is left to
-    who reads it.
+    A folder stands for its images and videos, those of its subfolders and of links to folders
+    included, in the order of their paths, less what is hidden. A word that is no file's path and
+    has ``*``, ``?`` or ``[`` is a pattern, in which ``**`` stands for any folders. That a named
+    file is missing is left to who reads it.
 
     Args:
         left_out: folders; what folders and patterns have in them is not taken.
@@ -67,10 +67,11 @@ def find_sources(
     names: set[str] = set()
     barred = [os.path.join(os.path.realpath(folder), "") for folder in left_out]
     for word in words:
-        taken = 0
+        taken, passed = 0, 0
         for path, name in _matches(word, problems):
             place = path if path == STDIN else os.path.realpath(path)
             if path != os.path.expanduser(word) and place.startswith(tuple(barred)):
+                passed += 1
                 continue
             taken += 1
             if place not in seen:
@@ -78,7 +79,8 @@ def find_sources(
                 found.append(SourceFile(path, _own_name(name, names)))
         if not taken:
             kind = "folder" if os.path.isdir(word) else "pattern"
-            problems.append(f"there is no image and no video in the {kind} {word}")
+            where = f" but below {' and '.join(map(str, left_out))}" if passed else ""
+            problems.append(f"there is no image and no video in the {kind} {word}{where}")
     return found, problems
 
 
@@ -119,8 +121,13 @@ def _in_folder(folder: str, problems: list[str]) -> Iterator[tuple[str, str]]:
         problems.append(f"{error.filename}: {error.strerror}")
 
     paths = []
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = _shown(folders)
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        place = os.path.realpath(parent)
+        folders[:] = [] if place in seen else sorted(_shown(folders))
+        if place in seen:
+            continue
+        seen.add(place)
         paths += [os.path.join(parent, file) for file in _shown(files) if _has_suffix(file)]
     for path in sorted(paths):
         yield path, os.path.relpath(path, folder)

@@ -107,6 +107,8 @@ def predicted(
 ) -> Iterator[tuple[K, Instances]]:
     """Yield what a model finds in its inputs, on the CPU, batch by batch.
 
+    What lies wholly in the padding of a square has a box without a size, and is left out.
+
     Args:
         inputs: of the mapper, each with what it is known by. Few are held at a time.
         batch_size: so many inputs of one size at most are predicted together.
@@ -115,7 +117,8 @@ def predicted(
         with evaluating(model):  # and not while others do something with the results
             outputs = model([x for _, x in batch])
         for (key, _), output in zip(batch, outputs, strict=True):
-            yield key, output["instances"].to("cpu")
+            found = output["instances"].to("cpu")
+            yield key, found[found.pred_boxes.nonempty()]
 
 
 def _of_one_size(

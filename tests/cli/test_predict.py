@@ -1,6 +1,7 @@
 """`ms-detr predict`, on images of all kinds, good and bad."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -211,7 +212,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_goes_on(weights, tmp_path, mon
 
 def test_how_large_images_may_be(weights, photos, capsys, recwarn):
     one = str(photos / "L.png")  # 2400 pixels
-    for most, status in ((2400, 0), (2398, 1)):
+    for most, status in ((2400, 0), (2398, 2)):
         words = ["--json", "-", "--max-pixels", str(most)]
         assert predicted(weights, one, *words) == status
         printed = capsys.readouterr()
@@ -247,7 +248,7 @@ def test_the_standard_input(weights, photos, monkeypatch, capsys):
     assert [result["score"] for result in results] == expected.scores.tolist()
     assert os.listdir("out") == ["stdin.png"]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"hello")))
-    assert predicted(weights, "-", "--json", "-") == 1
+    assert predicted(weights, "-", "--json", "-") == verb.NOTHING == 2
     printed = capsys.readouterr()
     assert json.loads(printed.out) == []
     assert printed.err.startswith("skipped: the standard input can't be read as an image")
@@ -271,6 +272,9 @@ def test_what_a_user_can_mend(weights, photos, capsys):
         assert re.match(
             "a file: (File exists|Not a dir)", wrong(capsys, one, "--weights", weights, *words)
         )
+    for option in ("--json", "--csv"):
+        words = [one, "--weights", weights, option, "empty"]
+        assert wrong(capsys, *words) == "empty is a folder: give a file"
     both = ["--json", "-", "--csv", "-"]
     assert "can't both go to the standard output" in wrong(capsys, one, "--weights", weights, *both)
     os.chdir(photos)
@@ -287,11 +291,47 @@ def test_what_a_user_can_mend(weights, photos, capsys):
     assert sorted(os.listdir()) == sorted(path.name for path in photos.iterdir())
 
 
+def test_nothing_that_is_read_or_written_is_written_over(weights, photos, capsys):
+    os.chdir(photos)
+    copy = Path("model.png")
+    copy.write_bytes(Path(weights).read_bytes())
+    Path("link.json").symlink_to(copy)
+    Path("config.py").write_text("model = 1")
+    says = "choose another place"
+    for words in (
+        ["--json", "model.png"],
+        ["--csv", "link.json"],
+        ["--config-file", "config.py", "--json", "sub/../config.py"],
+        ["--json", "a", "--csv", "sub/../a"],
+        ["--output", "out", "--csv", "out/L.png"],
+    ):
+        assert says in wrong(capsys, "L.png", "--weights", str(copy), *words)
+    Path("sub/model.jpg").write_bytes(Path("CMYK.jpg").read_bytes())
+    words = ["sub/model.jpg", "--output", ".", "--weights", str(copy)]
+    assert wrong(capsys, *words) == f"model.png is to be read and to be written: {says}"
+    assert copy.read_bytes() == Path(weights).read_bytes()
+
+
 def test_a_second_run_leaves_its_own_pictures_out(weights, photos, capsys):
     os.chdir(photos)
     for _ in range(2):
         assert predicted(weights, ".", "--output", "out") == 0
         assert capsys.readouterr().out.startswith("8 images: ")
+
+
+def test_results_to_pipes_and_through_links(weights, photos):
+    one = str(photos / "L.png")
+    os.mkfifo("pipe")
+    Path("kept").mkdir()
+    Path("kept/a.csv").write_text("old")
+    Path("link.csv").symlink_to("kept/a.csv")
+    with subprocess.Popen(["timeout", "60", "cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert predicted(weights, one, "--json", "pipe", "--csv", "link.csv") == 0
+        assert reader.stdout is not None
+        results = json.loads(reader.stdout.read())
+    assert Path("link.csv").is_symlink() and Path("pipe").is_fifo()
+    with open("kept/a.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(results) > 0
 
 
 def test_names_that_are_no_text(weights, tmp_path, monkeypatch, capsysbinary):
@@ -304,6 +344,8 @@ def test_names_that_are_no_text(weights, tmp_path, monkeypatch, capsysbinary):
         assert {row["file"] for row in csv.DictReader(file)} == {name}
     assert {x["file_name"] for x in json.loads(Path("a.json").read_text())} == {name}
     assert Path(os.fsdecode(b"out/\xff\n.png")).is_file()
+    assert predicted(weights, "in", "--csv", "-") == 0
+    assert capsysbinary.readouterr().out.endswith(Path("a.csv").read_bytes())
 
 
 def test_an_interruption_keeps_what_is_finished(weights, photos, monkeypatch, capsys):
@@ -323,6 +365,44 @@ def test_an_interruption_keeps_what_is_finished(weights, photos, monkeypatch, ca
     assert len(list(Path("out").rglob("*.png"))) == 2
     assert not list(Path().rglob("*.partial*"))
     assert len({x["file_name"] for x in json.loads(Path("a.json").read_text())}) == 2
+
+
+def test_an_error_keeps_what_is_found(weights, photos, monkeypatch, capsys):
+    from ms_detr.cli import _predicting
+
+    drawn = []
+
+    def draw(*args):
+        if len(drawn) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", "a.png")
+        drawn.append(args)
+        return noise(3, 3)
+
+    monkeypatch.setattr(_predicting, "draw_objects", draw)
+    words = [str(photos), "--output", "out", "--json", "a.json", "--csv", "a.csv"]
+    assert predicted(weights, *words) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert len({x["file_name"] for x in json.loads(Path("a.json").read_text())}) == 2
+    with open("a.csv", newline="") as file:
+        assert len({row["file"] for row in csv.DictReader(file)}) == 2
+
+
+def test_pictures_whose_places_are_taken(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("in/x.png").mkdir(parents=True)
+    for name in ("x.jpg", "x.png/y.jpg", "z.jpg"):
+        Image.fromarray(noise(40, 60)).save(Path("in") / name)
+    with write_video(Path("in/v.mp4"), 10) as add:
+        add(noise(48, 64))
+    Path("out/v.mp4").mkdir(parents=True)
+    assert predicted(weights, "in", "--output", "out", "--json", "a.json") == 1
+    printed = capsys.readouterr()
+    first, second = printed.err.splitlines()
+    assert re.match("skipped: the picture of in/x.*, whose place is taken: out/x.png", first)
+    assert re.match("skipped: the picture of in/v.mp4, whose place is taken: out/v.mp4", second)
+    assert printed.out.startswith("4 images: ") and Path("out/z.png").is_file()
+    assert len({x["file_name"] for x in json.loads(Path("a.json").read_text())}) == 4
+    assert not list(Path().rglob("*.partial*"))
 
 
 @pytest.mark.slow

@@ -110,3 +110,19 @@ def test_the_standard_input(monkeypatch):
     monkeypatch.setattr("ms_detr.data.sources.MAX_STDIN", 100)
     with pytest.raises(ImageError, match="the standard input has more than"):
         read_stdin()
+
+
+def test_links_to_folders(folder):
+    """They are gone into, once."""
+    Path("elsewhere").mkdir()
+    Image.new("RGB", (3, 3)).save("elsewhere/x.png")
+    for name in ("first", "second"):
+        Path("links", name).parent.mkdir(exist_ok=True)
+        Path("links", name).symlink_to(Path("elsewhere").absolute())
+    found, problems = find_sources(["links"])
+    assert [source.name for source in found] == ["first/x"] and not problems
+
+
+def test_nothing_but_pictures_of_an_earlier_run(folder):
+    _, problems = find_sources(["in/sub"], [Path("in")])
+    assert problems == ["there is no image and no video in the folder in/sub but below in"]

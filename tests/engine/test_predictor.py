@@ -16,6 +16,7 @@ import ms_detr
 from ms_detr.data import DetrMapper, ImageError
 from ms_detr.engine import tiles
 from ms_detr.engine.choice import Choice, class_numbers
+from ms_detr.engine.prediction import predicted
 from ms_detr.engine.tiles import Tiling
 from ms_detr.errors import ConfigError, MissingPackageError
 from ms_detr.meta_arch import GeneralizedDETR, Usage
@@ -259,3 +260,18 @@ def test_to_supervision(with_masks):
         assert np.array_equal(detections.mask.any(0), image[:, :, 0] > 0)
     nothing = predictor.to_supervision(predictor(np.zeros_like(image)))
     assert len(nothing) == 0
+
+
+class OneInPadding(nn.Module):
+    """Finds an object in the image, and others of which nothing is left in it."""
+
+    def forward(self, inputs):
+        boxes = torch.tensor([[9.0, 1, 9, 5], [1, 2, 3, 4], [0, 7, 5, 7]])
+        found = Instances((7, 9), pred_boxes=Boxes(boxes), scores=torch.tensor([0.9, 0.8, 0.7]))
+        return [{"instances": found} for _ in inputs]
+
+
+def test_what_lies_in_padding_is_left_out():
+    ((_, found),) = predicted(OneInPadding(), [(0, {"image": torch.zeros(3, 7, 9)})], 1)
+    assert found.pred_boxes.tensor.tolist() == [[1, 2, 3, 4]]
+    assert found.scores.tolist() == [pytest.approx(0.8)]

@@ -32,7 +32,7 @@ from .dataset import (
     is_degenerate,
     split_of,
 )
-from .label_files import has_keys, read_json
+from .label_files import read_json, top_keys
 from .problems import Problems, printable
 
 LAYOUT = "JSON files with images, annotations and categories, beside the images or in annotations/"
@@ -42,12 +42,18 @@ PROBED = 50  # images of a file that are looked for in a folder
 
 def recognises(folder: Path) -> bool:
     """Tell whether there are JSON files of COCO's form."""
-    return bool(_annotation_files(folder))
+    for path in _candidates(folder):
+        try:
+            if _has_images(path):
+                return True
+        except DataError:
+            continue
+    return False
 
 
 def find(folder: Path, options: Options, problems: Problems) -> Listing:
     """List the images of all JSON files; ids of classes are kept."""
-    files = _annotation_files(folder)
+    files = _annotation_files(folder, problems)
     by_split: dict[str | None, list[Path]] = defaultdict(list)
     for file in files:
         by_split[_split_of(file, folder)].append(file)
@@ -86,7 +92,11 @@ def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
             write_text(folder / "annotations" / f"{split}.json", text)
 
 
-def _annotation_files(folder: Path) -> list[Path]:
+def _candidates(folder: Path) -> list[Path]:
+    """Return the JSON files where annotation files may be, but for COCO's other ones of the images.
+
+    Captions and keypoints stand beside the instances, in files of the same names behind the prefix.
+    """
     places = [folder, folder / "annotations"]
     places += [path for path in sorted(folder.iterdir()) if path.is_dir() and split_of(path.name)]
     files = [
@@ -94,11 +104,44 @@ def _annotation_files(folder: Path) -> list[Path]:
         for place in places
         if place.is_dir()
         for path in sorted(place.glob("*.json"))
-        if has_keys(path, "images") and not has_keys(path, "shapes")
-        and (has_keys(path, "annotations") or has_keys(path, "categories"))
-    ]  # fmt: skip
-    # COCO has keypoints and captions of the same images beside them.
-    return [file for file in files if file.name.startswith("instances_")] or files
+        if path.is_file() and path.name[0] != "."
+    ]
+    known = {str(path) for path in files}
+    return [
+        path
+        for path in files
+        if not any(
+            path.name.startswith(prefix)
+            and str(path.with_name("instances_" + path.name[len(prefix) :])) in known
+            for prefix in ("captions_", "person_keypoints_")
+        )
+    ]
+
+
+def _annotation_files(folder: Path, problems: Problems) -> list[Path]:
+    files = []
+    for path in _candidates(folder):
+        if _has_images(path):
+            files.append(path)
+        else:
+            problems.note("JSON files without images and annotations: passed over", path)
+    return files
+
+
+def _has_images(file: Path) -> bool:
+    """Tell by its outermost keys whether a JSON file is of COCO's form, and not LabelMe's.
+
+    Raises:
+        DataError: it is no JSON.
+    """
+    keys = set()
+    for key in top_keys(file):
+        keys.add(key)
+        if "shapes" in keys:
+            return False
+        if "images" in keys and not keys.isdisjoint(("annotations", "categories")):
+            return True
+    return False
 
 
 def _split_of(file: Path, folder: Path) -> str | None:

@@ -108,6 +108,7 @@ def import_dataset(
         dataset = splits.divided(dataset, shares, problems, progress)
     else:
         dataset = splits.taken(dataset, problems)
+    problems.expect_most({"images": len(dataset.pictures)}, source)
     dataset = _named(dataset, writer, problems)
     with _whole(target) as folder:
         assert writer.write is not None and writer.place is not None
@@ -152,14 +153,15 @@ def _expect_free(target: Path) -> None:
 def _named(dataset: Dataset, writer: Format, problems: Problems) -> Dataset:
     """Give each image a name that stays in its folder, and that no other has but for the suffix."""
     taken: set[str] = set()
+    last: dict[str, int] = {}  # numbers that were given, of names without one
     pictures = []
     for picture in dataset.pictures:
         name = _clean(picture.name)
         base, suffix = stem(name), name[len(stem(name)) :]
-        number = 1
+        plain = _key(replace(picture, name=name), writer)
         while (key := _key(replace(picture, name=name), writer)) in taken:
-            number += 1
-            name = f"{base}-{number}{suffix}"
+            last[plain] = last.get(plain, 1) + 1
+            name = f"{base}-{last[plain]}{suffix}"
         if name != picture.name:
             problems.note("names of images that are changed", f"{picture.name} is {name}")
         taken.add(key)

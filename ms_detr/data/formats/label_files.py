@@ -6,7 +6,7 @@ Errors are phrases, to which whoever calls adds the file's name.
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -14,8 +14,9 @@ from xml.parsers import expat
 
 from ...errors import DataError
 from ...files import reason
+from ..json_stream import read_members
 
-SNIFFED = 1 << 16  # bytes at either end
+LONG = ("images", "annotations")  # lists that may be of millions
 
 
 def read_lines(path: Path) -> list[str]:
@@ -70,16 +71,20 @@ def read_xml(path: Path) -> Element:
     return builder.close()
 
 
-def has_keys(path: Path, *keys: str) -> bool:
-    """Tell whether keys stand near the beginning or the end of a JSON file."""
+def top_keys(path: Path) -> Iterator[str]:
+    """Yield the keys of the object that a JSON file holds, as they are come upon; of a list none.
+
+    Raises:
+        DataError: it is no JSON as far as it was read.
+    """
     if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        text = file.read(SNIFFED)
-        file.seek(max(file.seek(0, os.SEEK_END) - SNIFFED, 0))
-        text += file.read(SNIFFED)
-    text = text.replace(b"\0", b"")  # of UTF-16
-    return all(f'"{key}"'.encode() in text for key in keys)
+        raise DataError(f"{path} is no file")
+    try:
+        for key, _, is_further in read_members(path, LONG, lambda _: None):
+            if not is_further:
+                yield key
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {reason(error)}") from error
 
 
 def _content(path: Path) -> bytes:

@@ -9,7 +9,6 @@ truncated are read.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 import math
@@ -44,7 +43,7 @@ from .dataset import (
     stem,
     write_label,
 )
-from .label_files import has_keys, read_json
+from .label_files import read_json, top_keys
 from .problems import Problems, printable
 from .runs import box_of, encode
 
@@ -58,7 +57,7 @@ Part = tuple[Box, list[list[float]] | dict[str, Any] | None]
 def recognises(folder: Path) -> bool:
     """Tell whether one of the first JSON files has shapes."""
     files = files_below(folder, {".json"})
-    return any(has_keys(folder / name, "shapes", "imagePath") for name in files[:5])
+    return any(_has_shapes(folder / name) for name in files[:5])
 
 
 def find(folder: Path, options: Options, problems: Problems) -> Listing:
@@ -125,6 +124,13 @@ def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
         }
         text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
         write_label(folder / f"{stem(place(picture))}.json", text)
+
+
+def _has_shapes(file: Path) -> bool:
+    try:
+        return {"shapes", "imagePath"} <= set(top_keys(file))
+    except DataError:
+        return False
 
 
 def _image_of(name: str, image_path: Any, by_stem: Mapping[str, str]) -> str:
@@ -224,9 +230,9 @@ def _mask(content: Any, points: np.ndarray, width: int, height: int) -> Part:
             if image.width > width or image.height > height:
                 raise DataError("with a mask that is larger than the image")
             pixels = np.asarray(image.convert("L")) != 0
-    except (TypeError, ValueError, binascii.Error, OSError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise DataError("with a mask that can't be read") from error
     left, top = points.min(0).round().astype(int).tolist()
     whole = np.zeros((height, width), bool)

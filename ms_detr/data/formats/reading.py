@@ -15,6 +15,8 @@ from . import coco, labelme, masks, voc, yolo
 from .dataset import Dataset, Listed, Listing, Object, Options, Picture
 from .problems import Problems
 
+_CLAIMS = ("val", "test", "train", None)  # splits to an image that several have
+
 
 @dataclass(frozen=True)
 class Format:
@@ -98,7 +100,8 @@ def read(
     """
     _expect_folder(folder)
     listing = form.find(folder, options, problems)
-    listed = sorted(_with_paths(listing.pictures, problems), key=lambda one: str(one.path))
+    listed = _each_once(_with_paths(listing.pictures, problems), problems)
+    listed.sort(key=lambda one: str(one.path))
     headers = examine([str(one.path) for one in listed])
     bar = tqdm(listed, f"reading {form.name}", disable=None if progress else True, unit="img")
     pictures = [
@@ -131,6 +134,24 @@ def _with_paths(pictures: Iterable[Listed], problems: Problems) -> Iterator[List
         yield listed
 
 
+def _each_once(pictures: Iterable[Listed], problems: Problems) -> list[Listed]:
+    """Keep one entry of a file that is listed several times, also by its links."""
+    found: dict[str, Listed] = {}
+    for listed in pictures:
+        place = os.path.realpath(listed.path)
+        other = found.setdefault(place, listed)
+        if other is listed:
+            continue
+        if other.split == listed.split:
+            problems.note("images that are listed twice: taken once, as listed first", listed.path)
+            continue
+        # What is measured stays whole.
+        kept, left = sorted((other, listed), key=lambda one: _CLAIMS.index(one.split))
+        problems.note(f"images of two splits: taken for {kept.split}, not {left.split}", kept.path)
+        found[place] = kept
+    return list(found.values())
+
+
 def _side(value: float) -> str:
     return shortened(int(value) if value == value // 1 else value, 12)
 
@@ -145,6 +166,23 @@ def _picture(listed: Listed, found: Found, problems: Problems) -> Picture | None
         return None
     width, height = found.header.size
     told = listed.told
+    if found.header.is_stored(*told):
+        problems.lose_image(
+            "images whose labels have the size before the image is turned upright (by its "
+            "orientation tag): remove the tag if boxes fit the stored pixels, else swap width and "
+            "height",
+            listed.path,
+        )
+        return None
+    if found.header.orientation != 1 and (width, height) == (
+        found.header.width,
+        found.header.height,
+    ):
+        problems.note(
+            "images that are turned by a tag, and keep their size: labels are taken to be of the "
+            "upright image",
+            listed.path,
+        )
     if all(isinstance(side, (int, float)) and side > 0 for side in told) and told != (
         width,
         height,

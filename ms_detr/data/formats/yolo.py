@@ -10,6 +10,8 @@ fractions of the upright image: ``class x y width height`` with the centre of th
 from __future__ import annotations
 
 import math
+import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from ...errors import DataError, listed
-from ...files import write_text
+from ...errors import DataError, listed, shortened
+from ...files import reason, write_text
 from .dataset import (
     IMAGES,
     SPLITS,
@@ -35,7 +37,6 @@ from .dataset import (
     is_degenerate,
     polygons_of_box,
     split_of,
-    stem,
     write_label,
 )
 from .label_files import read_lines
@@ -43,6 +44,7 @@ from .problems import Problems, printable
 
 LAYOUT = "a data.yaml with names and train, images in images/, text files in labels/"
 _KEYS = ("train", "val", "valid", "test")
+MOST = 1 << 31  # above all numbers of classes
 SLACK = 1e-4  # of width or height, by which rounding leaves the image
 
 
@@ -66,6 +68,7 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
             pictures.append(Listed(root / name, name, split_of(key), objects))
     if not pictures:
         raise DataError(f"{file}: none of its train, val and test has images")
+    _report_unlabelled(pictures, file, problems)
     _report_unused(pictures, problems)
     return Listing(pictures, {name: number for number, name in names.items()})
 
@@ -102,8 +105,7 @@ def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
                 )
             numbers = _line(item, picture, polygons)
             lines.append(" ".join([str(number_of[item.category]), *map(_text, numbers)]) + "\n")
-        label = f"labels/{picture.split}/{stem(picture.name)}.txt"
-        write_label(folder / label, "".join(lines))
+        write_label(folder / _labels_of(Path(place(picture))), "".join(lines))
     used = {picture.split for picture in pictures}
     config = {
         "path": ".",
@@ -160,8 +162,11 @@ def _config(folder: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise DataError(f"{file} can't be read: {reason(error)}") from error
+    except Exception as error:  # PyYAML's constructors raise errors of many kinds
+        text = shortened(" ".join(str(error).split()), 300)
+        raise DataError(f"{file} is no YAML: {text or type(error).__name__}") from error
     if not isinstance(content, dict):
         raise DataError(f"{file} holds no keys")
     return content
@@ -174,12 +179,16 @@ def _names(config: Mapping[str, Any], file: Path, problems: Problems) -> dict[in
     if value is None and type(count) is int and 0 < count < 1 << 16:
         value = [f"class_{number}" for number in range(count)]
     if not isinstance(value, (list, dict)) or not value:
-        raise DataError(f"{file}: names is {value!r}, neither a list nor a mapping of numbers")
+        raise DataError(
+            f"{file}: names is {_shown(value)}, neither a list nor a mapping of numbers"
+        )
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     names: dict[int, str] = {}
     for number, name in pairs:
-        if type(number) is not int or number < 0 or not isinstance(name, (str, int, float)):
-            raise DataError(f"{file}: names has {number!r}: {name!r}, not a number and its name")
+        if type(number) is not int or not 0 <= number < MOST or not _is_name(name):
+            raise DataError(
+                f"{file}: names has {_shown(number)}: {_shown(name)}, not a number and its name"
+            )
         text = printable(name)
         if text in names.values() or not text:
             text = f"{text} (id {number})".strip()
@@ -187,9 +196,21 @@ def _names(config: Mapping[str, Any], file: Path, problems: Problems) -> dict[in
         names[number] = text
     if type(count) is int and count != len(names):
         problems.note(
-            "counts of classes (nc) unlike the names: the names count", f"{file}: {count}"
+            "counts of classes (nc) unlike the names: the names count", f"{file}: {_shown(count)}"
         )
     return names
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, float)) or (isinstance(value, int) and abs(value) < MOST)
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message: aliases make small files of endless values."""
+    try:
+        return shortened(reprlib.repr(value))
+    except ValueError:  # of a number of more digits than Python writes
+        return "a number without end"
 
 
 def _images(
@@ -201,7 +222,7 @@ def _images(
     found: dict[Path, tuple[Path, str]] = {}
     for source in sources:
         if not isinstance(source, str):
-            raise DataError(f"{file}: {key} has {source!r}, neither a folder nor a file")
+            raise DataError(f"{file}: {key} has {_shown(source)}, neither a folder nor a file")
         path = _located(source, config, file)
         if path is None:
             problems.note("folders or lists that data.yaml names and that aren't there", source)
@@ -209,9 +230,10 @@ def _images(
             for name in files_below(path, IMAGES):
                 found.setdefault(path / name, (path, name))
         else:
-            for line in _lines(path):
-                image = _listed_image(line, path.parent)
-                found.setdefault(image, (image.parent, image.name))
+            images = [_listed_image(line, path.parent) for line in _lines(path)]
+            root = os.path.commonpath([image.parent for image in images]) if images else ""
+            for image in images:
+                found.setdefault(image, (Path(root), image.relative_to(root).as_posix()))
     return list(found.values())
 
 
@@ -236,17 +258,33 @@ def _lines(path: Path) -> list[str]:
 
 
 def _listed_image(line: str, folder: Path) -> Path:
-    return folder / line.replace("\\", "/")
+    return folder.absolute() / line.replace("\\", "/")
+
+
+def _labels_of(image: Path) -> Path:
+    """Return the file of labels of an image: its last folder called images becomes labels."""
+    parts = list(image.parts)
+    for number in range(len(parts) - 2, -1, -1):
+        if parts[number] == "images":
+            parts[number] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
 
 
 def _label_file(image: Path) -> Path:
-    parts = list(image.parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
-            break
-    file, beside = Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")
+    file, beside = _labels_of(image), image.with_suffix(".txt")
     return beside if beside.is_file() and not file.is_file() else file
+
+
+def _report_unlabelled(pictures: Sequence[Listed], file: Path, problems: Problems) -> None:
+    without = [one for one in pictures if not _label_file(one.path).is_file()]
+    if len(without) == len(pictures):
+        raise DataError(
+            f"{file}: none of its {len(pictures):,} images has a file of labels; that of "
+            f"{pictures[0].path} would be {_label_file(pictures[0].path)}"
+        )
+    for one in without:
+        problems.note("images without a file of labels: taken to be without objects", one.path)
 
 
 def _report_unused(pictures: Sequence[Listed], problems: Problems) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from PIL import Image
 
 from ms_detr.data import coco_dataset
 from ms_detr.data.formats import FORMATS, import_dataset, recognise
@@ -25,7 +26,7 @@ def coco(names, boxes, categories=CATEGORIES, first=1):
             {"id": first + i, "image_id": first + n, "category_id": k, "bbox": box, "iscrowd": 0}
             for i, (n, k, box) in enumerate(boxes)
         ],
-        "categories": categories,
+        "categories": [*categories],
     }
 
 
@@ -57,7 +58,10 @@ def test_layouts(tmp_path, layout):
     (train, root), (val, other) = layout
     write(folder, train, root, coco(["x 1.jpg", "é.jpg"], [(1, 5, [1, 2, 3.5, 4])]))
     write(folder, val, other, coco(["z.jpg"], [(0, 2, [5, 6, 7, 8])], first=70))
-    write_text(folder / "annotations" / "captions_val2017.json", '{"annotations": [], "info": 1}')
+    if "instances" in val:
+        write_text(
+            folder / val.replace("instances", "captions"), '{"images": [], "annotations": []}'
+        )
     assert recognise(folder).name == "coco"
     report = import_dataset("coco", folder, tmp_path / "out")
     assert report.images == {"train": 2, "val": 1} and not report.problems.as_json()
@@ -135,9 +139,10 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"images": [], "annotations": [', "can't be read: no JSON"),
+        ('{"images": [], "annotations": [}', "is not a JSON file"),
+        ('{"images": [], "annotations": [], ', "can't be read: no JSON"),
         ('{"images": {}, "annotations": [], "categories": []}', "lacks one of the lists"),
-        ('["images", "annotations"]', "lacks one of the lists"),
+        ('["images", "annotations"]', "no image of the form coco"),
         ('{"images": [], "annotations": [], "categories": []}', "no image of the form coco"),
     ],
 )
@@ -145,6 +150,38 @@ def test_files_of_no_use(tmp_path, text, message):
     write_text(tmp_path / "in" / "train.json", text)
     with pytest.raises(DataError, match=message):
         import_dataset("coco", tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("key", ["images", "zzz"])
+def test_files_are_known_by_their_outermost_keys(tmp_path, key):
+    """Whatever stands before them or behind, and whatever words the values have."""
+    folder = tmp_path / "in"
+    categories = [{"id": 5, "name": "shapes"}, {"id": 2, "name": "imagePath"}]
+    content = coco([f"{i}.png" for i in range(30)], [(0, 5, [1, 2, 3, 4])], categories)
+    write(folder, "train.json", "", content)
+    content = {"aaa": " " * 100_000} | content | {"zzz": " " * 100_000}
+    write_text(folder / "train.json", json.dumps(content, sort_keys=key == "images"))
+    write(folder, "val.json", "", coco(["v.png"], [(0, 5, [1, 2, 3, 4])], categories))
+    write_text(folder / "notes.json", json.dumps({"inner": content}))
+    write_text(folder / "list.json", json.dumps([content]))
+    assert recognise(folder).name == "coco"
+    report = import_dataset("auto", folder, tmp_path / "out")
+    assert report.images == {"train": 30, "val": 1} and not report.made_splits
+    assert whats(report.problems.as_json()) == {
+        "JSON files without images and annotations: passed over": 2
+    }
+
+
+@pytest.mark.parametrize("other", ["val.json", "instances_val.json", "person_keypoints_val.json"])
+def test_only_what_stands_beside_its_instances_is_left(tmp_path, other):
+    folder = tmp_path / "in" / "annotations"
+    write(folder, "instances_train.json", "../images", coco(["a.png"], [(0, 5, [1, 2, 3, 4])]))
+    write(folder, other, "../images", coco(["v.png"], [(0, 5, [1, 2, 3, 4])]))
+    keypoints = coco(["a.png"], [(0, 5, [1, 2, 3, 4])])
+    write_text(folder / "person_keypoints_train.json", json.dumps(keypoints))
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out")
+    assert report.images == {"train": 1, "val": 1}
+    assert report.problems.lines() == []
 
 
 def test_two_files_of_a_split(tmp_path):
@@ -197,3 +234,29 @@ def test_widths_that_no_image_has(tmp_path, width):
     import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
     written = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
     assert [image["width"] for image in written["images"]] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("tag", "told", "problem"),
+    [
+        (6, (64, 48), "images whose labels have the size before the image is turned upright"),
+        (6, (48, 64), None),
+        (3, (64, 48), "images that are turned by a tag, and keep their size"),
+        (1, (64, 48), None),
+    ],
+)
+def test_orientation_tags(tmp_path, tag, told, problem):
+    """Boxes of the stored pixels are never given to the upright image."""
+    content = coco(["a.png", "b.png", "c.png"], [(0, 5, [1, 2, 3, 4]), (1, 5, [1, 2, 3, 4])])
+    write(tmp_path / "in", "train.json", "", content)
+    content["images"][0] |= {"width": told[0], "height": told[1]}
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    with Image.open(tmp_path / "in" / "a.png") as image:
+        tags = Image.Exif()
+        tags[0x112] = tag
+        image.save(tmp_path / "in" / "a.png", exif=tags)
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert len(report.problems.lines()) == (problem is not None)
+    assert all(problem in line for line in report.problems.lines())
+    is_left_out = problem is not None and tag == 6
+    assert ("a.png" not in read_split(tmp_path / "out", "train")) == is_left_out

@@ -7,11 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from ms_detr.cli import main
-from ms_detr.data.formats import Options, import_dataset, recognise
+from ms_detr.data.formats import (
+    FORMATS,
+    Dataset,
+    Options,
+    Picture,
+    Problems,
+    import_dataset,
+    importing,
+    recognise,
+)
 from ms_detr.errors import ConfigError, DataError, MissingFileError
 
 from .support import read_split, voc_object, whats, write_image, write_text, write_xml
@@ -243,6 +254,18 @@ def test_names_are_kept_apart(tmp_path):
     report = import_dataset("voc", tmp_path / "in", tmp_path / "out", split=[1])
     assert [*read_split(tmp_path / "out", "train")] == ["a.png", "a-2.png"]
     assert whats(report.problems.as_json()) == {"names of images that are changed": 1}
+
+
+def test_many_of_one_name():
+    """Each is tried a few times, not as often as there are images before."""
+    pictures = [Picture(Path(f"{i}/a.png"), "a.png", "train", 1, 1, []) for i in range(20_000)]
+    pictures.insert(1, Picture(Path("b.png"), "a-3.png", "train", 1, 1, []))
+    start = time.perf_counter()
+    named = importing._named(Dataset({}, pictures), FORMATS["coco"], Problems())
+    assert time.perf_counter() - start < 20
+    names = [picture.name for picture in named.pictures]
+    assert names[:5] == ["a.png", "a-3.png", "a-2.png", "a-4.png", "a-5.png"]
+    assert len(set(names)) == len(names)
 
 
 def test_names_that_are_no_text(tmp_path):

@@ -33,6 +33,14 @@ def png(bitmap):
     return base64.b64encode(stream.getvalue()).decode()
 
 
+def broken_png():
+    """Pillow raises a SyntaxError of it."""
+    content = bytearray(base64.b64decode(png(np.ones((9, 9)))))
+    place = content.index(b"IDAT")
+    content[place - 4 : place] = (4).to_bytes(4, "big")  # too short: no chunk follows
+    return base64.b64encode(content).decode()
+
+
 def test_shapes(tmp_path):
     bitmap = np.zeros((3, 4), bool)
     bitmap[1:, 1:3] = True
@@ -92,6 +100,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
         shape("cat", "rectangle", [[1, 1], [5, math.nan]]), shape("cat", "rectangle", {"a": 1}),
         shape("cat", "rectangle", [[1, 1], [10**400, 5]]), shape("cat", "circle", [[1, 1]]),
         shape("cat", "mask", [[1, 1], [5, 5]]), shape("cat", "mask", [[1, 1]], mask="????"),
+        shape("cat", "mask", [[1, 1]], mask=broken_png()),
         shape("cat", "mask", [[60, 1]], mask=png(np.ones((9, 9)))),
         shape("cat", "mask", [[1, 1]], mask=png(np.ones((99, 9)))),
         shape("cat", "mask", [[1, 1]], mask=png(np.zeros((9, 9)))),
@@ -119,7 +128,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
         "shapes of the kind 'line', which has no area: left out": 1,
         "shapes whose points aren't pairs of numbers: left out": 5,
         "shapes called circles without a centre and a point: left out": 1,
-        "shapes with a mask that can't be read: left out": 2,
+        "shapes with a mask that can't be read: left out": 3,
         "shapes with a mask that leaves the image: left out": 1,
         "shapes with a mask that is larger than the image: left out": 1,
         "shapes with a mask without a pixel: left out": 1,

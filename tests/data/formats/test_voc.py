@@ -89,6 +89,16 @@ def test_splits_are_those_of_the_lists(tmp_path):
     assert sorted(path.name for path in (out / "val").iterdir()) == ["a2.png"]
 
 
+def test_most_images_in_no_split(tmp_path):
+    """Two of five lie in folders of splits: not all that is there is meant to be left out."""
+    for number, folder in enumerate(["train", "val", "a", "b", "c"]):
+        write_xml(tmp_path / "in" / folder / "x.xml", voc_object("cat", (2, 2, 5, 5)))
+        write_image(tmp_path / "in" / folder / "x.png", number)
+    with pytest.raises(DataError, match=r"of 5 images 3 can't be used.*images in no split"):
+        imported(tmp_path / "in", tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_files_side_by_side_in_a_folder_a_split(tmp_path):
     """As Roboflow exports it; names have blanks and letters of any script."""
     for split, name in (("train", "ein Käfer"), ("valid", "虫 1.v2")):

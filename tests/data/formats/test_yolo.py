@@ -1,14 +1,20 @@
 """YOLO's files: lines, classes, where labels lie, and what is wrong with them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ms_detr.data.formats import import_dataset
 from ms_detr.errors import DataError
 
-from .support import read_split, whats, write_image, write_text
+from .support import read_split, voc_object, whats, write_image, write_text, write_xml
 
+# Lists of ten of the list before: z has 10 ** 6 words in it.
+BOMB = "a: &a [b, b, b, b, b, b, b, b, b, b]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
+    for old, new in zip("avwxy", "vwxyz", strict=True)
+)
 CONFIG = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
 
 
@@ -31,7 +37,10 @@ def test_boxes_and_polygons(tmp_path):
     lines = "1 0.25 0.5 0.1 0.2\n\n0 .1 .1 .2 .1 .2 .5\n0.0 0.5 0.5 1 1\n"
     write_yolo(tmp_path / "yolo", [lines, None, ""])
     report, out = imported(tmp_path / "yolo", tmp_path)
-    assert not report.problems and report.classes == {"cat": 0, "dog": 1}
+    assert whats(report.problems.as_json()) == {
+        "images without a file of labels: taken to be without objects": 1
+    }
+    assert report.classes == {"cat": 0, "dog": 1}
     found = read_split(out, "train")
     assert found["a1.png"] == [] and read_split(out, "val") == {"a2.png": []}
     assert [name for name, _, _ in found["a0.png"]] == ["dog", "cat", "cat"]
@@ -115,14 +124,20 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
         ("train: images/nowhere\nnames: [a]\n", "none of its train, val and test has images"),
         ("train: {a: b}\nnames: [a]\n", "neither a folder nor a file"),
         ("train: images/train\nnames: [a]\nkpt_shape: [17, 3]\n", "is of keypoints"),
+        (f"{BOMB}train: images/train\nnames: *z\n", "names has 0: .*, not a number and its name"),
+        (f"{BOMB}train: *z\nnames: [a]\n", "train has .*, neither a folder nor a file"),
+        (f"train: images/train\nnames: [0x{'f' * 5000}]\n", "not a number and its name"),
+        ("train: !!timestamp x\nnames: [a]\n", "is no YAML"),
+        ("train: !!bool x\nnames: [a]\n", "is no YAML"),
+        ("train: !!int ''\nnames: [a]\n", "is no YAML"),
         ("train: !!python/object/apply:os.system ['false']\nnames: [a]\n", "is no YAML"),
     ],
 )
 def test_wrong_configs(tmp_path, config, message):
     write_yolo(tmp_path / "yolo", ["", ""], config)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as error:
         imported(tmp_path / "yolo", tmp_path)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and len(str(error.value)) < 1000
 
 
 def test_turned_images(tmp_path):
@@ -138,3 +153,68 @@ def test_turned_images(tmp_path):
     image.save(path, exif=tags)
     _, out = imported(tmp_path / "yolo", tmp_path)
     assert read_split(out, "train")["a0.png"] == [("cat", pytest.approx([0, 0, 50, 200]), 0)]
+
+
+def test_labels_are_written_where_they_are_looked_for(tmp_path):
+    """The last folder called images becomes labels, also one of the source."""
+    folder = tmp_path / "in"
+    for number, name in enumerate(["images/x.png", "images/images/x.png", "y.png", "labels/x.png"]):
+        write_xml(folder / "train" / name.replace(".png", ".xml"), voc_object("cat", (1, 1, 9, 9)))
+        write_image(folder / "train" / name, number)
+    import_dataset("voc", folder, tmp_path / "yolo", to="yolo", split=[0.5])
+    images = sorted((tmp_path / "yolo").rglob("*.png"))
+    for image in images:
+        before, after = image.as_posix().rsplit("/images/", 1)
+        assert Path(f"{before}/labels/{after}").with_suffix(".txt").read_text().startswith("0 ")
+    assert len(images) == 4
+    report, _ = imported(tmp_path / "yolo", tmp_path)
+    assert sum(report.objects.values()) == 4 and not report.problems
+
+
+def test_labels_that_lie_elsewhere(tmp_path):
+    write_yolo(tmp_path / "yolo", [None, None])
+    write_text(tmp_path / "yolo" / "annotations" / "a0.txt", "0 .5 .5 .2 .2")
+    with pytest.raises(DataError, match="none of its 2 images .*/labels/train/a0.txt"):
+        imported(tmp_path / "yolo", tmp_path)
+
+
+def test_a_folder_that_is_train_and_val(tmp_path):
+    """All images are in one split then, and are divided, each of them once."""
+    folder = tmp_path / "yolo"
+    write_yolo(folder, ["0 .5 .5 .2 .2"] * 10, "train: images\nval: images\nnames: [cat]\n")
+    report, _ = imported(folder, tmp_path)
+    assert report.images == {"train": 8, "val": 2} and report.made_splits
+    assert whats(report.problems.as_json()) == {
+        "images of two splits: taken for val, not train": 10
+    }
+
+
+def test_links_to_images_of_another_split(tmp_path):
+    folder = tmp_path / "yolo"
+    write_yolo(folder, ["0 .5 .5 .2 .2"] * 3, CONFIG + "test: images/test\n")
+    for split, name in (("train", "z.png"), ("test", "y.png")):
+        (folder / "images" / split).mkdir(exist_ok=True)
+        (folder / "images" / split / name).symlink_to(folder / "images" / "val" / "a2.png")
+    write_image(folder / "images" / "test" / "t.png", 9)
+    (folder / "images" / "train" / "twice.png").symlink_to(folder / "images" / "train" / "a0.png")
+    report, out = imported(folder, tmp_path)
+    assert report.images == {"train": 2, "val": 1, "test": 1}
+    found = whats(report.problems.as_json())
+    assert found["images of two splits: taken for val, not train"] == 1
+    assert found["images of two splits: taken for val, not test"] == 1
+    assert found["images that are listed twice: taken once, as listed first"] == 1
+    assert [*read_split(out, "val")] == ["a2.png"]
+
+
+def test_lists_of_images_of_one_name(tmp_path):
+    """They are told apart by their folders below the one that has them all."""
+    folder = tmp_path / "yolo"
+    write_text(folder / "data.yaml", "train: train.txt\nval: val.txt\nnames: [cat]\n")
+    write_text(folder / "train.txt", "./images/a/x.png\nimages/b/x.png\n")
+    write_text(folder / "val.txt", "images/c/x.png\n")
+    for number, name in enumerate("abc"):
+        write_image(folder / "images" / name / "x.png", number)
+        write_text(folder / "labels" / name / "x.txt", "0 .5 .5 .2 .2")
+    report, out = imported(folder, tmp_path)
+    assert {*read_split(out, "train")} == {"a/x.png", "b/x.png"} and not report.problems
+    assert {*read_split(out, "val")} == {"x.png"}
