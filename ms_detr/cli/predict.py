@@ -135,8 +135,9 @@ def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) ->
         if place in taken:
             raise ConfigError(f"{file} is {taken[place]}: choose another place")
         taken[place] = "to be written twice"
-    if folders := [str(file) for file in files if file.is_dir()]:
-        raise ConfigError(f"{' and '.join(folders)} is a folder: give a file")
+    for file in files:
+        if file.is_dir():
+            raise ConfigError(f"{file} is a folder: give a file")
     folders = {_linked(file).parent for file in files if _is_whole(file)}
     for folder in folders | ({args.output} if args.output else set()):
         with explained(folder):
