@@ -18,6 +18,7 @@ def check(rows: list[dict], own: float) -> None:
     assert 0 < later[-1]["own MB a loader process"] < own
 
 
+@pytest.mark.slow
 def test_twenty_thousand_images(tmp_path):
     """Each of 12 objects. The file has 29 MB; read at once it took ten times that."""
     rows = measure_annotations(20_000, 12, workers=(1,), folder=tmp_path)

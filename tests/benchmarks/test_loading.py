@@ -33,6 +33,7 @@ class Slow(DetrMapper):
         return super().__call__(record)
 
 
+@pytest.mark.slow
 def test_images_a_second_are_those_of_the_processes():
     options = [
         f"dataloader.train.mapper._target_={__name__}.Slow",

@@ -66,6 +66,7 @@ def test_benchmark_step_reads_the_same_data_once(overrides):
 
 
 @needs_compiled
+@pytest.mark.slow
 def test_benchmark_op_gives_ratios_to_pure_torch(capsys):
     words = ["benchmark", "op", "--rounds", "1", "--case", "decoder 300", "--threads", "1"]
     assert main([*words, "--json"]) == 0

@@ -68,6 +68,7 @@ def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
     assert table(runs[:2]).splitlines()[0].count("|") == len(titles) + 2
 
 
+@pytest.mark.slow
 def test_compare_names_the_run_that_failed_and_tabulates_the_others(overrides, tmp_path, capsys):
     words = ["compare", "--output", str(tmp_path), "--seeds", "0"]
     words += ["--run", "bad", CONFIG, *overrides, "model.num_queries=0"]

@@ -49,6 +49,7 @@ def weights(folder):
     return read_checkpoint(folder / "seed5" / "model_final.pth")["model"]
 
 
+@pytest.mark.slow
 def test_killed_sweep_goes_on_where_it_was(swept):
     folder, _ = swept
     first, second = folder / "model.kill_at=null", folder / "model.kill_at=4"

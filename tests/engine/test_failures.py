@@ -58,6 +58,7 @@ def by_hand(data, folder):
     return model, average, left_out
 
 
+@pytest.mark.slow
 def test_a_skipped_step_is_one_that_was_left_out(train, data, tmp_path):
     train("out", *OPTIONS, "+train.max_skipped_steps=3")
     model, average, left_out = by_hand(data, tmp_path)

@@ -119,6 +119,7 @@ def test_without_room_for_checkpoints_training_goes_on_until_the_last(run, train
     assert curve(tmp_path / "kept") == curve(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_all_processes_end_where_the_main_one_cannot_write(run):
     process = run("72k", "model.dropout=0", flags="--num-gpus=2", status=2)
     assert f"model_final.pth: {NO_SPACE}" in ending(process)
@@ -142,6 +143,7 @@ def test_a_disk_that_was_full_for_a_while(run, train, tmp_path):
     assert all(torch.equal(whole["model"][n], other["model"][n]) for n in whole["model"])
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_read_only_for_a_while(run):
     events = "2: sh('mount -t tmpfs -o ro none OUT'), 7: sh('umount OUT')"
     process = run("400k", events=events)

@@ -40,6 +40,7 @@ def start(root, data, tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_disturbs_nothing(start, train, tmp_path):
     train("out", "train.max_iter=3")
     out = tmp_path / "out"

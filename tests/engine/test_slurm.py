@@ -119,6 +119,7 @@ def test_a_layout_that_srun_has_not_given(srun):
         assert "--num-gpus 3, but srun has started 2 of 2 processes here" in task.stderr
 
 
+@pytest.mark.slow
 def test_hours_that_are_over_end_a_run_that_goes_on_later(train, srun, tmp_path):
     train("whole", "model.dropout=0")
     tasks = srun("parts", "model.dropout=0", "+train.max_hours=1e-9")

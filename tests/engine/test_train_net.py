@@ -238,6 +238,7 @@ def test_sigterm_to_torchrun(started, tmp_path):
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=SLOW)], ids=str
 )
+@pytest.mark.slow
 def test_a_launcher_that_ends_leaves_no_process(started, tmp_path, number):
     """While its processes start: they aren't yet, or are importing."""
     run = started("--num-gpus=2")
@@ -263,6 +264,7 @@ def test_a_launcher_that_is_killed_leaves_no_training(started):
     assert ended(run, loud=True)[0] == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_rank_that_the_system_kills_is_named(started, tmp_path):
     run = started("--num-gpus=2", "train.checkpoint_epochs=0.34")
     wait_for(run, "iter 2/")
