@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
 from ..layers.aligned_attention import attend_shared
-from .limits import interleaved, measure_peak, measure_retained
+from .pairs import choose_machine, compare_two
 
 HEADS, CHANNELS = 8, 256
 # Maps of an image of 800 x 1333 pixels.
@@ -36,14 +34,9 @@ def compare_aligned(
     """Time both forward and backward, turn by turn; projections and the aligner are left out.
 
     Returns:
-        A dict a map, without and with SMCA's modulation: medians in milliseconds, the median of
-        the rounds' ratios, megabytes that are retained for the backward pass and that a call takes
-        at most, and the largest difference between the outputs.
+        A dict a map, without and with SMCA's modulation; see `compare_two`.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("PyTorch sees no GPU here")
+    choose_machine(device, threads)
     return [
         _row(name, modulated, device, batch, queries, rounds)
         for name in MAPS
@@ -69,26 +62,12 @@ def _row(
         mask = mask.to(device)
     _, key, value = leaves[:3]
 
-    both = (
-        lambda: naive(query, key, value, mask),
-        lambda: attend_shared(query, key, value, mask),
-    )
-    with torch.no_grad():
-        first, second = (run() for run in both)
-        difference = (first - second).abs().max().item()
-    steps = [lambda run=run: run().sum().backward() for run in both]
-    times = interleaved(steps, device, rounds)
-    retained = [measure_retained(run, leaves) for run in both]
-    peak = [measure_peak(step, device) for step in steps]
+    ways = {
+        "naive": lambda: naive(query, key, value, mask),
+        "layer": lambda: attend_shared(query, key, value, mask),
+    }
     return {
         "map": name,
         "SMCA": "yes" if modulated else "no",
-        "naive ms": statistics.median(times[0]) * 1e3,
-        "layer ms": statistics.median(times[1]) * 1e3,
-        "ratio": statistics.median(a / b for a, b in zip(*times, strict=True)),
-        "naive MB retained": retained[0],
-        "layer MB retained": retained[1],
-        "naive MB peak": peak[0],
-        "layer MB peak": peak[1],
-        "largest difference": difference,
+        **compare_two(ways, leaves, device, rounds),
     }

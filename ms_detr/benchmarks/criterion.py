@@ -12,10 +12,10 @@ from detectron2.config import instantiate
 from torch import Tensor
 
 from ..config import load
-from ..errors import ConfigError
 from ..structures import Predictions, PredictionSet, Targets
 from ..supervision import Criterion, PaperTopK
 from .limits import timed
+from .pairs import choose_machine
 from .plain_criterion import PlainCriterion
 
 CONFIG = "ms_detr/ms_detr_r50_300q_12ep.py"
@@ -41,10 +41,7 @@ def compare_criterion(
         A dict a case: medians in milliseconds, the median of the rounds' ratios, the largest
         relative difference of a loss, and on CUDA what `count_waits` says of one call.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("PyTorch sees no GPU here")
+    choose_machine(device, threads)
     return [
         _row(device, rule, batch, count, number, tokens or count, rounds)
         for rule in RULES

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ConfigError
 from ..layers.attention import Visibility, attend
-from .limits import interleaved, measure_peak, measure_retained
+from .pairs import choose_machine, compare_two
 
 HEADS, CHANNELS = 8, 32
 # Primary queries, and blocks of further ones with whether they see the primary.
@@ -32,14 +30,9 @@ def compare_groups(
     """Time attention forward and backward, turn by turn; its projections are left out.
 
     Returns:
-        A dict a scheme: medians in milliseconds, the median of the rounds' ratios, megabytes that
-        are retained for the backward pass and that a call takes at most, and the largest
-        difference between the outputs.
+        A dict a scheme; see `compare_two`.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("PyTorch sees no GPU here")
+    choose_machine(device, threads)
     return [_row(scheme, device, batch, rounds) for scheme in SCHEMES]
 
 
@@ -60,22 +53,9 @@ def _row(scheme: str, device: str, batch: int, rounds: int) -> dict[str, Any]:
         query, key, value = (leaf.transpose(1, 2) for leaf in leaves)
         return attend(query, key, value, visibility)
 
-    both = (dense, blocks)
-    with torch.no_grad():
-        difference = (dense() - blocks()).abs().max().item()
-    steps = [lambda run=run: run().sum().backward() for run in both]
-    times = interleaved(steps, device, rounds)
-    retained = [measure_retained(run, leaves) for run in both]
-    peak = [measure_peak(step, device) for step in steps]
+    ways = {"dense": dense, "blocks": blocks}
     return {
         "scheme": scheme,
         "queries": len(mask),
-        "dense ms": statistics.median(times[0]) * 1e3,
-        "blocks ms": statistics.median(times[1]) * 1e3,
-        "ratio": statistics.median(a / b for a, b in zip(*times, strict=True)),
-        "dense MB retained": retained[0],
-        "blocks MB retained": retained[1],
-        "dense MB peak": peak[0],
-        "blocks MB peak": peak[1],
-        "largest difference": difference,
+        **compare_two(ways, leaves, device, rounds),
     }
