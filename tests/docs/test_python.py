@@ -10,21 +10,12 @@ from PIL import Image
 
 import ms_detr
 from ms_detr.config import describe, load
+from tests.tiny_checkpoint import CLASSES, SMALL
 
 from .pages import DOCS, ROOT, blocks
 
 BLOCKS = [block for block in blocks("python") if block.name is None]
-SMALL = [
-    "model.backbone.widths=[8,16,24,32]",
-    "model.backbone.blocks=1",
-    "model.neck.in_channels={res2:16,res3:24,res4:32}",
-    "model.num_queries=12",
-    "model.encoder.num_layers=1",
-    "model.decoder.num_layers=2",
-    "model.postprocess.top_k=100",
-    "train.device=cpu",
-]
-CLASSES = ["ellipse", "rectangle", "triangle", "star", "plus", "ring"]
+KEYS = [*SMALL, "model.postprocess.top_k=100", "train.device=cpu"]
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
@@ -38,11 +29,11 @@ def checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def make(path: str) -> None:
-        cfg = load("demo/ms_detr.py", SMALL)
+        cfg = load("demo/ms_detr.py", KEYS)
         torch.manual_seed(0)
-        state = {"model": instantiate(cfg.model).state_dict(), "classes": CLASSES}
+        state = {"model": instantiate(cfg.model).state_dict(), "classes": list(CLASSES)}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save({**state, "config": describe("demo/ms_detr.py", SMALL, cfg)}, path)
+        torch.save({**state, "config": describe("demo/ms_detr.py", KEYS, cfg)}, path)
 
     return make
 
@@ -72,7 +63,7 @@ def test_prediction(checkpoint, monkeypatch):
     exec(first, names)
     assert names["boxes"].shape == (len(names["scores"]), 4)
     assert len(names["names"]) == len(names["classes"]) > 0
-    small = load("demo/ms_detr.py", SMALL)
+    small = load("demo/ms_detr.py", KEYS)
     monkeypatch.setattr("ms_detr.config.load", lambda name: small)
     exec(with_config, names)
     inputs = {
@@ -115,7 +106,7 @@ def test_padding(checkpoint, demo_dataset, monkeypatch, capsys):
     original = load
 
     def smaller(path: str, overrides: list[str]):
-        return original(path, [*SMALL, *overrides])
+        return original(path, [*KEYS, *overrides])
 
     monkeypatch.setattr("ms_detr.config.load", smaller)
     exec(script, {"__name__": "script"})

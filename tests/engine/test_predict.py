@@ -17,16 +17,9 @@ from ms_detr.config import load
 from ms_detr.data import ImageError, ResizeShortestEdge, coco_dataset
 from ms_detr.engine import load_model, predict
 from tests.data.test_images import STORED
+from tests.tiny_checkpoint import SMALL
 
-KEYS = [
-    "model.backbone.widths=[8,16,24,32]",
-    "model.backbone.blocks=1",
-    "model.neck.in_channels={res2:16,res3:24,res4:32}",
-    "model.num_queries=12",
-    "model.encoder.num_layers=1",
-    "model.decoder.num_layers=2",
-    "train.device=cpu",
-]
+KEYS = [*SMALL, "train.device=cpu"]
 
 
 @pytest.fixture(scope="module")
