@@ -9,13 +9,11 @@ import numpy as np
 from detectron2.data import Metadata, MetadataCatalog
 from matplotlib import colormaps
 from omegaconf import DictConfig
-from PIL import Image
 
 from ..evaluation import evaluating
-from ..files import atomic_path
 from ..meta_arch import GeneralizedDETR
 from .canvas import titled
-from .scene import canvas, choose, pixel_corners, side_by_side, stacked
+from .scene import canvas, choose, pixel_corners, side_by_side, stacked, write_picture
 
 
 def draw_assignments(
@@ -37,10 +35,7 @@ def draw_assignments(
     files = []
     for record in chosen:
         panels = assigned(model, mapper(record), record, metadata)
-        stem = Path(record["file_name"]).stem
-        files.append(folder / f"{record['image_id']}_{stem}_assignments.png")
-        with atomic_path(files[-1]) as path:
-            Image.fromarray(panels).save(path, "PNG")
+        files.append(write_picture(folder, record, "assignments", panels))
     return files
 
 

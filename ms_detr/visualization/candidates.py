@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from detectron2.data import MetadataCatalog
 from matplotlib import colormaps
 from omegaconf import DictConfig
-from PIL import Image
 
 from ..evaluation import evaluating
-from ..files import atomic_path
 from ..meta_arch import GeneralizedDETR
 from .canvas import titled
-from .scene import canvas, choose, side_by_side
+from .scene import canvas, choose, side_by_side, write_picture
 
 
 def draw_candidates(
@@ -52,8 +49,5 @@ def draw_candidates(
                 color = colormaps["plasma"](1 - rank / top)
                 panel.draw_box(boxes[rank], alpha=0.9, edge_color=color)
             panels.append(titled(panel.output.get_image(), name))
-        stem = Path(record["file_name"]).stem
-        files.append(folder / f"{record['image_id']}_{stem}_candidates.png")
-        with atomic_path(files[-1]) as path:
-            Image.fromarray(np.ascontiguousarray(side_by_side(panels))).save(path, "PNG")
+        files.append(write_picture(folder, record, "candidates", side_by_side(panels)))
     return files

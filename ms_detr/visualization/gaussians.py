@@ -9,19 +9,27 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor, nn
 
 from ..analysis.attention import Call, cross_attentions, watched
 from ..data.images import load_image
 from ..errors import ConfigError
 from ..evaluation import evaluating
-from ..files import atomic_path
 from ..layers import GaussianModulation, ModulatedAttention, SemanticAlignedAttention
 from ..meta_arch import OUTPUT, GeneralizedDETR
 from ..structures import shown_part
 from .canvas import titled
-from .scene import choose, enlarged, heated, pixel_corners, side_by_side, stacked
+from .scene import (
+    choose,
+    enlarged,
+    expect_layer,
+    expect_query,
+    heated,
+    pixel_corners,
+    side_by_side,
+    stacked,
+    write_picture,
+)
 
 
 def draw_gaussians(
@@ -50,9 +58,7 @@ def draw_gaussians(
             "Gaussian maps are of modulated attention, SMCA's, or of SAM-DETR with "
             f"gaussian_modulation; this model has {' and '.join(sorted(without))} without"
         )
-    layers = len(model.decoder.layers)
-    if not -layers <= layer < layers:
-        raise ConfigError(f"there are layers 0 to {layers - 1}, not {layer}")
+    expect_layer(layer, len(model.decoder.layers))
     folder.mkdir(parents=True, exist_ok=True)
     # Of several levels a layer of SAM-DETR reads one.
     first = 0 if model.decoder.levels is None else model.decoder.levels[layer]
@@ -63,8 +69,7 @@ def draw_gaussians(
         inputs = mapper(record)
         logits, boxes, levels = _look(model, inputs, layer)
         index = int(logits.amax(-1).argmax()) if query is None else query
-        if not 0 <= index < len(logits):
-            raise ConfigError(f"there are queries 0 to {len(logits) - 1}, not {index}")
+        expect_query(index, len(logits))
         image, _ = load_image(record["file_name"])
         corners = pixel_corners(boxes[index], inputs)
         rows = []
@@ -76,10 +81,7 @@ def draw_gaussians(
                 title = f"query {index}, head {head}, level {level}"
                 panels.append(titled(panel.output.get_image(), title))
             rows.append(side_by_side(panels))
-        stem = Path(record["file_name"]).stem
-        files.append(folder / f"{record['image_id']}_{stem}_gaussians.png")
-        with atomic_path(files[-1]) as path:
-            Image.fromarray(stacked(rows)).save(path, "PNG")
+        files.append(write_picture(folder, record, "gaussians", stacked(rows)))
     return files
 
 

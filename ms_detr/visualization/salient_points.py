@@ -12,7 +12,6 @@ import torch
 from detectron2.data import MetadataCatalog
 from matplotlib import colormaps
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 
 from ..analysis.attention import cross_attentions, watched
@@ -20,12 +19,22 @@ from ..analysis.maps import unpadded
 from ..data.images import load_image
 from ..errors import ConfigError
 from ..evaluation import evaluating
-from ..files import atomic_path
 from ..layers import SemanticAlignedAttention
 from ..meta_arch import OUTPUT, GeneralizedDETR
 from ..structures import output_scale, shown_part
 from .canvas import titled
-from .scene import canvas, choose, enlarged, heated, pixel_corners, side_by_side, stacked
+from .scene import (
+    canvas,
+    choose,
+    enlarged,
+    expect_layer,
+    expect_query,
+    heated,
+    pixel_corners,
+    side_by_side,
+    stacked,
+    write_picture,
+)
 
 COLORS = colormaps["tab10"]
 
@@ -74,9 +83,7 @@ def draw_salient_points(
         raise ConfigError(
             f"salient points are of SAM-DETR; this model has {' and '.join(sorted(kinds))}"
         )
-    layers = len(model.decoder.layers)
-    if not -layers <= layer < layers:
-        raise ConfigError(f"there are layers 0 to {layers - 1}, not {layer}")
+    expect_layer(layer, len(model.decoder.layers))
     folder.mkdir(parents=True, exist_ok=True)
     chosen, mapper = choose(loader, model.num_classes, count)
     metadata = MetadataCatalog.get(loader.dataset.name)
@@ -85,10 +92,7 @@ def draw_salient_points(
         inputs = mapper(record)
         looks = _looks(model, inputs, queries, layer)
         rows = [_row(record, inputs, metadata, look) for look in looks]
-        stem = Path(record["file_name"]).stem
-        files.append(folder / f"{record['image_id']}_{stem}_salient_points.png")
-        with atomic_path(files[-1]) as path:
-            Image.fromarray(stacked(rows)).save(path, "PNG")
+        files.append(write_picture(folder, record, "salient_points", stacked(rows)))
     return files
 
 
@@ -99,8 +103,8 @@ def _looks(
     with evaluating(model), watched(model) as calls:
         logits = model.forward_tensors(*model.preprocess([inputs]))[OUTPUT].logits[-1, 0]
         numbers = list(queries) or [int(logits.amax(-1).argmax())]
-        if unknown := [number for number in numbers if not 0 <= number < len(logits)]:
-            raise ConfigError(f"there are queries 0 to {len(logits) - 1}, not {unknown[0]}")
+        for number in numbers:
+            expect_query(number, len(logits))
         call = calls[layer].of(torch.tensor(numbers, device=logits.device))
         sublayer = cast(SemanticAlignedAttention, call.sublayer)
         points = sublayer.align(call.x, call.context).points[0]

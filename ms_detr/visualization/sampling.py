@@ -10,18 +10,16 @@ import torch
 from detectron2.data import MetadataCatalog
 from matplotlib import colormaps
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 
 from ..analysis.attention import Call, cross_attentions, watched
 from ..errors import ConfigError
 from ..evaluation import evaluating
-from ..files import atomic_path
 from ..layers import DeformableSublayer
 from ..meta_arch import OUTPUT, GeneralizedDETR
 from ..structures import output_scale, output_size, valid_ratio
 from .canvas import titled
-from .scene import canvas, choose, pixel_corners, side_by_side
+from .scene import canvas, choose, expect_query, pixel_corners, side_by_side, write_picture
 
 
 def draw_sampling(
@@ -56,8 +54,7 @@ def draw_sampling(
         inputs = mapper(record)
         calls, logits, ratios = _record_calls(model, inputs)
         index = int(logits.amax(-1).argmax()) if query is None else query
-        if not 0 <= index < len(logits):
-            raise ConfigError(f"there are queries 0 to {len(logits) - 1}, not {index}")
+        expect_query(index, len(logits))
         panels = []
         for layer, (reference, locations, weights) in enumerate(calls):
             panel = canvas(record, metadata)
@@ -66,10 +63,7 @@ def draw_sampling(
                 panel.draw_box(box, alpha=0.9, edge_color="w")
             _draw_points(panel, locations[index] / ratios, weights[index], inputs)
             panels.append(titled(panel.output.get_image(), f"query {index}, layer {layer}"))
-        stem = Path(record["file_name"]).stem
-        files.append(folder / f"{record['image_id']}_{stem}_sampling.png")
-        with atomic_path(files[-1]) as path:
-            Image.fromarray(side_by_side(panels)).save(path, "PNG")
+        files.append(write_picture(folder, record, "sampling", side_by_side(panels)))
     return files
 
 

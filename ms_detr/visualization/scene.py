@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image
 
 from ..data import check_classes
 from ..data.images import load_image
+from ..errors import ConfigError
+from ..files import atomic_path
 from ..structures import output_scale
 from .canvas import Canvas
 
@@ -75,6 +78,26 @@ def pixel_corners(boxes: torch.Tensor, inputs: Mapping[str, Any]) -> np.ndarray:
     center, size = boxes.cpu().double().split(2, -1)
     corners = torch.cat((center - size / 2, center + size / 2), -1)
     return (corners * corners.new_tensor(output_scale(inputs) * 2)).numpy()
+
+
+def expect_query(number: int, count: int) -> None:
+    """Raise ConfigError unless there is such a query."""
+    if not 0 <= number < count:
+        raise ConfigError(f"there are queries 0 to {count - 1}, not {number}")
+
+
+def expect_layer(layer: int, count: int) -> None:
+    """Raise ConfigError unless there is such a layer; from -1 on they count from behind."""
+    if not -count <= layer < count:
+        raise ConfigError(f"there are layers 0 to {count - 1}, not {layer}")
+
+
+def write_picture(folder: Path, record: Mapping[str, Any], what: str, picture: np.ndarray) -> Path:
+    """Write what a record's picture (H, W, 3) shows into a folder, and return the file."""
+    file = folder / f"{record['image_id']}_{Path(record['file_name']).stem}_{what}.png"
+    with atomic_path(file) as path:
+        Image.fromarray(np.ascontiguousarray(picture)).save(path, "PNG")
+    return file
 
 
 def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
