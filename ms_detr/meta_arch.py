@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +11,6 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .auxiliary import Auxiliary
 from .errors import ConfigError
@@ -28,6 +25,7 @@ from .linked_keys import (
     check_references,
     check_sources,
 )
+from .model_inputs import check_images, name_of, naming_single_cells, padded_masks
 from .modeling import (
     Decoder,
     Detections,
@@ -56,15 +54,6 @@ from .supervision import Criterion
 
 OUTPUT = Source(DECODER)  # what inference reads
 STEP = "step"  # in a model input
-# Norms that a single number is too little for, and what helps.
-BATCH_NORM = (
-    "a map of the backbone has one cell, of which BatchNorm",
-    "choose a backbone whose BatchNorm is frozen",
-)
-GROUP_NORM = (
-    "a coarse map has one cell, and each group of channels but one, of which GroupNorm",
-    "set model.embed_dim to 64 or more",
-)
 
 
 @dataclass(frozen=True)
@@ -211,7 +200,7 @@ class GeneralizedDETR(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         if self.training:
             targets = self.targets(batched_inputs, size)
-            with _naming_single_cells(batched_inputs):
+            with naming_single_cells(batched_inputs):
                 predictions = self.forward_tensors(images, padding_mask, targets)
             return self.criterion(predictions, targets)
         with torch.no_grad():  # what is kept of the results would keep all activations
@@ -285,7 +274,7 @@ class GeneralizedDETR(nn.Module):
 
     def preprocess(self, batched_inputs: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
         """Normalise and pad at the bottom and right: images (B, 3, H, W), mask (B, H, W)."""
-        _check_images(batched_inputs)
+        check_images(batched_inputs)
         images = [
             (x["image"].to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
             for x in batched_inputs
@@ -304,7 +293,7 @@ class GeneralizedDETR(nn.Module):
         for x in batched_inputs:
             if "instances" not in x:
                 raise ConfigError(
-                    f"training needs 'instances' for {_name(x)}; the mapper made none"
+                    f"training needs 'instances' for {name_of(x)}; the mapper made none"
                 )
             instances = x["instances"]
             labels = instances.gt_classes
@@ -312,17 +301,19 @@ class GeneralizedDETR(nn.Module):
             unknown = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(unknown):
                 raise ConfigError(
-                    f"{_name(x)} has class {int(unknown[0])}, the model knows 0 to "
+                    f"{name_of(x)} has class {int(unknown[0])}, the model knows 0 to "
                     f"{self.num_classes - 1}: set model.num_classes to the dataset's count"
                 )
             height, width = instances.image_size
             boxes = instances.gt_boxes.tensor
             if not bool(boxes.isfinite().all()):
-                raise ConfigError(f"{_name(x)} has a box that is NaN or infinite: {boxes.tolist()}")
+                raise ConfigError(
+                    f"{name_of(x)} has a box that is NaN or infinite: {boxes.tolist()}"
+                )
             scale = boxes.new_tensor((width, height, width, height))
             image = {"labels": labels, "boxes": xyxy_to_cxcywh(boxes / scale)}
             if self.masks is not None:
-                image["masks"] = _padded_masks(x, padded_size)
+                image["masks"] = padded_masks(x, padded_size)
             images.append(image)
         step = batched_inputs[0].get(STEP) if batched_inputs else None
         return replace(Targets.from_list(images), step=step).to(self.device)
@@ -331,24 +322,6 @@ class GeneralizedDETR(nn.Module):
 @META_ARCH_REGISTRY.register()
 class MSDETR(GeneralizedDETR):
     """`GeneralizedDETR` by the name that it had, under which checkpoints and configs know it."""
-
-
-def _check_images(batched_inputs: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ConfigError unless all images are what the normalisation is made for."""
-    for x in batched_inputs:
-        image = x.get("image") if isinstance(x, Mapping) else None
-        found = type(x if image is None else image).__name__
-        if isinstance(image, Tensor):
-            right = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3
-            if right and image.numel() > 0:
-                continue
-            found = f"{image.dtype} {tuple(image.shape)}"
-        whose = f"{_name(x)}: " if isinstance(x, Mapping) else ""
-        raise ConfigError(
-            f"{whose}the model takes a list of dicts whose 'image' is a uint8 tensor (3, H, W) of "
-            f"values from 0 to 255, got {found}; ms_detr.engine.predict takes files, PIL images "
-            "and arrays"
-        )
 
 
 def _to_instances(x: Mapping[str, Any], detections: Detections) -> Instances:
@@ -363,48 +336,3 @@ def _to_instances(x: Mapping[str, Any], detections: Detections) -> Instances:
     instances.scores = detections.scores[0]
     instances.pred_classes = detections.labels[0]
     return instances
-
-
-def _padded_masks(x: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
-    """Masks of an image's objects, (n, H, W) bool."""
-    instances = x["instances"]
-    if not instances.has("gt_masks"):
-        raise ConfigError(
-            f"{_name(x)} has no masks to learn: set dataloader.masks=true, and take a dataset "
-            "whose annotations have them"
-        )
-    masks = instances.gt_masks.tensor
-    if masks.shape[1:] != x["image"].shape[1:]:
-        raise ConfigError(
-            f"{_name(x)} is {tuple(x['image'].shape[1:])} pixels, its masks are "
-            f"{tuple(masks.shape[1:])}"
-        )
-    return F.pad(masks, (0, size[1] - masks.shape[2], 0, size[0] - masks.shape[1]))
-
-
-@contextmanager
-def _naming_single_cells(batched_inputs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """Explain torch's error about a norm of one number: of one image a map has a single cell."""
-    try:
-        yield
-    except ValueError as error:
-        if len(batched_inputs) > 1 or "more than 1 value per channel" not in str(error):
-            raise
-        (x,) = batched_inputs
-        _, height, width = x["image"].shape
-        norm, remedy = GROUP_NORM if _is_of_groups(error) else BATCH_NORM
-        raise ConfigError(
-            f"{_name(x)} is {width} x {height} pixels after augmentation: {norm} can't take a "
-            "variance. Enlarge small images (dataloader.train.mapper.augmentations), train with at "
-            f"least two images a process (dataloader.train.total_batch_size), or {remedy}"
-        ) from error
-
-
-def _is_of_groups(error: ValueError) -> bool:
-    """Whether torch's GroupNorm has raised it, whose words are BatchNorm's."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is F.group_norm.__code__ for frame, _ in frames)
-
-
-def _name(x: Mapping[str, Any]) -> str:
-    return f"image {x.get('file_name', x.get('image_id', 'without name'))}"
