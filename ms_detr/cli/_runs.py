@@ -94,6 +94,17 @@ class Run:
         value = read_results(self.folder / EVALUATION).get(task, {}).get("AP", math.nan)
         return None if math.isnan(value) else value
 
+    def course(self, task: str) -> dict[int, float]:
+        """Return the AP of each evaluation by its iteration, empty where the run has failed."""
+        if not self.finished():
+            return {}
+        key = f"{task}/AP"
+        return {
+            line["iteration"]: line[key]
+            for line in read_metrics(self.folder)
+            if not math.isnan(line.get(key, math.nan))
+        }
+
     def step_seconds(self) -> float | None:
         """Return the median time of an iteration, None where none was timed or the run failed."""
         if not self.finished():

@@ -38,6 +38,22 @@ def ap_table(
     return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
 
 
+def course_table(runs: Sequence[Run], task: str = "bbox") -> str:
+    """Return a Markdown table of AP, a row a name and a column an iteration: means over seeds."""
+    from tabulate import tabulate
+
+    courses: dict[str, list[dict[int, float]]] = {}
+    for run in runs:
+        courses.setdefault(run.name, []).append(run.course(task))
+    iterations = sorted({at for of in courses.values() for course in of for at in course})
+    rows = []
+    for name, of in courses.items():
+        values = ([course[at] for course in of if at in course] for at in iterations)
+        rows.append([name, *(f"{statistics.mean(v):.1f}" if v else "" for v in values)])
+    headers = ("iteration", *map(str, iterations))
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+
+
 def _step_cell(runs: Sequence[Run]) -> str:
     times = [seconds for run in runs if (seconds := run.step_seconds()) is not None]
     return f"{statistics.mean(times):.3f}" if times else "none"

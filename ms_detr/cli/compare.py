@@ -17,7 +17,7 @@ from ._runs import (
     expect_own_seeds,
     train_missing,
 )
-from ._tables import ap_table, measured_tasks
+from ._tables import ap_table, course_table, measured_tasks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Train what is missing; print the table of what is finished, write and draw it."""
     from ms_detr.config import load
     from ms_detr.files import write_text
-    from ms_detr.visualization import draw_comparison
+    from ms_detr.visualization import draw_comparison, draw_courses
 
     expect_own_seeds(args.seeds)
     expect_configs(args.runs)
@@ -50,6 +50,10 @@ def run(args: argparse.Namespace) -> int:
     write_text(args.output / "compare.md", f"{text}\n")
     print(text)
     print(f"drawn: {draw_comparison(named_aps(runs), args.output / 'compare.png')}")
+    courses = [(run.name, run.course("bbox")) for run in runs]
+    if any(len(course) > 1 for _, course in courses):  # evaluated along the way
+        write_text(args.output / "courses.md", f"{course_table(runs)}\n")
+        print(f"drawn: {draw_courses(courses, args.output / 'courses.png')}")
     expect_none(failed)
     return 0
 

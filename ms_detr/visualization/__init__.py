@@ -9,7 +9,7 @@ from .analyses import (
 )
 from .assignments import assigned, draw_assignments
 from .candidates import draw_candidates
-from .comparison import draw_comparison
+from .comparison import draw_comparison, draw_courses
 from .gaussians import draw_gaussians
 from .losses import draw_losses
 from .predictions import draw_objects, draw_predictions, pair
@@ -25,6 +25,7 @@ __all__ = [
     "draw_candidates",
     "draw_comparison",
     "draw_conflicts",
+    "draw_courses",
     "draw_curves",
     "draw_gaussians",
     "draw_instability",

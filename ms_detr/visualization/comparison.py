@@ -40,3 +40,35 @@ def draw_comparison(runs: Sequence[tuple[str, Mapping[str, float | None]]], file
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return save(figure, file)
+
+
+def draw_courses(runs: Sequence[tuple[str, Mapping[int, float]]], file: Path) -> Path:
+    """Write AP over iterations: a colour a name, a line at the mean over seeds, thin ones a seed.
+
+    ``ms_detr_NAME`` has the colour of NAME, in dashes.
+
+    Args:
+        runs: of every run its name and its AP by iteration, empty where there is none.
+    """
+    names = list(dict.fromkeys(name for name, _ in runs))
+    plain = {name: name.removeprefix("ms_detr_") for name in names}
+    plain = {name: base if base in plain else name for name, base in plain.items()}
+    colors = {name: f"C{i % 10}" for i, name in enumerate(dict.fromkeys(plain.values()))}
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        courses = [course for other, course in runs if other == name and course]
+        if not courses:
+            continue
+        style = {"color": colors[plain[name]], "linestyle": "-" if plain[name] == name else "--"}
+        if len(courses) > 1:
+            for course in courses:
+                axes.plot(list(course), list(course.values()), linewidth=0.6, alpha=0.5, **style)
+        iterations = sorted({at for course in courses for at in course})
+        means = [statistics.mean(c[at] for c in courses if at in c) for at in iterations]
+        axes.plot(iterations, means, label=name, **style)
+    axes.set(xlabel="iteration", ylabel="AP")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    return save(figure, file)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from ms_detr.cli import main
+from ms_detr.cli._tables import course_table
 from ms_detr.cli.compare import Run, table
+from ms_detr.visualization import draw_courses
 
 CONFIG = "demo/ms_detr.py"
 # A background job of a shell without job control ignores SIGINT, and so would its children.
@@ -66,6 +69,35 @@ def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
     # The mean over seeds of medians.
     assert rows[3] == ["masks", "20.0", "20.0 / 20.0", "none", "", "15.1", "15.1 / 15.1", "0.750"]
     assert table(runs[:2]).splitlines()[0].count("|") == len(titles) + 2
+
+
+def test_compare_has_the_course_of_ap(tmp_path):
+    """Means over seeds at each evaluation; a failed run has none."""
+    logged = {
+        ("sam", 0): {10: 1.0, 20: 3.0},
+        ("sam", 1): {10: 2.0, 20: 6.0},
+        ("ms_detr_sam", 0): {20: 8.0},
+    }
+    for (name, seed), course in logged.items():
+        run = Run(name, CONFIG, (), seed, tmp_path / name / f"seed{seed}")
+        run.folder.mkdir(parents=True)
+        lines = [{"iteration": at, "bbox/AP": ap} for at, ap in course.items()]
+        lines += [{"iteration": 15, "time": 0.1}, {"iteration": 15, "bbox/AP": math.nan}]
+        (run.folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+        (run.folder / "finished.json").write_text(json.dumps(run.description()))
+    runs = [
+        Run(name, CONFIG, (), seed, tmp_path / name / f"seed{seed}")
+        for seed in (0, 1)
+        for name in ("sam", "ms_detr_sam", "smca")
+    ]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in course_table(runs).splitlines()
+    ]
+    assert rows[0] == ["iteration", "10", "20"]
+    assert rows[2:] == [["sam", "1.5", "4.5"], ["ms_detr_sam", "", "8.0"], ["smca", "", ""]]
+    draw_courses([(run.name, run.course("bbox")) for run in runs], tmp_path / "courses.png")
+    with Image.open(tmp_path / "courses.png") as picture:
+        assert picture.width > 500
 
 
 @pytest.mark.slow
