@@ -314,6 +314,19 @@ def test_one_class_and_images_without_objects(batch, padding):
     assert (boxes == 0) == (batch is EMPTY_BATCH)
 
 
+def test_more_positives_than_queries():
+    """Of 400 objects ATSS finds more than 300: so many queries, none of which fills up."""
+    model = build(small(co_detr(plus_plus(deformable_detr()), heads=(atss,))))
+    corners = [(8 * i, 8 * j) for i in range(20) for j in range(20)]
+    boxes = [(x, y, x + 16, y + 16) for x, y in corners]
+    seen = {}
+    model.groups["atss"].register_forward_hook(lambda *call: seen.update(group=call[-1]))
+    losses = model([make_input(176, 176, labels=(1,) * len(boxes), boxes=boxes)])
+    assert all(loss.isfinite() for loss in losses.values())
+    assert seen["group"].queries.count == 300
+    assert seen["group"].targets.valid.sum() == 300
+
+
 def test_one_cell_of_one_image_is_too_little_for_the_adapter():
     """Of 32 channels in 32 groups; the backbone's norm, which is frozen, has no part in it."""
     cfg = small(co(deformable_detr()))
@@ -347,6 +360,11 @@ def test_positions_that_move_take_no_encoding_with_one_of_its_own():
         model(make_batch())
 
 
+def o2o():
+    """A head with the name of a term."""
+    return toy()
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -355,6 +373,7 @@ def test_positions_that_move_take_no_encoding_with_one_of_its_own():
             r"method of several maps, this one reads \['res5'\]",
         ),
         (lambda: co(deformable_detr(), toy, toy), r"two heads of one name: \['toy', 'toy'\]"),
+        (lambda: co(deformable_detr(), o2o), "some that are called o2o: give the head's function"),
     ],
 )
 def test_what_it_can_not_be_added_to(model, message):

@@ -15,6 +15,7 @@ from ms_detr.auxiliary.rpn import RPN
 from ms_detr.cli import main
 from ms_detr.config import load
 from ms_detr.convert import convert_state_dict, recognise, revert_state_dict
+from ms_detr.engine import parameter_groups
 from ms_detr.engine.state import load_strictly
 
 from .conftest import ROOT
@@ -106,6 +107,22 @@ def test_as_many_parameters_as_released(config, trained, used, spare):
         if not name.startswith(("auxiliary.", "groups.")) and ".running_" not in name
     )
     assert at_inference == used
+
+
+@pytest.mark.parametrize(
+    ("config", "slow", "tensors", "fast", "spare"),
+    [
+        (DEFORMABLE, 24_022_016, 66, 40_832_358, 0),  # backbone and sampling offsets
+        (DINO, 23_232_512, 42, 41_695_973, 256),  # the backbone
+    ],
+)
+def test_as_many_parameters_a_learning_rate_as_released(config, slow, tensors, fast, spare):
+    factors = load(ROOT / f"configs/{config}.py").optimizer.params.lr_factors
+    base, tenth = parameter_groups(outline(config), 2e-4, factors)
+    assert (base["lr"], tenth["lr"]) == (2e-4, pytest.approx(2e-5))
+    assert sum(p.numel() for p in base["params"]) == fast + spare
+    assert sum(p.numel() for p in tenth["params"]) == slow
+    assert len(tenth["params"]) == tensors
 
 
 def test_parts_by_what_they_do():

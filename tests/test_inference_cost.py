@@ -57,20 +57,23 @@ def test_runs_the_operators_of_its_baseline(baseline, config):
 
 
 @pytest.mark.parametrize(
-    ("mixed", "plain"),
+    ("trained", "plain"),
     [
-        ("dino_r50_4scale_12ep", "dino/dino_r50_4scale_12ep"),
-        ("dab_deformable_r50_300q_12ep", "dab_detr/dab_deformable_detr_r50_300q_12ep"),
-        ("dab_r50_300q_50ep", "dab_detr/dab_detr_r50_300q_50ep"),
-        ("conditional_r50_300q_50ep", "conditional_detr/conditional_detr_r50_300q_50ep"),
-        ("smca_r50_300q_50ep", "smca/smca_r50_300q_50ep"),
-        ("sam_r50_300q_50ep", "sam_detr/sam_detr_r50_300q_50ep"),
-        ("detr_r50_100q_50ep", "detr/detr_r50_100q_50ep"),
+        ("ms_detr_dino_r50_4scale_12ep", "dino/dino_r50_4scale_12ep"),
+        ("ms_detr_dab_deformable_r50_300q_12ep", "dab_detr/dab_deformable_detr_r50_300q_12ep"),
+        ("ms_detr_dab_r50_300q_50ep", "dab_detr/dab_detr_r50_300q_50ep"),
+        ("ms_detr_conditional_r50_300q_50ep", "conditional_detr/conditional_detr_r50_300q_50ep"),
+        ("ms_detr_smca_r50_300q_50ep", "smca/smca_r50_300q_50ep"),
+        ("ms_detr_sam_r50_300q_50ep", "sam_detr/sam_detr_r50_300q_50ep"),
+        ("ms_detr_detr_r50_100q_50ep", "detr/detr_r50_100q_50ep"),
+        ("ms_detr_co_pp_r50_300q_12ep", "ms_detr/ms_detr_pp_r50_300q_12ep"),
+        ("../co_detr/co_deformable_detr_r50_300q_12ep", BASELINE[len("configs/") : -len(".py")]),
     ],
 )
-def test_a_combination_runs_the_operators_of_its_method(mixed, plain):
-    configs = f"configs/ms_detr/ms_detr_{mixed}.py", f"configs/{plain}.py"
-    found, expected = (operators(make_model(*SMALLER, config=x).eval()) for x in configs)
+def test_a_combination_runs_the_operators_of_its_method(trained, plain):
+    configs = f"configs/ms_detr/{trained}.py", f"configs/{plain}.py"
+    models = (make_model(*SMALLER, config=config).eval() for config in configs)
+    found, expected = map(operators, models)
     assert found == expected
 
 

@@ -82,6 +82,12 @@ def co_detr(model: DictConfig, heads: Sequence[Head] = BOTH) -> DictConfig:
     named = {head.__name__: head() for head in heads}
     if len(named) < len(heads):
         raise ConfigError(f"co_detr() has two heads of one name: {[x.__name__ for x in heads]}")
+    taken = named.keys() & {*model.groups, *model.criterion.terms}
+    if taken:
+        raise ConfigError(
+            f"co_detr() names a group and a term after each head, and the model has some that are "
+            f"called {', '.join(sorted(taken))}: give the head's function another name"
+        )
     model.auxiliary = L(Auxiliary)(
         adapter=L(Adapter)(embed_dim="${model.embed_dim}", num_levels=1),
         heads=L(AuxiliaryHeads)(**named),
