@@ -37,6 +37,8 @@ def coco(masks: bool = False) -> DictConfig:
         masks=masks,
         check_images=True,
         annotation_cache=None,  # beside the annotations; a folder, or False for nowhere
+        # Of `ms-detr train` alone: a folder of data of any form, see `ms_detr.own_data`.
+        own=dict(folder=None, split=None, form="auto", converted=None),
         train=L(build_train_loader)(
             dataset=_dataset("coco_2017_train"),
             mapper=_mapper(L(detr_augmentations)(), is_train=True),
