@@ -25,7 +25,7 @@ from ..data import (
     lsj_augmentations,
 )
 from ..data.demo import NAME as DEMO
-from ..evaluation import CocoEvaluator
+from ..evaluation import CocoEvaluator, LvisEvaluator
 from ..run_folder import EVALUATION
 
 MASKS = "${dataloader.masks}"
@@ -76,6 +76,20 @@ def coco_lsj(masks: bool = True, size: int = 1024, pad_value: float = 128.0) -> 
     """
     dataloader = coco(masks)
     dataloader.train.mapper.augmentations = L(lsj_augmentations)(size=size, pad_value=pad_value)
+    return dataloader
+
+
+def lvis(masks: bool = False) -> DictConfig:
+    """LVIS v1 with DETR's augmentation and LVIS's metric, for 1,203 classes: see `federated`."""
+    dataloader = coco(masks)
+    dataloader.train.dataset.name = "lvis_v1_train"
+    dataloader.test.dataset.name = "lvis_v1_val"
+    dataloader.evaluator = L(LvisEvaluator)(
+        dataset_name="${dataloader.test.dataset.name}",
+        output_dir=f"${{train.output_dir}}/{EVALUATION}",
+        max_detections=300,
+        masks=MASKS,
+    )
     return dataloader
 
 
