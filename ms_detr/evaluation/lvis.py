@@ -147,8 +147,8 @@ def _library() -> Any:
         import lvis.results
     except ImportError as error:
         raise MissingPackageError(
-            "LVIS's metric needs lvis (python -m pip install lvis); ms_detr.evaluation."
-            "CocoEvaluator, which takes LVIS for annotated in full, does without"
+            f"LVIS's metric needs {error.name or 'lvis'} (python -m pip install lvis); "
+            "ms_detr.evaluation.CocoEvaluator, which takes LVIS for annotated in full, does without"
         ) from error
     return lvis
 
