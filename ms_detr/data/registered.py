@@ -60,8 +60,13 @@ def _called(name: str) -> Sequence[Mapping[str, Any]]:
         raise MissingPackageError(
             f"dataset '{name}' needs {package}: python -m pip install {package}"
         ) from error
-    except AssertionError as error:  # Detectron2's loaders of files that aren't there
-        raise MissingFileError(f"dataset '{name}' can't be loaded: {error}") from error
+    except (FileNotFoundError, AssertionError) as error:  # Detectron2's loaders have both
+        missing = getattr(error, "filename", None) or error
+        raise MissingFileError(
+            f"dataset '{name}' can't be loaded: there is no {missing}. Detectron2's datasets lie "
+            "in the folder that the environment variable DETECTRON2_DATASETS names ('datasets' if "
+            "unset)"
+        ) from error
     if not isinstance(records, Sequence) or not all(isinstance(x, Mapping) for x in records):
         raise DataError(f"dataset '{name}' is no list of dicts, as Detectron2's datasets are")
     return records

@@ -166,9 +166,13 @@ def test_cityscapes(registered, tmp_path):
     assert kept_truth(name, True).areas.tolist() == pytest.approx([21 * 17], rel=0.1)
 
 
-def test_cityscapes_that_isnt_there(monkeypatch):
-    with pytest.raises((MissingFileError, FileNotFoundError, MissingPackageError)):
-        coco_dataset("cityscapes_fine_instance_seg_val")
+@pytest.mark.parametrize("name", ["voc_2007_train", "cityscapes_fine_instance_seg_val"])
+def test_files_that_arent_there(name, monkeypatch, tmp_path):
+    if name.startswith("cityscapes"):
+        pytest.importorskip("cityscapesscripts")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingFileError, match="there is no .* DETECTRON2_DATASETS"):
+        coco_dataset(name)
 
 
 def test_lvis_files_tell_images_by_their_address(tmp_path):
