@@ -118,20 +118,21 @@ def _images(name: str, records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     headers = examine(unknown)
     images = []
     for number, (file, record) in enumerate(zip(files, records, strict=True), 1):
-        size = record.get("width"), record.get("height")
-        if None in size:
+        if file in headers:
             header = headers[file].header
             if header is None:
                 raise DataError(
                     f"dataset '{name}': {headers[file].problem or file + ' is missing'}"
                 )
-            size = header.size
+            width, height = header.size
+        else:
+            width, height = record["width"], record["height"]
         images.append(
             {
                 "id": record["image_id"] if keep else number,
                 "file_name": file,
-                "width": int(size[0]),
-                "height": int(size[1]),
+                "width": int(width),
+                "height": int(height),
             }
         )
     return images

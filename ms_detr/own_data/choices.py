@@ -172,6 +172,8 @@ def schedule(
     keys: dict[str, Any] = {}
     lengths: dict[str, Any] = {}
     total = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if not isinstance(total, int):  # a loader of somebody's own
+        return
     if "dataloader.train.total_batch_size" not in said:
         total = min(total, IMAGES * processes)
         if measured.train.images >= processes:  # else the sampler tells
@@ -185,7 +187,7 @@ def schedule(
         keys["train.lr_scaling"] = "linear"
     steps = max(measured.train.images // max(total, 1), 1)
     if not said.keys() & {"train.epochs", "train.max_iter"}:
-        usual = settings.epochs or 0
+        usual = settings.get("epochs") or 0
         epochs = float(max(usual, min(math.ceil(STEPS / steps), MOST_EPOCHS)))
         length = f"{epochs:g} epochs of {steps:,} steps, {round(epochs * steps):,} in all"
         change = "train.epochs"

@@ -11,6 +11,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+import ms_detr
+from ms_detr.config import load
 from ms_detr.data import coco_dataset
 from ms_detr.errors import DataError, MissingPackageError
 from ms_detr.evaluation import LvisEvaluator, read_results
@@ -136,3 +138,40 @@ def test_a_file_of_cocos_form(lvis, dataset, tmp_path):
     (tmp_path / "lvis.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="lacks 'neg_category_ids', which LVIS's files have"):
         evaluated(name, [RIGHT])
+
+
+def test_a_run_with_federated_loss(lvis, tmp_path, monkeypatch):
+    """From two small files of LVIS's form to a checkpoint that needs no config."""
+    monkeypatch.chdir(tmp_path)
+    for split, seed in (("train", 0), ("val", 5)):
+        images, annotations = [], []
+        for number in (1, 2):
+            file = tmp_path / f"{split}2017" / f"{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            pixels = np.random.default_rng(seed + number).integers(0, 256, (SIZE, SIZE, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+            images.append({"id": number, "width": SIZE, "height": SIZE,
+                           "coco_url": f"http://images.cocodataset.org/{split}2017/{number}.png",
+                           "neg_category_ids": [2], "not_exhaustive_category_ids": []})  # fmt: skip
+            annotations.append({"id": number, "image_id": number, "category_id": 1, "area": 1024,
+                                "bbox": [8, 8, 32, 32]})  # fmt: skip
+        categories = [{"id": i + 1, "name": f"class {i}", "frequency": "rcf"[i % 3]}
+                      for i in range(9)]  # fmt: skip
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    (tmp_path / "rare.py").write_text(
+        "from ms_detr.recipes import federated, lvis\n"
+        "from ms_detr.recipes.demo import on_own_images\n"
+        "model, dataloader, train, optimizer, lr_multiplier = on_own_images()\n"
+        "model = federated(model, num_classes=3)\n"
+        "model.num_classes = 9\n"
+        "model.postprocess.top_k = 300\n"
+        "dataloader.evaluator = lvis().evaluator\n"
+        "for loader, split in ((dataloader.train, 'train'), (dataloader.test, 'val')):\n"
+        "    loader.dataset.update(name=f'rare_{split}', images='.', annotations=f'{split}.json')\n"
+        "dataloader.train.total_batch_size = 2\n"
+        "train.update(max_iter=2, epochs=None, report=False, pictures=0, device='cpu')\n"
+    )
+    results = ms_detr.train(load("rare.py"))
+    assert set(results["bbox"]) >= {"AP", "APr", "APc", "APf", "AP-class 0"}
+    assert ms_detr.load_model("output/rare/model_final.pth").class_names[0] == "class 0"
