@@ -86,6 +86,8 @@ setup(
         "mlflow": ["mlflow-skinny"],
         "video": ["opencv-python-headless"],
         "supervision": ["supervision>=0.31,<0.32"],  # its minor versions change what is there
+        "lvis": ["lvis"],
+        "cityscapes": ["cityscapesscripts", "shapely"],  # imported by Detectron2's reader
     },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

@@ -1,7 +1,7 @@
 """MS-DETR: DETR with mixed supervision, on Detectron2.
 
 Its door: `train` and `evaluate` what a config describes, `load_model` from a checkpoint, `predict`
-on images; `Predictor` does both, and chooses.
+on images; `Predictor` does both, and chooses. `train_on` trains on a folder of data of any form.
 """
 
 import os
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine import Predictor, evaluate, load_model, predict, train
+    from .own_data import train_on
 
 __version__ = "0.1.0"
 
-__all__ = ["Predictor", "evaluate", "load_model", "predict", "train"]
+__all__ = ["Predictor", "evaluate", "load_model", "predict", "train", "train_on"]
 
 # Detectron2 and fvcore script a few functions when they are imported; nobody here can mend that.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
@@ -25,6 +26,10 @@ if "DETECTRON2_DATASETS" in os.environ:
 
 def __getattr__(name: str) -> Any:
     """What needs torch is imported when it is asked for: the command line stays fast."""
+    if name == "train_on":
+        from .own_data import train_on
+
+        return train_on
     if name in __all__:
         from . import engine
 

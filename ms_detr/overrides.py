@@ -107,7 +107,7 @@ def _is_plain_path(text: str) -> bool:
     return not quoted and (named or value.startswith("~"))
 
 
-def _in_quotes(value: str) -> str:
+def in_quotes(value: str) -> str:
     """A text in Hydra's quotes, where a backslash counts only if a quote comes behind it."""
     inner = re.sub(r'(\\*)"', r'\1\1\\"', value)
     last = inner[len(inner.rstrip("\\")) :]
@@ -118,7 +118,7 @@ def _read(text: str) -> Override:
     quoted = text
     if _is_plain_path(text):
         key, _, path = text.partition("=")
-        quoted = f"{key}={_in_quotes(path)}"
+        quoted = f"{key}={in_quotes(path)}"
     try:
         return OverridesParser.create().parse_override(quoted)
     except HydraException as error:

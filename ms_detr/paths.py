@@ -7,7 +7,7 @@ import os
 from .errors import ConfigError
 
 # Names of a config's keys whose values are paths.
-KEYS = ("output_dir", "init_checkpoint", "images", "annotations")
+KEYS = ("output_dir", "init_checkpoint", "images", "annotations", "folder", "converted")
 
 
 def expand(path: str | os.PathLike[str]) -> str:

@@ -18,7 +18,8 @@ EMA = "model_ema.pth"  # averages of the weights, see `ms_detr.engine.ema`
 
 AVERAGED = "ema/"  # starts the names of metrics of the weights' average
 
-CONFIG = "config.yaml"
+CONFIG = "config.yaml"  # to read
+OWN_CONFIG = "config.py"  # of data of one's own, see `ms_detr.own_data`
 METRICS = "metrics.json"
 LOG = "log.txt"
 REPORT = "report.html"

@@ -46,6 +46,9 @@ OPTIONAL = {
     "mlflow": "mlflow-skinny",
     "cv2": "opencv-python-headless",
     "supervision": "supervision",
+    "lvis": "lvis",
+    "cityscapesscripts": "cityscapesscripts",
+    "shapely": "shapely",
 }
 WITHOUT = {
     "timm": "some configs need it",
@@ -55,6 +58,9 @@ WITHOUT = {
     "mlflow-skinny": "an MlflowWriter in train.writers needs it",
     "opencv-python-headless": "videos, and Detectron2's pictures, need it",
     "supervision": "Predictor.to_supervision needs it",
+    "lvis": "LVIS's metric needs it",
+    "cityscapesscripts": "Cityscapes' datasets need it",
+    "shapely": "Cityscapes' datasets need it",
 }
 OLDEST_TORCH = (2, 6)
 

@@ -2,12 +2,14 @@
 
 ms-detr train demo/ms_detr.py train.max_iter=100
 ms-detr train ms_detr/ms_detr_r50_300q_12ep.py --num-gpus 8 [--resume] [key=value ...]
+ms-detr train --data FOLDER [--config CONFIG] [--split 0.8] [key=value ...]
 """
 
 import argparse
 
 from ms_detr.errors import ConfigError
 
+from ._own_data import add_data_arguments, names_data, on_own_data
 from ._tasks import Evaluation, Training, add_process_arguments, launched, named_config
 
 
@@ -16,10 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("config", nargs="?", metavar="CONFIG", help="a config, e.g. one of configs/")
     add("opts", nargs="*", metavar="key=value", help="overrides: key=value, +key=value, ~key")
-    add("--config-file", metavar="FILE", help="the same as CONFIG")
+    add("--config-file", "--config", metavar="FILE", help="the same as CONFIG")
     add("--resume", action="store_true", help="continue the run in train.output_dir, if there")
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume "
         "the last checkpoint: see the verb evaluate")  # fmt: skip
+    add_data_arguments(parser)
     add_process_arguments(parser)
 
 
@@ -33,6 +36,8 @@ def task(args: argparse.Namespace) -> Training | Evaluation:
     from ms_detr.config import load
     from ms_detr.overrides import values
 
+    if names_data(args):
+        return on_own_data(args)
     config, overrides = named_config(args)
     if not args.eval_only:
         return Training(config, overrides, args.resume)

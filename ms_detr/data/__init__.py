@@ -17,6 +17,7 @@ from .copy_paste import CopyPaste
 from .demo import DemoSpec, generate_demo
 from .fingerprint import changes, fingerprint, fingerprint_of
 from .ground_truth import GroundTruth, kept_truth, objects_per_image
+from .image_counts import ImageCounts
 from .images import ImageError, load_image
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetrMapper
@@ -28,6 +29,7 @@ __all__ = [
     "DemoSpec",
     "DetrMapper",
     "GroundTruth",
+    "ImageCounts",
     "ImageError",
     "OtherClassesError",
     "PadToSquare",

@@ -8,13 +8,21 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import ConfigError, MissingFileError, shortened
 from .demo import NAME as DEMO
+from .registered import as_coco_file
+
+LVIS = "lvis"
+
+# By evaluator_type: those with files of COCO's form, and those without instances.
+WITH_FILES = ("coco", LVIS)
+OTHERS = ("sem_seg", "cityscapes_sem_seg", "coco_panoptic_seg", "ade20k_panoptic_seg")
 
 _registered: set[str] = set()  # names in Detectron2's catalog that are ours
 
 _BUILTIN_HINT = (
     " Detectron2's datasets lie in the folder that the environment variable DETECTRON2_DATASETS "
     "names ('datasets' if unset; set it before Python starts). COCO belongs there as "
-    "coco/train2017/*.jpg, coco/val2017/*.jpg and coco/annotations/instances_{train,val}2017.json."
+    "coco/train2017/*.jpg, coco/val2017/*.jpg and coco/annotations/instances_{train,val}2017.json, "
+    "LVIS as lvis/lvis_v1_{train,val}.json beside it."
 )
 _DEMO_HINT = " It is generated: ms-detr demo --data-only."
 
@@ -40,7 +48,7 @@ def locate(
         )
     if images is None or annotations is None:
         image_root, json_file = _known_paths(name)
-        hint = _BUILTIN_HINT if name.startswith("coco_") else ""
+        hint = _BUILTIN_HINT if name.startswith(("coco_", "lvis_")) else ""
     else:
         image_root, json_file = os.path.expanduser(images), os.path.expanduser(annotations)
         hint = _DEMO_HINT if name.startswith(DEMO) else ""
@@ -57,18 +65,24 @@ def locate(
 
 def _known_paths(name: str) -> tuple[str, str]:
     """Return the image folder and the annotation file of a name that is in the catalogs."""
-    metadata = MetadataCatalog.get(name) if name in DatasetCatalog else None
-    if metadata is None or metadata.get("evaluator_type") != "coco":
-        known = [
-            n for n in DatasetCatalog if MetadataCatalog.get(n).get("evaluator_type") == "coco"
-        ]
+    if name not in DatasetCatalog or _kind(name) in OTHERS:
+        known = [n for n in DatasetCatalog if _kind(n) not in OTHERS]
         nearest = difflib.get_close_matches(name, known, n=3) or ["coco_2017_train"]
         raise ConfigError(
             f"Dataset '{name}' is not a COCO-format dataset that Detectron2 knows. For your own "
-            "data give 'images' (folder) and 'annotations' (JSON file) beside the name; "
+            "data give 'images' (folder) and 'annotations' (JSON file) beside the name, or "
+            "register it with Detectron2, in your config file; "
             f"the nearest known names are {', '.join(nearest)}."
         )
-    return os.fspath(metadata.image_root), os.fspath(metadata.json_file)
+    metadata = MetadataCatalog.get(name)
+    if _kind(name) in WITH_FILES and metadata.get("json_file") is not None:
+        return os.fspath(metadata.image_root), os.fspath(metadata.json_file)
+    return as_coco_file(name)
+
+
+def _kind(name: str) -> str:
+    """What Detectron2 says that evaluates a dataset; empty where nobody has said."""
+    return MetadataCatalog.get(name).get("evaluator_type", "")
 
 
 def register(
@@ -88,9 +102,12 @@ def register(
     Raises:
         ConfigError: the name stands for other files or classes.
     """
-    files = {"image_root": image_root, "json_file": json_file, "evaluator_type": "coco"}
-    order = {"thing_classes": classes, "thing_dataset_id_to_contiguous_id": class_of}
     known = MetadataCatalog.get(name).as_dict()
+    kind = known.get("evaluator_type", "coco")
+    files = {"image_root": image_root, "json_file": json_file, "evaluator_type": kind}
+    order = {"thing_classes": classes, "thing_dataset_id_to_contiguous_id": class_of}
+    if kind == LVIS:  # Detectron2's names are synonyms of the file's
+        known = {key: value for key, value in known.items() if key not in order}
     # Whoever loads the same files again says what their classes are; of others' names they stay.
     for key, value in (files if name in _registered else {**files, **order}).items():
         # As strings: paths come as str and as Path. Of the classes the order alone may differ.

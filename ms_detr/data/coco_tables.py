@@ -160,6 +160,10 @@ class Images(Table):
         super().__init__("images", json_file)
         self._names: list[PackedBytes] = []
 
+    def take(self, entries: Sequence[Any]) -> None:
+        """Take a part of the list. LVIS tells an image's folder and name by its address alone."""
+        super().take([*map(_with_file_name, entries)])
+
     def names(self) -> PackedBytes:
         """Return the file names in UTF-8."""
         return PackedBytes.joined(self._names)
@@ -174,6 +178,11 @@ class Images(Table):
             floats = [[type(number) is float for number in numbers] for numbers in sizes]
             self._add("floats", np.array(floats, bool).T)
             self._names.append(PackedBytes.of(name.encode() for name in values["file_name"]))
+
+
+def _with_file_name(entry: Any) -> Any:
+    url = entry.get("coco_url") if isinstance(entry, dict) and "file_name" not in entry else None
+    return entry | {"file_name": "/".join(url.split("/")[-2:])} if isinstance(url, str) else entry
 
 
 def _problem_of_image(

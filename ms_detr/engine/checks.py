@@ -124,6 +124,12 @@ def check_config(cfg: DictConfig) -> None:
     missing = [key for key in (*REQUIRED, *(f"train.{key}" for key in TRAIN)) if not _has(cfg, key)]
     if missing:
         raise ConfigError(f"the config lacks {', '.join(missing)}; see ms_detr.recipes")
+    if OmegaConf.select(cfg, "dataloader.own.folder") is not None:
+        raise ConfigError(
+            "dataloader.own.folder is what a config is made for, and no run's own key: `ms-detr "
+            "train` takes it on the command line, ms_detr.train_on in Python; evaluate the "
+            "config.py that is left in the run's folder"
+        )
     _expect_no_slips(cfg.train)
     _expect_ours(cfg.train)
     for key, (default, _, _) in OPTIONAL.items():

@@ -36,6 +36,7 @@ ROOMS: dict[str, tuple[type, ...]] = {
     "ms_detr.auxiliary": ANY,
     "ms_detr.variants": ANY,
     "ms_detr.data.augmentation": ANY,
+    "ms_detr.data.image_counts": ANY,
     "ms_detr.data.mapper": ANY,
     "torch.nn": (nn.Module,),
     "detectron2.layers": (nn.Module,),

@@ -2,6 +2,7 @@
 
 from .coco import CocoEvaluator
 from .inference import evaluate, evaluating, metrics_of
+from .lvis import LvisEvaluator
 from .results import UnwrittenError, read_results
 from .scoring import MAX_DETECTIONS
 from .table import format_results
@@ -9,6 +10,7 @@ from .table import format_results
 __all__ = [
     "MAX_DETECTIONS",
     "CocoEvaluator",
+    "LvisEvaluator",
     "UnwrittenError",
     "evaluate",
     "evaluating",

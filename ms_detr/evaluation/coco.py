@@ -114,10 +114,7 @@ class CocoEvaluator(DatasetEvaluator):
             ValueError: the model's masks are of another size than the image file.
             UnwrittenError: the files can't be written; it has the results.
         """
-        images, broken = self._images, self._broken
-        _check_finite([*itertools.chain.from_iterable(self._from_all(broken))])
-        truth = self._ground_truth()
-        self._check_all(images, truth)
+        images, truth = self._checked_images(), self._ground_truth()
         nms, masks = self._nms_threshold is not None, "segm" in self._kinds
         detections = Detections.join(images, nms, masks)
         mine, classes = self._of_own_classes(detections, len(truth.category_ids))
@@ -157,6 +154,12 @@ class CocoEvaluator(DatasetEvaluator):
             tasks += [f"{kind}_nms" for kind in self._kinds]
         names = metric_names(classes, self._max_detections)
         return [f"{task}/{name}" for task in tasks for name in names]
+
+    def _checked_images(self) -> list[ImageDetections]:
+        """Return this process's detections; raises what is wrong with those of any."""
+        _check_finite([*itertools.chain.from_iterable(self._from_all(self._broken))])
+        self._check_all(self._images, self._ground_truth())
+        return self._images
 
     def _from_all(self, value: Any) -> list[Any]:
         """Return what each process has; of this one alone if they don't work together."""

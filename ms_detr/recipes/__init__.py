@@ -23,11 +23,12 @@ from .co_detr import atss, co_detr, co_dino, fcos, rcnn, retinanet
 from .conditional import conditional
 from .dab import dab
 from .dab_deformable import dab_deformable
-from .data import coco, coco_lsj, copy_paste, demo_data, square_tests
+from .data import coco, coco_lsj, copy_paste, demo_data, lvis, square_tests
 from .deformable_detr import deformable_detr
 from .denoising import contrastive_denoising, denoising
 from .dense import dense, detr
 from .dino import dino
+from .federated import federated
 from .group import group, group_two_stage
 from .hybrid import hybrid
 from .iou_aware import ia_bce, quality_focal, varifocal
@@ -71,12 +72,14 @@ __all__ = [
     "dino",
     "dot_product",
     "fcos",
+    "federated",
     "five_scales",
     "gaussian_modulation",
     "group",
     "group_two_stage",
     "hybrid",
     "ia_bce",
+    "lvis",
     "mask_attention",
     "mixed_supervision",
     "ms_detr",

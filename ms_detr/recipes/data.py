@@ -25,7 +25,7 @@ from ..data import (
     lsj_augmentations,
 )
 from ..data.demo import NAME as DEMO
-from ..evaluation import CocoEvaluator
+from ..evaluation import CocoEvaluator, LvisEvaluator
 from ..run_folder import EVALUATION
 
 MASKS = "${dataloader.masks}"
@@ -37,6 +37,8 @@ def coco(masks: bool = False) -> DictConfig:
         masks=masks,
         check_images=True,
         annotation_cache=None,  # beside the annotations; a folder, or False for nowhere
+        # Of `ms-detr train` alone: a folder of data of any form, see `ms_detr.own_data`.
+        own=dict(folder=None, split=None, form="auto", converted=None),
         train=L(build_train_loader)(
             dataset=_dataset("coco_2017_train"),
             mapper=_mapper(L(detr_augmentations)(), is_train=True),
@@ -74,6 +76,20 @@ def coco_lsj(masks: bool = True, size: int = 1024, pad_value: float = 128.0) -> 
     """
     dataloader = coco(masks)
     dataloader.train.mapper.augmentations = L(lsj_augmentations)(size=size, pad_value=pad_value)
+    return dataloader
+
+
+def lvis(masks: bool = False) -> DictConfig:
+    """LVIS v1 with DETR's augmentation and LVIS's metric, for 1,203 classes: see `federated`."""
+    dataloader = coco(masks)
+    dataloader.train.dataset.name = "lvis_v1_train"
+    dataloader.test.dataset.name = "lvis_v1_val"
+    dataloader.evaluator = L(LvisEvaluator)(
+        dataset_name="${dataloader.test.dataset.name}",
+        output_dir=f"${{train.output_dir}}/{EVALUATION}",
+        max_detections=300,
+        masks=MASKS,
+    )
     return dataloader
 
 

@@ -11,6 +11,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
 from ..backbones import small_resnet
+from ..data import ResizeShortestEdge
 from ..errors import ConfigError
 from ._initializer import initializer_of
 from .align import align
@@ -18,7 +19,7 @@ from .co_detr import atss, co_detr, co_dino
 from .conditional import conditional
 from .dab import dab
 from .dab_deformable import dab_deformable
-from .data import demo_data
+from .data import coco, demo_data
 from .deformable_detr import deformable_detr
 from .denoising import contrastive_denoising, denoising
 from .dense import detr
@@ -184,3 +185,27 @@ def demo(name: str, folder: str = "", *, mixed: bool = False) -> Nodes:
     optimizer.betas = (0.9, 0.99)
     optimizer.fused = True
     return model, demo_data(), train, optimizer, warmup_cosine()
+
+
+def on_own_images(masks: bool = False) -> Nodes:
+    """Return the config of a small MS-DETR for images of any size, which are made smaller.
+
+    The datasets are COCO's until others are named. Batches have four images, and the rate of the
+    demo's eight is scaled.
+    """
+    model, dataloader, train, optimizer, lr_multiplier = demo("plus_plus", mixed=True)
+    if masks:
+        small_masks(model)
+    dataloader.masks = masks
+    for loader, named in ((dataloader.train, coco().train), (dataloader.test, coco().test)):
+        for key in ("name", "images", "annotations"):
+            loader.dataset[key] = named.dataset[key]
+        loader.mapper.augmentations.insert(
+            0, L(ResizeShortestEdge)(short_edge_length=160, max_size=240)
+        )
+    dataloader.train.total_batch_size = 4
+    train.update(
+        output_dir=None, epochs=12.0, max_iter=None, lr_scaling="linear", log_period=20,
+        eval_epochs=1.0,
+    )  # fmt: skip
+    return model, dataloader, train, optimizer, lr_multiplier

@@ -5,6 +5,7 @@ from .dab import DABInitializer
 from .dab_deformable import AnchorInitializer, Anchors
 from .detr import PositionInitializer
 from .dino import DINOInitializer
+from .federated import FederatedLoss
 from .sam import BoxInitializer
 from .smca import SMCAInitializer
 
@@ -15,6 +16,7 @@ __all__ = [
     "ConditionalInitializer",
     "DABInitializer",
     "DINOInitializer",
+    "FederatedLoss",
     "PositionInitializer",
     "SMCAInitializer",
 ]

@@ -303,8 +303,8 @@ def test_a_dataset_that_the_user_registered(folder):
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"'coco_2017_trian' .* 'images' .* coco_2017_train"):
         coco_dataset("coco_2017_trian")
-    with pytest.raises(ValueError, match="'voc_2007_train' is not a COCO-format"):
-        coco_dataset("voc_2007_train")
+    with pytest.raises(ValueError, match="'ade20k_sem_seg_train' is not a COCO-format"):
+        coco_dataset("ade20k_sem_seg_train")
     with pytest.raises(ValueError, match="dataset.name is None"):
         coco_dataset(None)
     with pytest.raises(ValueError, match="'never_heard' are unknown"):

@@ -32,6 +32,7 @@ CONFIGS = (
     "sam_detr/sam_detr_multi_scale_r50_300q_12ep.py",
     "demo/ms_detr_masks.py",
 )
+CHOSEN = "demo/small_masks.py"  # for data
 # Where a page stands for a config of the reader's, for overrides, or for what may be left out.
 PLACEHOLDERS = {
     "CONFIG": CONFIGS[0], "FORMAT": "auto", "key=a,b,c": "model.num_queries=1,2,3"
@@ -58,7 +59,7 @@ def check_override(override: str) -> None:
 
 def check_config(config: str, overrides: Sequence[str]) -> None:
     """A config of a page takes its overrides; for one of the reader's, others have their keys."""
-    if config in WRITTEN:
+    if config in WRITTEN or re.fullmatch(r"output/\w+/config\.py", config):  # of data of one's own
         if "/" not in config:  # of one in the package a test of its own takes the overrides
             for override in overrides:
                 check_override(override)
@@ -79,6 +80,9 @@ def check_ms_detr(words: list[str]) -> None:
 
 def configs_of(words: list[str], args: argparse.Namespace) -> list[tuple[str, Sequence[str]]]:
     """The configs of a command, with their overrides."""
+    if words[0] == "train" and args.data is not None:
+        words = [word for word in (args.config, *args.opts) if word is not None]
+        return [(args.config_file or CHOSEN, words)]
     if words[0] == "train":
         return [named_config(args)]
     if words[0] in ("compare", "analyze"):

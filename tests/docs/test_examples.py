@@ -18,7 +18,7 @@ SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "ms_detr", "c
 
 
 def test_examples_are_found():
-    assert {"README.md", "docs/configs.md", "docs/methods.md", "docs/masks.md"} <= {
+    assert {"docs/data.md", "docs/configs.md", "docs/methods.md", "docs/masks.md"} <= {
         block.page for block in EXAMPLES
     }
     names = [block.name for block in EXAMPLES]
@@ -37,8 +37,8 @@ def test_a_config_anywhere_composes(block: Block, tmp_path, monkeypatch):
     assert model.num_classes == cfg.model.num_classes
 
 
-def test_the_readmes_config_is_the_shipped_one_on_other_data(tmp_path):
-    (block,) = [block for block in EXAMPLES if block.page == "README.md"]
+def test_the_config_for_own_data_is_the_shipped_one_on_other_data(tmp_path):
+    (block,) = [block for block in EXAMPLES if block.name == "my_config.py"]
     (tmp_path / block.name).write_text(block.text)
     made, shipped = load(tmp_path / block.name), load("ms_detr/ms_detr_pp_r50_300q_12ep.py")
     assert made.dataloader.train.dataset.annotations == "data/train.json"

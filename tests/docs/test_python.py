@@ -87,6 +87,15 @@ def test_training(monkeypatch, capsys):
     assert capsys.readouterr().out == "12.5\n"
 
 
+def test_own_data(monkeypatch, capsys):
+    (block,) = of_page(DOCS / "data.md")
+    train_on = create_autospec(ms_detr.train_on)
+    train_on.return_value = {"bbox": {"AP": 12.5}}
+    monkeypatch.setattr(ms_detr, "train_on", train_on, raising=False)
+    exec(block, {})
+    assert capsys.readouterr().out == "12.5\n"
+
+
 def test_the_operator():
     (block,) = of_page(DOCS / "operator.md")
     names: dict = {}
@@ -116,5 +125,8 @@ def test_padding(checkpoint, demo_dataset, monkeypatch, capsys):
 def test_nothing_is_left_out():
     """Every block that isn't a config of its own is run above, or by the page's own test."""
     pages = {block.page for block in BLOCKS}
-    run = {"README.md", *(f"docs/{name}.md" for name in ("prediction", "training", "operator"))}
+    run = {
+        "README.md",
+        *(f"docs/{name}.md" for name in ("prediction", "training", "operator", "data")),
+    }
     assert pages == run | {"docs/padding.md", "docs/your_own_method.md"}

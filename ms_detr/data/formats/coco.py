@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from ...errors import DataError, listed
 from ...files import write_text
 from ..categories import distinct_names
+from ..json_stream import read_members
 from ..segmentation import parse, to_runs
 from .dataset import (
     SPLITS,
@@ -53,10 +54,7 @@ def recognises(folder: Path) -> bool:
 
 def find(folder: Path, options: Options, problems: Problems) -> Listing:
     """List the images of all JSON files; ids of classes are kept."""
-    files = _annotation_files(folder, problems)
-    by_split: dict[str | None, list[Path]] = defaultdict(list)
-    for file in files:
-        by_split[_split_of(file, folder)].append(file)
+    by_split = files_by_split(folder, problems)
     for split, same in by_split.items():
         if len(same) > 1:
             raise DataError(
@@ -73,6 +71,26 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
             _add_class(classes, number, name, file, problems)
         pictures += _pictures(content, names, file, folder, split, problems)
     return Listing(pictures, classes)
+
+
+def files_by_split(folder: Path, problems: Problems) -> dict[str | None, list[Path]]:
+    """Return the annotation files by the split that their names, or their folders', tell."""
+    by_split: dict[str | None, list[Path]] = defaultdict(list)
+    for file in _annotation_files(folder, problems):
+        by_split[_split_of(file, folder)].append(file)
+    return dict(by_split)
+
+
+def images_of(file: Path, folder: Path) -> Path:
+    """Return the folder of the images that an annotation file of a dataset lists."""
+    names = [
+        entry["file_name"]
+        for key, part, _ in read_members(file, ("images",), dict)
+        if key == "images" and isinstance(part, list)
+        for entry in part
+        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str)
+    ]
+    return _root(names, file, folder)
 
 
 def place(picture: Picture) -> str:

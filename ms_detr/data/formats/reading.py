@@ -29,6 +29,7 @@ class Format:
         find: lists the images of a folder.
         place: says where an image is written, below the folder; None if it isn't written.
         write: writes everything but the images.
+        elsewhere: names the folders and files outside of a folder of it that it consists of.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Format:
     find: Callable[[Path, Options, Problems], Listing]
     place: Callable[[Picture], str] | None = None
     write: Callable[[Dataset, Path, Problems], None] | None = None
+    elsewhere: Callable[[Path], list[Path]] = lambda folder: []
 
 
 FORMATS = {
@@ -44,7 +46,8 @@ FORMATS = {
     for form in (
         Format("coco", coco.LAYOUT, coco.recognises, coco.find, coco.place, coco.write),
         Format("voc", voc.LAYOUT, voc.recognises, voc.find, voc.place, voc.write),
-        Format("yolo", yolo.LAYOUT, yolo.recognises, yolo.find, yolo.place, yolo.write),
+        Format("yolo", yolo.LAYOUT, yolo.recognises, yolo.find, yolo.place, yolo.write,
+               yolo.elsewhere),
         Format("labelme", labelme.LAYOUT, labelme.recognises, labelme.find,
                labelme.place, labelme.write),
         Format("masks", masks.LAYOUT, masks.recognises, masks.find),

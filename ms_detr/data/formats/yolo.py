@@ -73,6 +73,23 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
     return Listing(pictures, {name: number for number, name in names.items()})
 
 
+def elsewhere(folder: Path) -> list[Path]:
+    """Return what the YAML file names that isn't below the folder: images, labels and lists."""
+    file = _config(folder)
+    config = _read(file)
+    found: set[Path] = set()
+    for key in _KEYS:
+        for root, name in _images(config, key, file, Problems(folder)):
+            image = root / name
+            found |= {image.parent, _labels_of(image).parent}
+        value = config.get(key)
+        sources = value if isinstance(value, list) else [value]
+        named = [_located(x, config, file) for x in sources if isinstance(x, str)]
+        found |= {path for path in named if path is not None and path.is_file()}
+    here = folder.resolve()
+    return sorted(path for path in found if here not in path.resolve().parents)
+
+
 def place(picture: Picture) -> str:
     """Return where an image is written, below the folder."""
     return f"images/{picture.split}/{picture.name}"
