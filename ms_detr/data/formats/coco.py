@@ -11,6 +11,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,38 @@ def recognises(folder: Path) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Part:
+    """A JSON file of a dataset.
+
+    Args:
+        split: that its name tells, if it does.
+        folder: of the dataset, where images are looked for.
+        images: their folder; None if it is to be found.
+    """
+
+    file: Path
+    split: str | None
+    folder: Path
+    images: Path | None = None
+
+    def root(self, names: Sequence[str]) -> Path:
+        """Return the folder in which most images are, of a sample of their names."""
+        return self.images or _root(names, self.file, self.folder)
+
+
 def find(folder: Path, options: Options, problems: Problems) -> Listing:
     """List the images of all JSON files; ids of classes are kept."""
-    files = _annotation_files(folder, problems)
-    by_split: dict[str | None, list[Path]] = defaultdict(list)
-    for file in files:
-        by_split[_split_of(file, folder)].append(file)
+    return find_in(parts(folder, problems), problems)
+
+
+def parts(folder: Path, problems: Problems) -> list[Part]:
+    """Return the JSON files of a folder.
+
+    Raises:
+        DataError: several are of one split, or one is no JSON.
+    """
+    by_split = files_by_split(folder, problems)
     for split, same in by_split.items():
         if len(same) > 1:
             raise DataError(
@@ -64,14 +91,37 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
                 f"{'the split ' + split if split else 'no split that their names tell'}: leave one "
                 "of them there"
             )
+    return [Part(file, split, folder) for split, (file,) in by_split.items()]
+
+
+def files_by_split(folder: Path, problems: Problems) -> dict[str | None, list[Path]]:
+    """Return the annotation files by the split that their names, or their folders', tell."""
+    by_split: dict[str | None, list[Path]] = defaultdict(list)
+    for file in _annotation_files(folder, problems):
+        by_split[_split_of(file, folder)].append(file)
+    return dict(by_split)
+
+
+def part_of(file: Path, images: Path | None = None) -> Part:
+    """Return a JSON file that is a dataset, or a part of one, by itself."""
+    above = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return Part(file, split_of(file.stem) or split_of(file.parent.name), above, images)
+
+
+def find_in(files: Iterable[Part], problems: Problems) -> Listing:
+    """List the images of JSON files.
+
+    Raises:
+        DataError: one can't be read, or isn't of COCO's form.
+    """
     classes: dict[str, int] = {}
     pictures: list[Listed] = []
-    for split, (file,) in by_split.items():
-        content = _content(file)
-        names = _classes(content, file, problems)
+    for part in files:
+        content = _content(part.file)
+        names = _classes(content, part.file, problems)
         for number, name in names.items():
-            _add_class(classes, number, name, file, problems)
-        pictures += _pictures(content, names, file, folder, split, problems)
+            _add_class(classes, number, name, part.file, problems)
+        pictures += _pictures(content, names, part, problems)
     return Listing(pictures, classes)
 
 
@@ -160,9 +210,14 @@ def _content(file: Path) -> dict[str, list[dict]]:
 
 def _classes(content: Mapping[str, list[dict]], file: Path, problems: Problems) -> dict[int, str]:
     """Return the names of categories by id, without a heading that no object has."""
-    sound = []
+    sound: list[dict[str, Any]] = []
+    ids: set[int] = set()
     for entry in content["categories"]:
         if type(entry.get("id")) is int and isinstance(entry.get("name"), str):
+            if entry["id"] in ids:
+                problems.note("categories whose id another has: passed over", f"{file}: {entry}")
+                continue
+            ids.add(entry["id"])
             sound.append(entry | {"name": printable(entry["name"])})
         else:
             problems.note("categories without an id or a name: passed over", f"{file}: {entry}")
@@ -201,11 +256,10 @@ def _add_class(
 def _pictures(
     content: Mapping[str, list[dict]],
     names: Mapping[int, str],
-    file: Path,
-    folder: Path,
-    split: str | None,
+    part: Part,
     problems: Problems,
 ) -> list[Listed]:
+    file = part.file
     entries: dict[int, dict] = {}
     for entry in content["images"]:
         number, name = entry.get("id"), entry.get("file_name")
@@ -222,12 +276,12 @@ def _pictures(
             objects[number].append(entry)
         else:
             problems.lose_object("annotations of no image", f"{file}: annotation {entry.get('id')}")
-    root = _root([entry["file_name"] for entry in entries.values()], file, folder)
+    root = part.root([entry["file_name"] for entry in entries.values()])
     return [
         Listed(
             root / entry["file_name"],
             entry["file_name"],
-            split,
+            part.split,
             partial(_objects, objects[number], names, file, problems),
             (entry.get("width"), entry.get("height")),
             number,

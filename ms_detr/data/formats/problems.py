@@ -24,10 +24,12 @@ class Problems:
         folder: of the dataset, which examples are told without.
 
     Attributes:
+        folder: as given.
         lost: how many ``"images"`` and ``"objects"`` were left out.
     """
 
     def __init__(self, folder: str | os.PathLike = "") -> None:
+        self.folder = folder
         self._above = os.path.join(folder, "")
         self._found: dict[str, list[str]] = {}
         self._count: Counter[str] = Counter()
