@@ -7,6 +7,7 @@ The exit status is 0 if nothing is wrong, 1 if something was found, 2 if the dat
 """
 
 import argparse
+import tempfile
 from typing import TYPE_CHECKING
 
 from ms_detr.errors import ConfigError
@@ -89,8 +90,11 @@ def _expect_places(args: argparse.Namespace) -> None:
             raise ConfigError(f"{args.report} is a folder: give a file")
         if args.report.exists() and args.report.suffix.lower() not in (".html", ".htm"):
             raise ConfigError(f"{args.report} is there already and no page: choose another place")
-        with explained(args.report):
-            args.report.parent.mkdir(parents=True, exist_ok=True)
+        folder = args.report.parent
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
 
 
 def _limits(args: argparse.Namespace) -> "Limits | None":

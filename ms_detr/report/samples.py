@@ -24,7 +24,7 @@ OF_A_KIND = 3  # pictures
 ORDINARY = 6  # pictures of images that are evenly spread
 WIDEST = 640  # pixels
 FAULT = "#ff0033"
-LABELLED = 60  # objects; in a crowd labels hide them
+LABELLED = 25  # objects; in a crowd labels hide them
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ def draw_samples(checked: Checked) -> tuple[list[Sample], dict[tuple, list[Sampl
     images = {*ordinary, *(int(f.image or 0) for chosen in by_group.values() for f in chosen)}
     objects = _objects(checked, images)
 
-    def draw(image: int, faulty: Collection[int | None], caption: str) -> Iterable[Sample]:
+    def draw(image: int, box: tuple[float, ...] | None, caption: str) -> Iterable[Sample]:
         try:
-            yield _draw(checked, image, objects[image], faulty, caption)
+            yield _draw(checked, image, objects[image], box, caption)
         except (ImageError, MissingFileError):  # it has changed since
             return
 
-    plain = [one for k in ordinary for one in draw(k, (), _name(checked, k))]
+    plain = [one for k in ordinary for one in draw(k, None, _name(checked, k))]
     faults = {
-        key: [one for f in chosen for one in draw(int(f.image or 0), {f.annotation_id}, str(f))]
+        key: [one for f in chosen for one in draw(int(f.image or 0), f.box, str(f))]
         for key, chosen in by_group.items()
     }
     return plain, faults
@@ -95,7 +95,7 @@ def _draw(
     checked: Checked,
     image: int,
     objects: Sequence[ObjectEntry],
-    faulty: Collection[int | None],
+    faulty: tuple[float, ...] | None,
     caption: str,
 ) -> Sample:
     pixels, header = load_image(checked.images[image].path)
@@ -110,13 +110,13 @@ def _draw(
         mask = _mask(entry, size, picture.size, scale)
         if mask is not None:
             paper.overlay_instances(masks=[mask], assigned_colors=[color])
-    corners = np.array([(x, y, x + w, y + h) for x, y, w, h in (e.box for e in objects)])
-    corners = (corners.reshape(-1, 4) * np.tile(scale, 2)).clip(-2 * WIDEST, 2 * WIDEST)
-    labels = [entry.category for entry in objects] if len(objects) <= LABELLED else None
+    corners = _corners([entry.box for entry in objects], scale)
+    told = len(numbers) > 1 and len(objects) <= LABELLED
+    labels = [entry.category for entry in objects] if told else None
     paper.overlay_instances(boxes=corners, labels=labels, assigned_colors=colors)
-    for entry, box in zip(objects, corners, strict=True):
-        if entry.id is not None and entry.id in faulty:
-            paper.draw_box(_seen(box), alpha=1.0, edge_color=FAULT, line_style="--")
+    if faulty is not None:
+        box = _seen(_corners([faulty], scale)[0])
+        paper.draw_box(box, alpha=1.0, edge_color=FAULT, line_style="--")
     shown = Image.fromarray(paper.output.get_image())
     return Sample(caption, data_uri(shown), *shown.size)
 
@@ -133,6 +133,12 @@ def _mask(
         return [(polygon.reshape(-1, 2) * scale).reshape(-1) for polygon in found]
     bitmap = Image.fromarray(to_bitmap(found, size[1], size[0]))
     return np.asarray(bitmap.resize(shown, Image.Resampling.NEAREST))
+
+
+def _corners(boxes: Sequence[Sequence[float]], scale: np.ndarray) -> np.ndarray:
+    """Return boxes as corners (n, 4) in a picture; what is far off is nearer there."""
+    corners = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes]).reshape(-1, 4)
+    return (corners * np.tile(scale, 2)).clip(-2 * WIDEST, 2 * WIDEST)
 
 
 def _seen(box: np.ndarray) -> np.ndarray:

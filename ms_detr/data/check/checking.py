@@ -235,16 +235,16 @@ def _hold_against(
     objects: Objects,
     findings: Findings,
 ) -> None:
-    counted = objects.fine & ~objects.crowd
+    counted = objects.counted
     counts = np.bincount(objects.image[counted], minlength=len(images))
-    for number in np.flatnonzero(counts > limits.queries):
+    for number in np.flatnonzero(counts > limits.queries).tolist():
         detail = f"{counts[number]:,} objects, {limits.queries:,} queries"
-        findings.add(Kind.TOO_MANY_OBJECTS, detail, **images[number].place(int(number)))
+        findings.add(Kind.TOO_MANY_OBJECTS, detail, **images[number].place(number))
     known = np.array([size or (0, 0) for size in sizes], np.int64).reshape(-1, 2)
     scales = seen_scales(known, limits)[objects.image]
     seen = objects.boxes[:, 2:].max(1, initial=0) * scales
-    for row in np.flatnonzero(counted & (seen > 0) & (seen < limits.strides[0] / 2)):
+    for row in np.flatnonzero(counted & (seen > 0) & (seen < limits.strides[0] / 2)).tolist():
         width, height = objects.boxes[row, 2:] * scales[row]
-        place = place_of(images, objects.image[row], objects.ids[row])
+        place = place_of(images, objects.image[row], objects.ids[row], objects.boxes[row])
         detail = f"{width:.2g} x {height:.2g} pixels of the image that the model sees"
         findings.add(Kind.SMALL_OBJECT, detail, **place)

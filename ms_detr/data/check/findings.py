@@ -89,7 +89,13 @@ class Kind(Enum):
         "classes that have objects, and none in train",
         "Divide the dataset anew, or correct the names.",
     )
-    LABELS = ("labels", "labels that can't be used as they are", "Correct the labels.")
+    LABELS = ("labels", "labels that can't be used", "Correct them.")
+    DOUBTFUL_LABELS = (
+        "doubtful-labels",
+        "labels that are mended, or passed over, when read",
+        "See whether they are meant.",
+        False,
+    )
     BAD_BOX = ("bad-box", "boxes that aren't four finite numbers", "Correct them.")
     EMPTY_BOX = ("empty-box", "boxes without width or height", "Correct or remove them.")
     OUTSIDE_BOX = ("outside-box", "boxes outside of their images", "Correct or remove them.")
@@ -171,6 +177,7 @@ class Finding:
         file: of the image, or of labels, as the dataset names it.
         image_id, annotation_id: of the annotation file, where it is COCO's.
         image: the image's place in `ms_detr.data.check.Checked.images`.
+        box: of the object that it speaks of, x, y, width, height in pixels.
     """
 
     kind: Kind
@@ -181,6 +188,7 @@ class Finding:
     image_id: int | None = None
     annotation_id: int | None = None
     image: int | None = None
+    box: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
         where = "/".join(filter(None, (self.split, self.file)))

@@ -21,10 +21,20 @@ class Recorder(Problems):
         super().__init__(folder)
         self._findings = findings
 
-    def _add(self, what: str, example: object) -> None:
-        super()._add(what, example)
-        text = str(example).replace(self._above, "") if self._above else str(example)
-        self._findings.add(Kind.LABELS, text, what)
+    def lose_image(self, what: str, example: object) -> None:
+        super().lose_image(what, example)
+        self._find(Kind.LABELS, what, example)
+
+    def lose_object(self, what: str, example: object) -> None:
+        super().lose_object(what, example)
+        self._find(Kind.LABELS, what, example)
+
+    def note(self, what: str, example: object) -> None:
+        super().note(what, example)
+        self._find(Kind.DOUBTFUL_LABELS, what, example)
+
+    def _find(self, kind: Kind, what: str, example: object) -> None:
+        self._findings.add(kind, self.without_folder(example), what)
 
 
 def open_form(folder: Path, form: Format, findings: Findings) -> Source:

@@ -43,6 +43,11 @@ class Objects:
     ids: np.ndarray
     fine: np.ndarray
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Which (N,) are objects to a model: those with a part in their image that are no crowd."""
+        return self.fine & ~self.crowd
+
 
 def read_objects(
     entries: Iterator[ObjectEntry],
@@ -72,25 +77,28 @@ def read_objects(
     image, category, ids = np.frombuffer(numbers, np.int64).reshape(-1, 3).T
     crowd, masked = np.frombuffer(bytes(flags), bool).reshape(-1, 2).T
     box = np.frombuffer(boxes, np.float64).reshape(-1, 4)
-    looked = _Boxes(images, sizes, image, category, box, crowd, ids, findings)
-    objects = Objects(
-        tuple(number_of), image, category, box, crowd, masked, ids, looked.fine()
-    )  # fmt: skip
+    known = np.array([size or (np.inf, np.inf) for size in sizes], np.float64).reshape(-1, 2)
+    fine = _have_a_part(box, known[image])
+    objects = Objects(tuple(number_of), image, category, box, crowd, masked, ids, fine)
+    _Boxes(objects, images, known[image], findings).look()
     _find_unmasked(objects, images, findings)
     return objects
 
 
-def place_of(images: Sequence[ImageEntry], image: int, annotation_id: int | None) -> dict[str, Any]:
+def place_of(
+    images: Sequence[ImageEntry], image: int, annotation_id: int | None, box: Sequence[float]
+) -> dict[str, Any]:
     """Return where an object is, for a `Finding`; an id of -1 is none."""
-    number = None if annotation_id in (None, -1) else int(annotation_id)
-    return images[image].place(int(image)) | {"annotation_id": number}
+    number = None if annotation_id is None or annotation_id == -1 else int(annotation_id)
+    corner = tuple(map(float, box))
+    return images[image].place(int(image)) | {"annotation_id": number, "box": corner}
 
 
 def _find_unmasked(objects: Objects, images: Sequence[ImageEntry], findings: Findings) -> None:
     if not objects.masked.any():
         return
-    for row in np.flatnonzero(~objects.masked):
-        place = place_of(images, objects.image[row], objects.ids[row])
+    for row in np.flatnonzero(~objects.masked).tolist():
+        place = place_of(images, objects.image[row], objects.ids[row], objects.boxes[row])
         findings.add(Kind.NO_SEGMENTATION, "", **place)
 
 
@@ -116,7 +124,7 @@ class _Masks:
         size = self._sizes[entry.image]
         if entry.segmentation is None or size is None:
             return
-        place = place_of(self._images, entry.image, entry.id)
+        place = place_of(self._images, entry.image, entry.id, entry.box)
         try:
             found = self._parsed(entry, size)
         except DataError as error:
@@ -156,48 +164,39 @@ class _Masks:
         for finding in mask_findings(self._found, boxes, sizes):
             for row in finding.rows:
                 entry = self._entries[row]
-                place = place_of(self._images, entry.image, entry.id)
+                place = place_of(self._images, entry.image, entry.id, entry.box)
                 what = f"masks that {finding.what}"
                 self._findings.add(Kind.IMPLAUSIBLE_MASK, _shown(boxes[row]), what, **place)
         self._entries, self._found = [], []
 
 
 class _Boxes:
-    """Looks at all boxes; each has one fault at most."""
+    """Looks at all boxes; each has one fault at most, and may be another's besides."""
 
     def __init__(
         self,
+        objects: Objects,
         images: Sequence[ImageEntry],
-        sizes: Sequence[Size | None],
-        image: np.ndarray,
-        category: np.ndarray,
-        boxes: np.ndarray,
-        crowd: np.ndarray,
-        ids: np.ndarray,
+        sizes: np.ndarray,
         findings: Findings,
     ):
-        known = np.array([size or (np.inf, np.inf) for size in sizes], np.float64).reshape(-1, 2)
+        self._objects = objects
         self._images = images
-        self._image = image
-        self._boxes = boxes
-        self._ids = ids
-        self._sizes = known[image]
+        self._sizes = sizes
         self._findings = findings
-        self._left = np.ones(len(boxes), bool)  # without a fault so far
-        self._look()
-        self._find_repeated(category, crowd)
+        self._left = np.ones(len(objects.boxes), bool)  # without a fault so far
 
-    def fine(self) -> np.ndarray:
-        """Return which boxes (N,) have a part in their image."""
-        start, end = self._boxes[:, :2], self._boxes[:, :2] + self._boxes[:, 2:]
-        return ((self._boxes[:, 2:] > 0) & (end > 0) & (start < self._sizes)).all(1)
+    def look(self) -> None:
+        """Look at them."""
+        self._find_misplaced()
+        self._find_repeated()
 
-    def _look(self) -> None:
-        boxes, sizes = self._boxes, self._sizes
-        self._tell(Kind.EMPTY_BOX, (boxes[:, 2:] <= 0).any(1))
+    def _find_misplaced(self) -> None:
+        boxes, sizes = self._objects.boxes, self._sizes
+        self._tell(Kind.EMPTY_BOX, np.any(boxes[:, 2:] <= 0, axis=1))
         # What images tell, where they are known.
         rows = np.flatnonzero(self._left & np.isfinite(sizes).all(1))
-        for finding in box_findings(boxes[rows], sizes[rows], self._image[rows]):
+        for finding in box_findings(boxes[rows], sizes[rows], self._objects.image[rows]):
             if not finding.single:
                 wrong = np.zeros(len(boxes), bool)
                 wrong[rows[finding.rows]] = True
@@ -207,29 +206,37 @@ class _Boxes:
         outside = (right <= 0) | (lower <= 0) | (x >= sizes[:, 0]) | (y >= sizes[:, 1])
         self._tell(Kind.OUTSIDE_BOX, outside)
         self._tell(Kind.LEAVING_BOX, ~inside_image((x, y, right, lower), sizes))
-        start = (boxes[:, :2] <= WHOLE).all(1)
+        start = np.all(boxes[:, :2] <= WHOLE, axis=1)
         end = (right >= sizes[:, 0] - WHOLE) & (lower >= sizes[:, 1] - WHOLE)
         self._tell(Kind.WHOLE_BOX, start & end)
 
-    def _find_repeated(self, category: np.ndarray, crowd: np.ndarray) -> None:
-        rows = np.flatnonzero(~crowd & (self.fine() if len(crowd) else crowd))
-        table = np.column_stack([self._image[rows], category[rows], self._boxes[rows]])
+    def _find_repeated(self) -> None:
+        rows = np.flatnonzero(self._objects.counted)
+        columns = self._objects.image, self._objects.category, self._objects.boxes
+        table = np.column_stack([column[rows] for column in columns])
         _, first = np.unique(table, axis=0, return_index=True)
         again = np.ones(len(rows), bool)
         again[first] = False
-        for row in rows[again]:
+        for row in rows[again].tolist():
             self._add(Kind.DUPLICATE_OBJECT, row)
 
     def _tell(self, kind: Kind, wrong: np.ndarray, what: str = "") -> None:
-        for row in np.flatnonzero(wrong & self._left):
+        for row in np.flatnonzero(wrong & self._left).tolist():
             self._add(kind, row, what)
         self._left &= ~wrong
 
     def _add(self, kind: Kind, row: int, what: str = "") -> None:
         width, height = self._sizes[row]
         image = "" if np.isinf(width) else f" in an image of {width:g} x {height:g}"
-        place = place_of(self._images, self._image[row], self._ids[row])
-        self._findings.add(kind, _shown(self._boxes[row]) + image, what, **place)
+        box = self._objects.boxes[row]
+        place = place_of(self._images, self._objects.image[row], self._objects.ids[row], box)
+        self._findings.add(kind, _shown(box) + image, what, **place)
+
+
+def _have_a_part(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Tell which boxes (N, 4) have a part in their images (N, 2)."""
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    return ((boxes[:, 2:] > 0) & (end > 0) & (start < sizes)).all(1)
 
 
 def _shown(box: np.ndarray) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..formats.dataset import SPLITS
 from .entries import ImageEntry, Size
 from .limits import Limits
 from .objects import Objects
@@ -97,36 +98,68 @@ class Statistics:
         }
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """I images, and N objects in them.
+
+    Attributes:
+        split: (I,) names.
+        sizes: (I, 2) width and height, 0 where they aren't known.
+        per_image: (I,) objects.
+        image: (N,) places of images.
+        boxes: (N, 4) x, y, width, height.
+        sides: (N,) roots of the boxes' areas, in pixels of the image.
+        seen: (N,) the same in pixels of the image that the model sees; 0 where it isn't known.
+    """
+
+    split: np.ndarray
+    sizes: np.ndarray
+    per_image: np.ndarray
+    image: np.ndarray
+    boxes: np.ndarray
+    sides: np.ndarray
+    seen: np.ndarray
+
+
 def measure(
     images: Sequence[ImageEntry], sizes: Sequence[Size | None], objects: Objects, limits: Limits
 ) -> Statistics:
     """Count images and objects; crowds, and boxes that no part of their image is in, are none."""
     names = [image.split or ALL for image in images]
-    split_of = np.array(names, object)
-    order = sorted(set(names), key=lambda name: ("train", "val", "test", ALL).index(name))
-    counted = objects.fine & ~objects.crowd
-    image = objects.image[counted]
-    per_image = np.bincount(image, minlength=len(images))
-    sides = np.sqrt(objects.boxes[counted, 2:].prod(1))
-    splits = {}
-    for name in order:
-        inside = split_of == name
-        rows = inside[image]
-        splits[name] = Split(
-            int(inside.sum()),
-            int((per_image[inside] == 0).sum()),
-            int(rows.sum()),
-            int((inside[objects.image] & objects.crowd).sum()),
-            _by_class(objects, counted, rows),
-            _by_size(sides[rows]),
-            int(per_image[inside].max(initial=0)),
-        )
+    order = sorted(set(names), key=lambda name: (*SPLITS, ALL).index(name))
     known = np.array([size or (0, 0) for size in sizes], np.int64).reshape(-1, 2)
-    seen = sides * seen_scales(known, limits)[image]
-    histograms = _histograms(
-        split_of, order, known, image, per_image, sides, seen, objects.boxes[counted], limits
+    image, boxes = objects.image[objects.counted], objects.boxes[objects.counted]
+    sides = np.sqrt(boxes[:, 2:].prod(1))
+    counted = _Counted(
+        np.array(names, object),
+        known,
+        np.bincount(image, minlength=len(images)),
+        image,
+        boxes,
+        sides,
+        sides * seen_scales(known, limits)[image],
     )
-    return Statistics(splits, histograms, _levels(seen[seen > 0], limits))
+    splits = {name: _split(counted, objects, name) for name in order}
+    levels = _levels(counted.seen[counted.seen > 0], limits)
+    return Statistics(splits, _histograms(counted, order, limits), levels)
+
+
+def _split(counted: _Counted, objects: Objects, name: str) -> Split:
+    inside = counted.split == name
+    rows = inside[counted.image]
+    per_image = counted.per_image[inside]
+    classes = objects.category[objects.counted][rows]
+    by_class = np.bincount(classes, minlength=len(objects.names)).tolist()
+    by_size = np.bincount(np.digitize(counted.sides[rows], COCO_SIDES), minlength=3).tolist()
+    return Split(
+        int(inside.sum()),
+        int((per_image == 0).sum()),
+        int(rows.sum()),
+        int((inside[objects.image] & objects.crowd).sum()),
+        dict(zip(objects.names, by_class, strict=True)),
+        dict(zip(("small", "medium", "large"), by_size, strict=True)),
+        int(per_image.max(initial=0)),
+    )
 
 
 def seen_scales(sizes: np.ndarray, limits: Limits) -> np.ndarray:
@@ -138,16 +171,6 @@ def seen_scales(sizes: np.ndarray, limits: Limits) -> np.ndarray:
     return scales
 
 
-def _by_class(objects: Objects, counted: np.ndarray, rows: np.ndarray) -> dict[str, int]:
-    counts = np.bincount(objects.category[counted][rows], minlength=len(objects.names))
-    return dict(zip(objects.names, counts.tolist(), strict=True))
-
-
-def _by_size(sides: np.ndarray) -> dict[str, int]:
-    counts = np.bincount(np.digitize(sides, COCO_SIDES), minlength=3)
-    return dict(zip(("small", "medium", "large"), counts.tolist(), strict=True))
-
-
 def _levels(seen: np.ndarray, limits: Limits) -> dict[int, list[int]]:
     return {
         stride: np.bincount(np.digitize(seen / stride, CELLS), minlength=len(CELLS) + 1).tolist()
@@ -155,44 +178,40 @@ def _levels(seen: np.ndarray, limits: Limits) -> dict[int, list[int]]:
     }
 
 
-def _histograms(
-    split_of: np.ndarray,
-    order: Sequence[str],
-    sizes: np.ndarray,
-    image: np.ndarray,
-    per_image: np.ndarray,
-    sides: np.ndarray,
-    seen: np.ndarray,
-    boxes: np.ndarray,
-    limits: Limits,
-) -> list[Histogram]:
-    known = (sizes > 0).all(1)
-    by_image, by_object = split_of, split_of[image]
-    most = int(per_image.max(initial=1))
+def _histograms(counted: _Counted, order: Sequence[str], limits: Limits) -> list[Histogram]:
+    most = int(counted.per_image.max(initial=1))
     step = max(1, -(-most // 40))
-    marks = {f"{limits.queries} queries": limits.queries + 0.5}
+    queries = {f"{limits.queries} queries": limits.queries + 0.5}
+    by_object = counted.split[counted.image]
+    known, seen = (counted.sizes > 0).all(1), counted.seen > 0
 
-    def made(title: str, xlabel: str, values: np.ndarray, of: np.ndarray, edges: np.ndarray,
-             **more: Any) -> Histogram:  # fmt: skip
-        counts = {name: np.histogram(values[of == name], edges)[0] for name in order}
-        return Histogram(title, xlabel, edges, counts, **more)
+    def made(
+        title: str, xlabel: str, values: np.ndarray, split: np.ndarray,
+        edges: np.ndarray | None = None, marks: Mapping[str, float] | None = None,
+    ) -> Histogram:  # fmt: skip
+        bounds = _octaves(values) if edges is None else edges
+        counts = {name: np.histogram(values[split == name], bounds)[0] for name in order}
+        return Histogram(title, xlabel, bounds, counts, edges is None, marks)
 
     return [
-        made("objects an image", "objects", per_image, by_image,
-             np.arange(0, most + step + 1, step) - 0.5,
-             marks=marks if limits.queries <= 2 * most else {}),
-        made("side of objects", "root of the box's area, pixels of the image", sides, by_object,
-             _octaves(sides), log=True,
-             marks={"small": COCO_SIDES[0], "large": COCO_SIDES[1]}),
-        made("side of objects as the model sees them",
-             "root of the box's area, pixels of the resized image", seen[seen > 0],
-             by_object[seen > 0], _octaves(seen[seen > 0]), log=True,
-             marks={f"stride {stride}": stride for stride in limits.strides}),
-        made("shape of objects", "width / height", boxes[:, 2] / boxes[:, 3], by_object,
-             _octaves(boxes[:, 2] / boxes[:, 3]), log=True),
+        made(
+            "objects an image", "objects", counted.per_image, counted.split,
+            np.arange(0, most + step + 1, step) - 0.5,
+            queries if limits.queries <= 2 * most else None,
+        ),
+        made(
+            "side of objects", "root of the box's area, pixels of the image", counted.sides,
+            by_object, marks={"small": COCO_SIDES[0], "large": COCO_SIDES[1]},
+        ),
+        made(
+            "side of objects as the model sees them",
+            "root of the box's area, pixels of the resized image", counted.seen[seen],
+            by_object[seen], marks={f"stride {stride}": stride for stride in limits.strides},
+        ),
+        made("shape of objects", "width / height", counted.boxes[:, 2] / counted.boxes[:, 3],
+             by_object),
         made("size of images", "root of width times height, pixels",
-             np.sqrt(sizes[known].prod(1, dtype=np.float64)), by_image[known],
-             _octaves(np.sqrt(sizes[known].prod(1, dtype=np.float64))), log=True),
+             np.sqrt(counted.sizes[known].prod(1, dtype=np.float64)), counted.split[known]),
     ]  # fmt: skip
 
 
