@@ -24,6 +24,7 @@ OF_A_KIND = 3  # pictures
 ORDINARY = 6  # pictures of images that are evenly spread
 WIDEST = 640  # pixels
 FAULT = "#ff0033"
+SMALLEST = 24  # pixels of a frame's sides: labels hide smaller ones
 LABELLED = 25  # objects; in a crowd labels hide them
 
 
@@ -143,5 +144,5 @@ def _corners(boxes: Sequence[Sequence[float]], scale: np.ndarray) -> np.ndarray:
 
 def _seen(box: np.ndarray) -> np.ndarray:
     """Return a box of a size that can be seen."""
-    middle, half = (box[:2] + box[2:]) / 2, np.maximum(np.abs(box[2:] - box[:2]) / 2, 3)
+    middle, half = (box[:2] + box[2:]) / 2, np.maximum(np.abs(box[2:] - box[:2]) / 2, SMALLEST / 2)
     return np.concatenate((middle - half, middle + half))
