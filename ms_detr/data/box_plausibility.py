@@ -118,7 +118,7 @@ def _misplaced(
 ) -> list[Finding]:
     """Find boxes that lie where they can't belong, among those that are sound in themselves."""
     x1, y1, x2, y2 = _as_written(*boxes.T)
-    leaves = sound & ~_inside((x1, y1, x2, y2), sizes)
+    leaves = sound & ~inside_image((x1, y1, x2, y2), sizes)
     convention = _other_convention(boxes, sizes, image_of, sound, leaves)
     if convention is not None:
         return [convention]
@@ -144,6 +144,7 @@ def _misplaced(
             "have their centre off the image",
             "They are cut at its edge; correct them unless they mark objects that it shows a part "
             "of.",
+            single=True,
         )
     ]
     if (
@@ -163,8 +164,8 @@ def _misplaced(
     return findings
 
 
-def _inside(corners: Corners, sizes: np.ndarray) -> np.ndarray:
-    """Tell which boxes have a size and lie in their images, give or take some slack."""
+def inside_image(corners: Corners, sizes: np.ndarray) -> np.ndarray:
+    """Tell which boxes have a size and lie in their images (n, 2), give or take some slack."""
     x1, y1, x2, y2 = corners
     inside = np.ones(len(sizes), dtype=bool)
     for start, end, size in ((x1, x2, sizes[:, 0]), (y1, y2, sizes[:, 1])):
@@ -189,7 +190,7 @@ def _other_convention(
     needed = max(FEWEST, MAJORITY * leaves.sum())
     if leaves.sum() < needed:
         return None
-    fits = [sound & _inside(reading.corners(*boxes.T), sizes) for reading in READINGS]
+    fits = [sound & inside_image(reading.corners(*boxes.T), sizes) for reading in READINGS]
     best = int(np.argmax([(leaves & fit).sum() for fit in fits]))
     reading, fit, misfit = READINGS[best], fits[best], sound & ~fits[best]
     explained = leaves & fit

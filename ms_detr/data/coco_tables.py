@@ -142,15 +142,26 @@ class Table:
         return {key: [entry[key] for entry in entries[:good]] for key in keys}
 
     def _wrong_in(self, entry: Any, number: int) -> str | None:
-        for key, kinds in REQUIRED_KEYS[self._kind].items():
-            if not isinstance(entry, dict) or key not in entry:
-                return f"{self._file}: {self._kind}[{number}] lacks '{key}'."
-            if type(entry[key]) not in kinds:
-                return (
-                    f"{self._file}: {self._kind}[{number}] has {key} = "
-                    f"{reprlib.repr(entry[key])}, not a {_KIND_OF_VALUE[kinds]}."
-                )
-        return None
+        problem = problem_of_entry(self._kind, entry, number)
+        return None if problem is None else f"{self._file}: {problem}"
+
+
+def problem_of_entry(kind: str, entry: Any, number: int) -> str | None:
+    """Say which key an entry of a list lacks, or has with a value of the wrong kind.
+
+    Args:
+        kind: the list's name.
+        number: the entry's place in it.
+    """
+    for key, kinds in REQUIRED_KEYS[kind].items():
+        if not isinstance(entry, dict) or key not in entry:
+            return f"{kind}[{number}] lacks '{key}'."
+        if type(entry[key]) not in kinds:
+            return (
+                f"{kind}[{number}] has {key} = {reprlib.repr(entry[key])}, "
+                f"not a {_KIND_OF_VALUE[kinds]}."
+            )
+    return None
 
 
 class Images(Table):
@@ -171,7 +182,8 @@ class Images(Table):
     def _take(self, values: Values, entries: Sequence[dict]) -> None:
         sizes = values["height"], values["width"]
         for row in zip(range(self.count, 2**63), *sizes, values["file_name"], strict=False):
-            self._problem = self._problem or _problem_of_image(*row, self._file)
+            if self._problem is None and (problem := problem_of_image(*row)):
+                self._problem = f"{self._file}: {problem}"
         if self._problem is None:
             for name, numbers in zip(("height", "width"), sizes, strict=True):
                 self._add(name, np.array([int(number) for number in numbers], np.int64))
@@ -185,10 +197,9 @@ def _with_file_name(entry: Any) -> Any:
     return entry | {"file_name": "/".join(url.split("/")[-2:])} if isinstance(url, str) else entry
 
 
-def _problem_of_image(
-    number: int, height: float, width: float, name: str, json_file: str | os.PathLike
-) -> str | None:
-    whose = f"{json_file}: images[{number}] has"
+def problem_of_image(number: int, height: float, width: float, name: str) -> str | None:
+    """Say what is wrong with the size or the file name of an image, the entry of a number."""
+    whose = f"images[{number}] has"
     # Whole numbers of the kind 480.0 are common; infinity is no multiple of 1.
     if not (height > 0 and width > 0 and height % 1 == width % 1 == 0):
         return (
@@ -202,7 +213,7 @@ def _problem_of_image(
         )
     if not os.path.basename(name):
         return f"{whose} file_name = {reprlib.repr(name)}, which names no file."
-    return _problem_of_text(name, f"{whose} file_name")
+    return problem_of_text(name, f"{whose} file_name")
 
 
 class Categories(Table):
@@ -215,7 +226,7 @@ class Categories(Table):
     def _take(self, values: Values, entries: Sequence[dict]) -> None:
         for number, (key, name) in enumerate(zip(values["id"], values["name"], strict=True)):
             whose = f"{self._file}: categories[{self.count + number}] has name"
-            self._problem = self._problem or _problem_of_text(name, whose)
+            self._problem = self._problem or problem_of_text(name, whose)
             self.entries.append({"id": key, "name": name})
 
 
@@ -274,7 +285,7 @@ class Annotations(Table):
                 self._add("bbox", column)
                 self._add("whole", (whole * np.array(WHOLE, np.uint8)).sum(1, dtype=np.uint8))
                 return
-        wrong = next(row for row, box in enumerate(boxes) if not _is_box(box))
+        wrong = next(row for row, box in enumerate(boxes) if not is_box(box))
         self._problem = (
             f"{self._file}: annotation {values['id'][wrong]} has bbox "
             f"{reprlib.repr(boxes[wrong])}, which is not four numbers [x, y, width, height]."
@@ -295,7 +306,7 @@ class Annotations(Table):
             self.odd_areas.update(odd)
             bits = {int: WHOLE_AREA, type(None): NO_AREA}
             facts |= np.array([bits.get(type(area), 0) for area in areas], np.uint8)
-        meant = [_is_crowd(crowd) for crowd in crowds]
+        meant = [is_crowd(crowd) for crowd in crowds]
         if None in meant:
             odd = {self.count + row: reprlib.repr(crowds[row])
                    for row, is_crowd in enumerate(meant) if is_crowd is None}  # fmt: skip
@@ -325,14 +336,15 @@ def _area(value: Any) -> tuple[float, str | None]:
     return math.nan, reprlib.repr(value)
 
 
-def _is_crowd(value: Any) -> bool | None:
+def is_crowd(value: Any) -> bool | None:
     """Tell whether an annotation marks a crowd, which files write in many ways, or not at all."""
     if value == 0 or value is None or value in ("0", ""):
         return False
     return True if value in (1, "1") else None
 
 
-def _is_box(bbox: list) -> bool:
+def is_box(bbox: list) -> bool:
+    """Tell whether a list is of four numbers; they may be NaN or infinite."""
     if len(bbox) != 4 or not set(map(type, bbox)) <= {int, float}:
         return False
     try:
@@ -364,7 +376,7 @@ def _first_repeated(ids: np.ndarray, unknown: Sequence[int]) -> int | None:
     return int(order[1:][again].min()) if again.any() else None
 
 
-def _problem_of_text(text: str, whose: str) -> str | None:
+def problem_of_text(text: str, whose: str) -> str | None:
     """Tell of half a character or a line's end, which spoil messages and paths."""
     if _CONTROL.search(text) or not (text.isascii() or _encodes(text)):
         return f"{whose} = {ascii(text)[:80]}, which is no line of text."

@@ -92,7 +92,7 @@ def _look(file: str, known: Found | None) -> Found:
             return known
         with open_image(file) as image:
             header = read_header(image)
-            if _may_be_cut_short(image):
+            if may_be_cut_short(image):
                 image.load()
         return Found(stamp, header)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _look(file: str, known: Found | None) -> Found:
         return Found(problem=f"{file} can't be read: {error.strerror}")
 
 
-def _may_be_cut_short(image: Image.Image) -> bool:
+def may_be_cut_short(image: Image.Image) -> bool:
     """Tell whether the mark is missing with which files of this format should end."""
     file = getattr(image, "fp", None)
     if file is None:

@@ -22,6 +22,7 @@ class Finding:
         remedy: what can be done, a sentence.
         kind: "boxes" or "masks".
         certain: an error where most have such faults, not only a warning.
+        single: each is wrong by itself, and says nothing of how the others are meant.
     """
 
     rows: np.ndarray
@@ -29,6 +30,7 @@ class Finding:
     remedy: str
     kind: str = "boxes"
     certain: bool = True
+    single: bool = False
 
 
 def remark_on(

@@ -79,7 +79,7 @@ def draw(
         if len(lines) > 1:
             figure.legend(loc="outside upper left", ncols=4, frameon=False)
         words = "; ".join(f"{name} {_course(series)}" for name, series in lines.items())
-        return Curve(title, _inline(figure, title), f"{title}: {words}")
+        return Curve(title, inline(figure, title), f"{title}: {words}")
 
 
 def _course(series: Series) -> str:
@@ -96,7 +96,8 @@ def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _inline(figure: Figure, title: str) -> str:
+def inline(figure: Figure, title: str) -> str:
+    """Return a figure as SVG to stand in a page, in the page's ink; its ids begin as its title."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=NO_METADATA)
     text = buffer.getvalue()

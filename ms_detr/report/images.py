@@ -83,7 +83,7 @@ def draw_images(
         picture.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
         name = str(record["file_name"]).replace("\\", "/").rpartition("/")[2]
         tally = matches[image].tally(threshold)
-        pictures.append(Picture(image, name, tally, _data_uri(picture), *picture.size))
+        pictures.append(Picture(image, name, tally, data_uri(picture), *picture.size))
     return pictures
 
 
@@ -105,7 +105,8 @@ def _instances(detections: Detections, rows: slice, record: Mapping[str, Any]) -
     return found
 
 
-def _data_uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image) -> str:
+    """Return a picture as the address of itself, for a page that needs no other file."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -57,16 +57,8 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
 
 def render(run: Run) -> str:
     """The page of a run, as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "span": _span}
     seen = _seen(run)
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         run=run,
         name=run.folder.resolve().name,
         facts=_facts(run),
@@ -77,8 +69,6 @@ def render(run: Run) -> str:
         iou=IOU,
         metrics=METRICS,
         tasks=[task for task in TASKS if task in run.results],
-        version=__version__,
-        now=datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
     )
 
 
@@ -217,6 +207,23 @@ def _classes(run: Run, seen: Seen) -> list[tuple[str, int | None, list[float]]]:
         for name in names
     ]
     return sorted(rows, key=lambda row: (math.isnan(row[2][0]), -row[2][0], row[0]))
+
+
+def template(name: str) -> jinja2.Template:
+    """Return a page's template, which knows who writes it and when."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "span": _span}
+    environment.globals |= {
+        "version": __version__,
+        "now": datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
+    }
+    return environment.get_template(name)
 
 
 def _number(value: float, digits: int = 1) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 
 import ms_detr
 from ms_detr.config import describe, load
+from tests.data.check_support import FAULTS, Clean
 from tests.tiny_checkpoint import CLASSES, SMALL
 
 from .pages import DOCS, ROOT, blocks
@@ -122,11 +123,27 @@ def test_padding(checkpoint, demo_dataset, monkeypatch, capsys):
     assert len(capsys.readouterr().out.strip().splitlines()) >= 8
 
 
+def test_what_is_wrong_with_a_dataset(tmp_path, monkeypatch, capsys):
+    (block,) = of_page(DOCS / "check_data.md")
+    monkeypatch.chdir(tmp_path)
+    data = Clean(tmp_path / "data" / "mine")
+    for fault in FAULTS:
+        if fault.name in ("leak", "no width"):
+            fault.plant(data)
+    data.write()
+    exec(block, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("leaked-image train copy of val 2.png None as val/2.png")
+    assert lines[1].startswith("empty-box train 3.png ")
+    assert "of the same pixels" in lines[2] and lines[2].endswith(" {}")
+
+
 def test_nothing_is_left_out():
     """Every block that isn't a config of its own is run above, or by the page's own test."""
     pages = {block.page for block in BLOCKS}
     run = {
         "README.md",
         *(f"docs/{name}.md" for name in ("prediction", "training", "operator", "data")),
+        "docs/check_data.md",
     }
     assert pages == run | {"docs/padding.md", "docs/your_own_method.md"}

@@ -1,5 +1,6 @@
 """A run of the stand-in detector, whose class names would like to be HTML."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from ms_detr.config import load
 from ms_detr.engine import Origin, train
 from tests.engine.standin import CONFIG, overrides, write_dataset
+
+from .chromium import started
 
 SCRIPT = "<script>document.title='pwned'</script>"
 
@@ -35,3 +38,10 @@ def run_folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     train(load(CONFIG, options), origin=Origin(CONFIG, options))
     return output
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    driver = started(tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()

@@ -1,73 +1,23 @@
 """A report in a real Chromium: what is rendered, and not what the page says of itself."""
 
-import base64
-import io
 import itertools
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: make setup-dev")
+from .chromium import NEEDED, boxes, pixels, show
 
-NAMES = (os.environ.get("MS_DETR_BROWSER"), "chromium", "chromium-browser", "google-chrome")
-BROWSER = next((path for name in NAMES if name and (path := shutil.which(name))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no Chromium with chromedriver here: make browser"
-)
+pytestmark = NEEDED
 WIDTHS = (1280, 400)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
 def shown(request: pytest.FixtureRequest, browser, run_folder: Path):
     """The browser with the whole report in a window of some width."""
-    size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get("about:blank")
-    for kind in ("browser", "performance"):  # of the browser's own first page
-        browser.get_log(kind)
-    browser.get((run_folder / "report.html").resolve().as_uri())
-    return browser
-
-
-def boxes(browser, selector: str) -> list[dict[str, float]]:
-    """Where elements lie, in pixels of the page."""
-    script = """return [...document.querySelectorAll(arguments[0])].map(e => {
-        const r = e.getBoundingClientRect();
-        return {x: r.x, y: r.y + scrollY, width: r.width, height: r.height};})"""
-    return browser.execute_script(script, selector)
-
-
-def pixels(browser, box: dict[str, float]) -> np.ndarray:
-    """A part of the page as it is rendered, (H, W, 3) uint8."""
-    clip = {**box, "scale": 1}
-    shot = browser.execute_cdp_cmd(
-        "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}
-    )
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"))
+    return show(browser, run_folder / "report.html", request.param)
 
 
 def test_nothing_complains_and_nothing_is_fetched(shown):

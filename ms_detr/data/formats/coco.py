@@ -7,24 +7,19 @@ top that are called after their splits. Written are ``annotations/SPLIT.json`` a
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from ...errors import DataError, listed
-from ...files import write_text
 from ..categories import distinct_names
 from ..json_stream import read_members
-from ..segmentation import parse, to_runs
+from ..segmentation import parse
 from .dataset import (
-    SPLITS,
-    Dataset,
     Listed,
     Listing,
     Object,
@@ -52,8 +47,37 @@ def recognises(folder: Path) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Part:
+    """A JSON file of a dataset.
+
+    Args:
+        split: that its name tells, if it does.
+        folder: of the dataset, where images are looked for.
+        images: their folder; None if it is to be found.
+    """
+
+    file: Path
+    split: str | None
+    folder: Path
+    images: Path | None = None
+
+    def root(self, names: Sequence[str]) -> Path:
+        """Return the folder in which most images are, of a sample of their names."""
+        return self.images or _root(names, self.file, self.folder)
+
+
 def find(folder: Path, options: Options, problems: Problems) -> Listing:
     """List the images of all JSON files; ids of classes are kept."""
+    return find_in(parts(folder, problems), problems)
+
+
+def parts(folder: Path, problems: Problems) -> list[Part]:
+    """Return the JSON files of a folder.
+
+    Raises:
+        DataError: several are of one split, or one is no JSON.
+    """
     by_split = files_by_split(folder, problems)
     for split, same in by_split.items():
         if len(same) > 1:
@@ -62,15 +86,7 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
                 f"{'the split ' + split if split else 'no split that their names tell'}: leave one "
                 "of them there"
             )
-    classes: dict[str, int] = {}
-    pictures: list[Listed] = []
-    for split, (file,) in by_split.items():
-        content = _content(file)
-        names = _classes(content, file, problems)
-        for number, name in names.items():
-            _add_class(classes, number, name, file, problems)
-        pictures += _pictures(content, names, file, folder, split, problems)
-    return Listing(pictures, classes)
+    return [Part(file, split, folder) for split, (file,) in by_split.items()]
 
 
 def files_by_split(folder: Path, problems: Problems) -> dict[str | None, list[Path]]:
@@ -79,6 +95,29 @@ def files_by_split(folder: Path, problems: Problems) -> dict[str | None, list[Pa
     for file in _annotation_files(folder, problems):
         by_split[_split_of(file, folder)].append(file)
     return dict(by_split)
+
+
+def part_of(file: Path, images: Path | None = None) -> Part:
+    """Return a JSON file that is a dataset, or a part of one, by itself."""
+    above = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return Part(file, split_of(file.stem) or split_of(file.parent.name), above, images)
+
+
+def find_in(files: Iterable[Part], problems: Problems) -> Listing:
+    """List the images of JSON files.
+
+    Raises:
+        DataError: one can't be read, or isn't of COCO's form.
+    """
+    classes: dict[str, int] = {}
+    pictures: list[Listed] = []
+    for part in files:
+        content = _content(part.file)
+        names = _classes(content, part.file, problems)
+        for number, name in names.items():
+            _add_class(classes, number, name, part.file, problems)
+        pictures += _pictures(content, names, part, problems)
+    return Listing(pictures, classes)
 
 
 def images_of(file: Path, folder: Path) -> Path:
@@ -96,18 +135,6 @@ def images_of(file: Path, folder: Path) -> Path:
 def place(picture: Picture) -> str:
     """Return where an image is written, below the folder."""
     return f"{picture.split}/{picture.name}"
-
-
-def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
-    """Write an annotation file for each split that has images.
-
-    Ids of images and annotations are kept where no two of a split are alike.
-    """
-    for split in SPLITS:
-        pictures = [picture for picture in dataset.pictures if picture.split == split]
-        if pictures:
-            text = json.dumps(_file(dataset.classes, pictures), allow_nan=False)
-            write_text(folder / "annotations" / f"{split}.json", text)
 
 
 def _candidates(folder: Path) -> list[Path]:
@@ -178,9 +205,14 @@ def _content(file: Path) -> dict[str, list[dict]]:
 
 def _classes(content: Mapping[str, list[dict]], file: Path, problems: Problems) -> dict[int, str]:
     """Return the names of categories by id, without a heading that no object has."""
-    sound = []
+    sound: list[dict[str, Any]] = []
+    ids: set[int] = set()
     for entry in content["categories"]:
         if type(entry.get("id")) is int and isinstance(entry.get("name"), str):
+            if entry["id"] in ids:
+                problems.note("categories whose id another has: passed over", f"{file}: {entry}")
+                continue
+            ids.add(entry["id"])
             sound.append(entry | {"name": printable(entry["name"])})
         else:
             problems.note("categories without an id or a name: passed over", f"{file}: {entry}")
@@ -219,11 +251,10 @@ def _add_class(
 def _pictures(
     content: Mapping[str, list[dict]],
     names: Mapping[int, str],
-    file: Path,
-    folder: Path,
-    split: str | None,
+    part: Part,
     problems: Problems,
 ) -> list[Listed]:
+    file = part.file
     entries: dict[int, dict] = {}
     for entry in content["images"]:
         number, name = entry.get("id"), entry.get("file_name")
@@ -240,12 +271,12 @@ def _pictures(
             objects[number].append(entry)
         else:
             problems.lose_object("annotations of no image", f"{file}: annotation {entry.get('id')}")
-    root = _root([entry["file_name"] for entry in entries.values()], file, folder)
+    root = part.root([entry["file_name"] for entry in entries.values()])
     return [
         Listed(
             root / entry["file_name"],
             entry["file_name"],
-            split,
+            part.split,
             partial(_objects, objects[number], names, file, problems),
             (entry.get("width"), entry.get("height")),
             number,
@@ -329,49 +360,3 @@ def _segmentation(
     if len(found) < len(value):
         problems.note("polygons of less than three points: passed over", where)
     return [polygon.tolist() for polygon in found]
-
-
-def _file(classes: Mapping[str, int], pictures: Sequence[Picture]) -> dict[str, Any]:
-    image_ids = _ids([picture.id for picture in pictures])
-    objects = [
-        (image_id, picture, item)
-        for image_id, picture in zip(image_ids, pictures, strict=True)
-        for item in picture.objects
-    ]
-    ids = _ids([item.id for _, _, item in objects])
-    return {
-        "images": [
-            {"id": number, "file_name": p.name, "width": p.width, "height": p.height}
-            for number, p in zip(image_ids, pictures, strict=True)
-        ],
-        "annotations": [
-            {"id": number, "image_id": image_id, "category_id": classes[item.category]}
-            | _annotation(item, picture)
-            for number, (image_id, picture, item) in zip(ids, objects, strict=True)
-        ],
-        "categories": [
-            {"id": number, "name": name}
-            for name, number in sorted(classes.items(), key=lambda pair: pair[1])
-        ],
-    }
-
-
-def _ids(known: Sequence[int | None]) -> list[int]:
-    """Return ids as they are if all have one of their own, or else 1, 2, 3, ..."""
-    kept = [number for number in known if number is not None]
-    return kept if len(set(kept)) == len(known) else [*range(1, len(known) + 1)]
-
-
-def _annotation(item: Object, picture: Picture) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "bbox": [round(number, 4) for number in item.box],
-        "area": item.box[2] * item.box[3] if item.area is None else item.area,
-        "iscrowd": int(item.crowd),
-        **item.flags,
-    }
-    if item.segmentation is not None:
-        found["segmentation"] = item.segmentation
-        if item.area is None:
-            size = picture.height, picture.width
-            found["area"] = int(coco_mask.area(to_runs(parse(item.segmentation, *size[:2]), *size)))
-    return found

@@ -99,7 +99,7 @@ def import_dataset(
     writer, options, problems = _writer(to), options or Options(), Problems(source)
     if split is not None:
         splits.check_shares(split)
-    _expect_free(target)
+    expect_free(target)
     reader = recognise(source) if form == AUTO else format_of(form)
     dataset = read(source, reader, options, problems, progress)
     made = split is not None or not splits.has_several(dataset)
@@ -109,18 +109,7 @@ def import_dataset(
     else:
         dataset = splits.taken(dataset, problems)
     problems.expect_most({"images": len(dataset.pictures)}, source)
-    dataset = _named(dataset, writer, problems)
-    with _whole(target) as folder:
-        assert writer.write is not None and writer.place is not None
-        writer.write(dataset, folder, problems)
-        if strict and problems:
-            raise DataError(f"{source}: {'; '.join(problems.lines())}")
-        bar = tqdm(
-            dataset.pictures, "linking" if link else "copying", unit="img",
-            disable=None if progress else True,
-        )  # fmt: skip
-        for picture in bar:
-            _put(picture.path, folder / writer.place(picture), link)
+    write_dataset(dataset, writer, target, problems, link, strict, progress)
     count: Counter[str] = Counter()
     objects: Counter[str] = Counter()
     for picture in dataset.pictures:
@@ -138,6 +127,39 @@ def import_dataset(
     )
 
 
+def write_dataset(
+    dataset: Dataset,
+    writer: Format,
+    target: Path,
+    problems: Problems,
+    link: bool = False,
+    strict: bool = False,
+    progress: bool = False,
+) -> None:
+    """Write a dataset in splits, images included: whole, or not at all.
+
+    Args:
+        problems: takes what the form has no place for.
+        link, strict, progress: see `import_dataset`.
+
+    Raises:
+        DataError: something is wrong, if strict.
+        OSError: the target can't be written.
+    """
+    dataset = _named(dataset, writer, problems)
+    with _whole(target) as folder:
+        assert writer.write is not None and writer.place is not None
+        writer.write(dataset, folder, problems)
+        if strict and problems:
+            raise DataError(f"{problems.folder}: {'; '.join(problems.lines())}")
+        bar = tqdm(
+            dataset.pictures, "linking" if link else "copying", unit="img",
+            disable=None if progress else True,
+        )  # fmt: skip
+        for picture in bar:
+            _put(picture.path, folder / writer.place(picture), link)
+
+
 def _writer(name: str) -> Format:
     form = format_of(name)
     if form.write is None:
@@ -145,7 +167,8 @@ def _writer(name: str) -> Format:
     return form
 
 
-def _expect_free(target: Path) -> None:
+def expect_free(target: Path) -> None:
+    """Raise ConfigError if there is something at the place of a folder to be written."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is there already: give a new folder, or remove it")
 

@@ -24,10 +24,12 @@ class Problems:
         folder: of the dataset, which examples are told without.
 
     Attributes:
+        folder: as given.
         lost: how many ``"images"`` and ``"objects"`` were left out.
     """
 
     def __init__(self, folder: str | os.PathLike = "") -> None:
+        self.folder = folder
         self._above = os.path.join(folder, "")
         self._found: dict[str, list[str]] = {}
         self._count: Counter[str] = Counter()
@@ -50,13 +52,16 @@ class Problems:
         """Something was mended, or passed over."""
         self._add(what, example)
 
+    def without_folder(self, example: object) -> str:
+        """Return an example as it is told: paths begin below the folder of the dataset."""
+        text = str(example)
+        return text.replace(self._above, "") if self._above else text
+
     def _add(self, what: str, example: object) -> None:
         self._count[what] += 1
         examples = self._found.setdefault(what, [])
         if len(examples) < EXAMPLES:
-            text = str(example)
-            text = text.replace(self._above, "") if self._above else text
-            examples.append(shortened(printable(text)))
+            examples.append(shortened(printable(self.without_folder(example))))
 
     def lines(self) -> list[str]:
         """Return a line a kind: count, kind, examples."""

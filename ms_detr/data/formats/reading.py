@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ...errors import ConfigError, DataError, MissingFileError, shortened
 from ..image_headers import Found, examine
-from . import coco, labelme, masks, voc, yolo
+from . import coco, coco_writing, labelme, masks, voc, yolo
 from .dataset import Dataset, Listed, Listing, Object, Options, Picture
 from .problems import Problems
 
@@ -44,7 +44,7 @@ class Format:
 FORMATS = {
     form.name: form
     for form in (
-        Format("coco", coco.LAYOUT, coco.recognises, coco.find, coco.place, coco.write),
+        Format("coco", coco.LAYOUT, coco.recognises, coco.find, coco.place, coco_writing.write),
         Format("voc", voc.LAYOUT, voc.recognises, voc.find, voc.place, voc.write),
         Format("yolo", yolo.LAYOUT, yolo.recognises, yolo.find, yolo.place, yolo.write,
                yolo.elsewhere),

@@ -13,12 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from hashlib import blake2b
 
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
-from ..images import ImageError, load_image
+from ..images import ImageError, load_image, pixel_digest
 from .dataset import SPLITS, Dataset, Picture
 from .problems import Problems
 
@@ -122,7 +121,7 @@ def _digest(path: str) -> bytes | ImageError:
         pixels, _ = load_image(path)
     except ImageError as error:
         return error
-    return blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+    return pixel_digest(pixels)
 
 
 def _groups(pictures: Sequence[Picture], digests: Sequence[bytes]) -> list[list[Picture]]:

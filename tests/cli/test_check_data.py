@@ -1,0 +1,156 @@
+"""`ms-detr check-data`: exit codes, JSON, pages and copies; hostile data; Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ms_detr.cli import main
+from ms_detr.data.check import image_files
+from tests.data.check_support import FAULTS, Clean
+
+FAULT = {fault.name: fault for fault in FAULTS}
+
+
+@pytest.fixture
+def data(tmp_path) -> Clean:
+    return Clean(tmp_path / "meine Däten")
+
+
+def run(capsys, *words) -> tuple[int, str, str]:
+    status = main(["check-data", *map(str, words)])
+    return status, *capsys.readouterr()
+
+
+def test_a_clean_dataset_is_0(data, capsys):
+    status, out, _ = run(capsys, data.write())
+    assert status == 0 and "nothing is wrong" in out
+    assert out.splitlines()[0] == f"{data.root}: coco, 2 classes"
+    status, out, _ = run(capsys, data.root, "--json")
+    assert status == 0 and json.loads(out)["findings"] == []
+
+
+def test_findings_are_1_and_json_has_all_of_them(data, capsys, tmp_path):
+    for name in ("missing", "no width", "outside"):
+        FAULT[name].plant(data)
+    for _ in range(5):
+        data.add_object(image_id=4, bbox=[3, 3, 0, 0], segmentation=None)
+    status, out, _ = run(capsys, data.write(), "--report", tmp_path / "page.html")
+    assert status == 1 and (tmp_path / "page.html").stat().st_size > 50_000
+    assert out.index("missing-image") < out.index("empty-box") < out.index("outside-box")
+    assert "\n  and 3 more\n" in out and f"page: {tmp_path / 'page.html'}" in out
+    status, out, _ = run(capsys, data.root, "--json", "--fix", tmp_path / "mended")
+    content = json.loads(out)
+    counts = {group["kind"]: group["count"] for group in content["findings"]}
+    assert status == 1
+    assert counts == {"missing-image": 1, "empty-box": 6, "outside-box": 1, "no-segmentation": 5}
+    empty = content["findings"][1]
+    assert empty["error"] and len(empty["found"]) == 6
+    assert empty["found"][1].items() >= {"split": "train", "file": "4.png", "image_id": 4}.items()
+    assert content["splits"]["train"]["objects"] == 20
+    assert content["fixed"]["left"] == {} and content["fixed"]["images"] == 14
+    assert {entry["count"] for entry in content["fixed"]["mended"]} == {1, 7}
+    status, out, _ = run(capsys, tmp_path / "mended")
+    assert status == 0
+
+
+def test_a_config_and_headers_alone(data, capsys):
+    FAULT["cut"].plant(data)
+    FAULT["copy"].plant(data)
+    config = ["--config", "demo/ms_detr.py", "--opts", "model.num_queries=1"]
+    status, out, _ = run(capsys, data.write(), "--json", "--headers-only", *config)
+    counts = {group["kind"]: group["count"] for group in json.loads(out)["findings"]}
+    assert status == 1 and counts == {"truncated-image": 1, "too-many-objects": 14}
+    status, out, _ = run(capsys, data.root, "--json", "--max-pixels", 2000)
+    counts = {group["kind"]: group["count"] for group in json.loads(out)["findings"]}
+    assert counts == {"huge-image": 15, "truncated-image": 1}  # 60 x 40, and one of 30 x 20
+
+
+UNREADABLE = {
+    "no JSON": ("{", "is not a JSON file"),
+    "a list": ("[1]", "is not in COCO's format"),
+    "a number": ("7", "is not in COCO's format"),
+    "deep": ("[" * 200_000, "nested too deeply"),
+    "no text": (b"\xff\xfe\xff", "is not a JSON file"),
+    "empty": ("", "is not a JSON file"),
+}
+
+
+@pytest.mark.parametrize("content, message", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_can_not_be_read_is_2(tmp_path, capsys, content, message):
+    file = tmp_path / "a.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    status, out, err = run(capsys, file)
+    assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_places_that_can_not_be_taken_are_2(data, tmp_path, capsys):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    FAULT["orphan"].plant(data)
+    data.write()
+    file = data.root / "annotations" / "train.json"
+    before = file.read_bytes()
+    for words, message in (
+        ((tmp_path / "nowhere",), "there is no file or folder"),
+        ((tmp_path / "empty",), "is of no form that is known"),
+        ((data.root, "--fix", tmp_path / "taken"), "is there already"),
+        ((data.root, "--fix", tmp_path / "taken" / "file" / "x"), "file/x: "),
+        (
+            (data.root, "--report", tmp_path / "taken" / "file" / "x.html"),
+            "taken/file: File exists",
+        ),
+        ((data.root, "--report", file), "is there already and no page"),
+        ((data.root, "--report", tmp_path / "taken"), "is a folder: give a file"),
+        ((data.root, "--images", data.root), "only of a JSON file"),
+        ((data.root, "--opts", "model.num_queries=3"), "--config"),
+        ((data.root, "--link"), "--fix"),
+        ((data.root, "--config", "gone.py"), "config gone.py not found"),
+    ):
+        status, _, err = run(capsys, *words)
+        assert status == 2 and message in err, words
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", data.root.name, "taken"]
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
+
+
+def test_most_of_a_dataset_that_is_wrong_is_not_mended(data, tmp_path, capsys):
+    for image in data.content["train"]["images"]:
+        image["file_name"] = f"gone {image['file_name']}"
+    status, out, err = run(capsys, data.write(), "--fix", tmp_path / "mended")
+    assert status == 2 and "missing-image" in out and "can't be used" in err
+    assert not (tmp_path / "mended").exists() and not [*tmp_path.glob("*.partial")]
+
+
+def test_ctrl_c_leaves_nothing(data, tmp_path, capsys, monkeypatch):
+    def slow(file, **options):
+        time.sleep(0.3)
+        return image_files.Look()
+
+    monkeypatch.setattr(image_files, "_look", slow)
+    data.write()
+    timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.monotonic()
+    status, out, err = run(
+        capsys, data.root, "--fix", tmp_path / "mended", "--report", tmp_path / "page.html"
+    )
+    assert (status, out, err.strip()) == (130, "", "interrupted")
+    assert [path.name for path in tmp_path.iterdir()] == [data.root.name]
+    assert time.monotonic() - start < 20
+
+
+def test_without_a_terminal(data):
+    """Nothing but the result: no bar, no colours; a stream that takes no letter like ä."""
+    FAULT["leaving"].plant(data)
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:backslashreplace"}
+    words = [sys.executable, "-m", "ms_detr", "check-data", str(data.write())]
+    done = subprocess.run(words, capture_output=True, env=environment, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1 and b"leaving-box" in done.stdout
+    assert b"\x1b" not in done.stdout + done.stderr and b"img/s" not in done.stderr
