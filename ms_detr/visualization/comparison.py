@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -60,7 +61,10 @@ def draw_courses(runs: Sequence[tuple[str, Mapping[int, float]]], file: Path) ->
         courses = [course for other, course in runs if other == name and course]
         if not courses:
             continue
-        style = {"color": colors[plain[name]], "linestyle": "-" if plain[name] == name else "--"}
+        style: dict[str, Any] = {
+            "color": colors[plain[name]],
+            "linestyle": "-" if plain[name] == name else "--",
+        }
         if len(courses) > 1:
             for course in courses:
                 axes.plot(list(course), list(course.values()), linewidth=0.6, alpha=0.5, **style)
