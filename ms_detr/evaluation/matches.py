@@ -45,7 +45,10 @@ class ClassMatches:
     objects: np.ndarray
 
     def by_image(self) -> Iterator[tuple[int, ClassMatches]]:
-        """Yield each image that shows objects, by its number, as if it were alone."""
+        """Yield each image that shows objects, by its number, as if it were alone.
+
+        Objects of all sizes together are the only size left.
+        """
         order = np.argsort(self.images, kind="stable")  # the best stay first
         numbers = self.images[order]
         for image in np.unique(self.object_images).tolist():
@@ -58,7 +61,7 @@ class ClassMatches:
                     self.right[..., rows],
                     self.counted[..., rows],
                     np.zeros(int(here.sum()), np.int64),
-                    self.objects[:, here],
+                    self.objects[:1, here],
                 ),
             )
 

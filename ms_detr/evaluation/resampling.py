@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .matches import AREAS, IOUS, ClassMatches
+from .matches import IOUS, ClassMatches
 from .table import CLASS_PREFIX
 
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -27,7 +27,7 @@ def average_precision(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
         (sizes, IoUs, D): the mean of the precision at 101 recalls; NaN without an object.
     """
     width = weights.shape[1]
-    result = np.empty((len(AREAS), len(IOUS), width))
+    result = np.empty((len(matches.objects), len(IOUS), width))
     step = max(1, CELLS // max(1, len(matches.images)))
     for start in range(0, width, step):
         part = slice(start, start + step)
@@ -37,7 +37,7 @@ def average_precision(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
 
 def _average_precision(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
     each = weights[matches.images]
-    result = np.zeros((len(AREAS), len(IOUS), weights.shape[1]))
+    result = np.zeros((len(matches.objects), len(IOUS), weights.shape[1]))
     for size, shown in enumerate(matches.objects):
         objects = weights[matches.object_images[shown]].sum(0)
         for threshold, right in enumerate(matches.right[size]):

@@ -31,15 +31,20 @@ class Picture:
 
     Attributes:
         name: of its file.
-        source: a data URI.
+        content: WebP.
     """
 
     image_id: int
     name: str
     tally: Tally
-    source: str
+    content: bytes
     width: int
     height: int
+
+    @property
+    def source(self) -> str:
+        """A data URI."""
+        return f"data:image/webp;base64,{base64.b64encode(self.content).decode()}"
 
 
 def worst_and_best(
@@ -83,7 +88,7 @@ def draw_images(
         picture.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
         name = str(record["file_name"]).replace("\\", "/").rpartition("/")[2]
         tally = matches[image].tally(threshold)
-        pictures.append(Picture(image, name, tally, _data_uri(picture), *picture.size))
+        pictures.append(Picture(image, name, tally, _webp(picture), *picture.size))
     return pictures
 
 
@@ -105,7 +110,7 @@ def _instances(detections: Detections, rows: slice, record: Mapping[str, Any]) -
     return found
 
 
-def _data_uri(picture: Image.Image) -> str:
+def _webp(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()

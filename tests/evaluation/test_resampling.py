@@ -69,6 +69,6 @@ def test_an_image_alone(folder):
         whole = average_precision(matches, np.eye(6, dtype=int))
         for image, alone in matches.by_image():
             value = average_precision(alone, np.ones((1, 1), int))[..., 0]
-            assert np.allclose(value, whole[..., image], rtol=0, atol=1e-12, equal_nan=True)
+            assert np.allclose(value, whole[:1, :, image], rtol=0, atol=1e-12, equal_nan=True)
             seen += 1
     assert seen > 8
