@@ -120,6 +120,8 @@ def _predicted(args: argparse.Namespace, weights: str, folder: Path) -> Path:
         kept = read_config(path)
         for key in READ:
             OmegaConf.update(cfg, key, OmegaConf.select(kept, key), merge=False)
+        if "masks" in cfg.dataloader:
+            cfg.dataloader.masks = kept.model.get("masks") is not None
     cfg.train.output_dir = str(folder)
     cfg.dataloader.evaluator.output_dir = str(folder)
     evaluate(cfg, path, Origin(args.config, _overrides(args)))
@@ -207,12 +209,17 @@ def short_names(given: Sequence[str]) -> list[str]:
 
     Parts that all begin or end with are left out, as long as each has a part left.
     """
-    parts = [list(Path(text).with_suffix("").parts) for text in given]
+    paths = [Path(os.path.abspath(text)) for text in given]
+    parts = [[*path.parts[:-1], _plain_name(path)] for path in paths]
     for end in (0, -1):
         while min(map(len, parts)) > 1 and len({each[end] for each in parts}) == 1:
             for each in parts:
                 del each[end]
     return ["_".join(part.strip("/\\") for part in each) or "model" for each in parts]
+
+
+def _plain_name(path: Path) -> str:
+    return path.stem if path.suffix in (".json", ".pth", ".safetensors") else path.name
 
 
 def overall(values: "Mapping[str, Difference]") -> "dict[str, Difference]":

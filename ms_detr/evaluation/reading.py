@@ -21,6 +21,7 @@ from ..errors import DataError, MissingFileError, listed
 from ..run_folder import PREDICTIONS
 from .detections import Detections
 
+KEYS = ("image_id", "category_id", "bbox", "score")
 HUGE = 1e30  # neither NaN nor infinite, and not in float32 either
 
 
@@ -49,11 +50,11 @@ def read_detections(
     try:
         with path.open(encoding="utf-8") as file:
             columns.expect_all(json.load(file, object_hook=columns.take))
+        if strange := sorted({*columns.categories} - class_of.keys()):
+            raise ValueError(f"it has categories {listed(strange, 8)}, which the dataset has not")
         classes = [class_of[category] for category in columns.categories]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise DataError(
-            f"{path} doesn't hold the detections of this dataset: {type(error).__name__}: {error}"
-        ) from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path} doesn't hold the detections of this dataset: {error}") from error
     images, scores = np.array(columns.images, np.int64), np.array(columns.scores, np.float32)
     order = np.lexsort((-scores, images))
     boxes = np.array(columns.boxes, np.float64).reshape(-1, 4)[order]
@@ -113,7 +114,7 @@ class _Columns:
         """Keep what a result says; of its segmentation, which comes first, the run lengths.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none, or its numbers can't be right.
+            ValueError, TypeError: it is none, or its numbers can't be right.
         """
         if "counts" in result:
             return result["counts"]
@@ -122,6 +123,8 @@ class _Columns:
             raise ValueError(
                 "it was written by `ms-detr predict`, which numbers images and classes its own way"
             )
+        if missing := [key for key in KEYS if key not in result]:
+            raise ValueError(f"result {number} has no {' and no '.join(missing)}")
         box = [*_four(result["bbox"])]
         score = result["score"]
         for value in (*box, score):

@@ -40,7 +40,7 @@ def draw_precision(precision: np.ndarray, class_names: Sequence[str], file: Path
         if len(known):
             mean = precision[place][:, known].mean(1)
             axes.plot(RECALLS, mean, color="black", linewidth=2.4, label=f"mean {mean.mean():.2f}")
-            axes.legend(fontsize="small", title="area", loc="lower left")
+            axes.legend(fontsize="small", title="AP", loc="upper right")
         axes.set(title=f"IoU {iou}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("precision")

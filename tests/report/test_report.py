@@ -197,7 +197,7 @@ def test_duplicates_are_those_of_nms(rough):
 
 
 def test_detections_of_another_dataset_are_an_error(rough):
-    with pytest.raises(DataError, match=r"results.json doesn't hold .* KeyError: 7"):
+    with pytest.raises(DataError, match=r"results.json doesn't hold .* categories 7, which"):
         read_detections(rough[0], {3: 0}, 0.5)
 
 
