@@ -76,14 +76,12 @@ class StudiedEvaluation(Evaluation):
     looking: Looking
 
     def __call__(self) -> Mapping[str, Any]:
-        from detectron2.utils import comm
-
         from ms_detr.config import load
 
         with self.looking.stdout_for_json():
             results = super().__call__()
-            if not comm.is_main_process():
-                return results
+            if not results:
+                return results  # of the main process alone there are any
             cfg = load(self.config, self.overrides)
             try:
                 place = _predictions(cfg)
