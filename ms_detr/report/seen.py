@@ -27,6 +27,7 @@ class Seen:
     Attributes:
         problem: why there is nothing of it; else empty.
         threshold: the least score of what is drawn and counted.
+        is_best: whether F over all images is largest at it.
         tally: of all images together, at that score.
         objects: of each class, by name, without crowds.
         matches: by image id.
@@ -34,6 +35,7 @@ class Seen:
 
     problem: str = ""
     threshold: float = 0.0
+    is_best: bool = True
     images: int = 0
     tally: Tally = field(default_factory=lambda: Tally(0, 0, 0))
     objects: dict[str, int] = field(default_factory=dict)
@@ -63,8 +65,8 @@ def look(
     """
     truth = data.truth
     matches = match_images(truth, detections)
-    if threshold is None:
-        threshold = best_threshold(matches)
+    best_score = best_threshold(matches)
+    threshold = best_score if threshold is None else threshold
     chosen = worst_and_best(matches, threshold, count)
     worst, best = (
         draw_images(images, data.records, detections, matches, threshold, data.metadata)
@@ -73,6 +75,7 @@ def look(
     counts = np.bincount(truth.classes[~truth.crowds], minlength=len(truth.class_names))
     return Seen(
         threshold=threshold,
+        is_best=threshold == best_score,
         images=len(truth.sizes),
         tally=joined(matches).tally(threshold),
         objects=dict(zip(truth.class_names, counts.tolist(), strict=True)),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from ms_detr.cli import main
 from ms_detr.cli._comparing import short_names
+from ms_detr.engine.logs import NAMES
 from tests.evaluation.judge import judge
 from tests.evaluation.samples import resampled
 from tests.tiny_checkpoint import SMALL, write_tiny
@@ -41,6 +43,16 @@ def near(content: dict, seed: int, noise: float) -> list[dict]:
                 "score": float(rng.random(dtype=np.float32)),
             })  # fmt: skip
     return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_logs_afterwards():
+    """An evaluation's log goes to the standard output of its test, which is closed for others."""
+    yield
+    for name in NAMES:
+        for handler in logging.getLogger(name).handlers[:]:
+            logging.getLogger(name).removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="module")
