@@ -288,7 +288,8 @@ def test_what_stands_in_the_way_is_named(run_folder, tmp_path, capsys, monkeypat
         assert main(["report", str(tmp_path)]) == 2
         assert "results.json is damaged (" in capsys.readouterr().err
     (tmp_path / "evaluation" / "results.json").unlink()
-    monkeypatch.setattr("ms_detr.report.rendering.os.access", lambda *_: False)  # root may write all
+    # Root may write everywhere.
+    monkeypatch.setattr("ms_detr.report.rendering.os.access", lambda *_: False)
     monkeypatch.setattr("ms_detr.report.page.render", lambda *_, **__: pytest.fail("drawn in vain"))
     assert main(["report", str(tmp_path)]) == 2
     assert "name another place, --output FILE" in capsys.readouterr().err
