@@ -26,6 +26,30 @@ def seed(text: str) -> int:
     return _at_least(0, text)
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return value
+
+
+def expect_folder(folder: Path) -> None:
+    """Make a folder where there is none, before work that ends in a file in it.
+
+    Raises:
+        OSError: it can't be made, or nothing can be written into it; names it.
+    """
+    import tempfile
+
+    from ms_detr.files import explained
+
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 def _at_least(least: int, text: str) -> int:
     value = int(text)
     if value < least:

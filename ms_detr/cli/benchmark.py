@@ -1,4 +1,4 @@
-"""Measure training, steps, the operator, matching and losses, groups, data, evaluation."""
+"""Measure models, training, steps, the operator, matching and losses, groups, data, evaluation."""
 
 import argparse
 import json
@@ -32,6 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--config-file", nargs="+", required=True, dest="configs")
     step.add_argument("--steps", type=count, default=5, help="steps a round (default: 5)")
     step.add_argument("--opts", nargs="*", default=[], help="overrides, key=value, for all configs")
+    model = what.add_parser(
+        "model",
+        parents=[rounds, shared, device],
+        help="a model at inference: parameters, FLOPs, latency, throughput, memory",
+    )
+    model.add_argument("--config-file", nargs="+", required=True, dest="configs")
+    model.add_argument(
+        "--size", type=count, nargs=2, default=(800, 1333), metavar=("HEIGHT", "WIDTH"),
+        help="of the images, in pixels (default: 800 1333)",
+    )  # fmt: skip
+    model.add_argument("--batch", type=count, default=1, help="images at a time (default: 1)")
+    model.add_argument(
+        "--count-only", action="store_false", dest="timing", help="no latency, no memory"
+    )
+    model.add_argument(
+        "--opts", nargs="*", default=[], help="overrides, key=value, for all configs"
+    )
     train = what.add_parser(
         "train",
         parents=[rounds, shared],
@@ -113,6 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     annotations.add_argument("--folder", type=path, help="where a folder is made, and removed")
     measures = {
         step: _step,
+        model: _model,
         train: _train,
         op: _operator,
         criterion: _criterion,
@@ -162,6 +180,17 @@ def _step(args: argparse.Namespace) -> None:
 
     rows = compare_steps(args.configs, args.opts, args.rounds, args.steps, args.threads)
     _show(rows, args, ("", "", ".3f", ".3f", ".0f"))
+
+
+def _model(args: argparse.Namespace) -> None:
+    from ms_detr.benchmarks.model import measure_models
+
+    size = args.size[0], args.size[1]
+    rows = measure_models(
+        args.configs, args.opts, size, args.batch, args.rounds, args.device, args.threads,
+        args.timing,
+    )  # fmt: skip
+    _show(rows, args, ("", "", ".2f", ".2f", ".1f", ".1f", "", ".1f", ".3f", ".2f", ".0f"))
 
 
 def _train(args: argparse.Namespace) -> None:

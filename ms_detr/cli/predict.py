@@ -8,7 +8,6 @@ import argparse
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ms_detr.errors import ConfigError, DataError, MissingFileError
 
-from ._arguments import count, path
+from ._arguments import count, expect_folder, path
 
 if TYPE_CHECKING:
     from ms_detr.data.sources import SourceFile
@@ -122,8 +121,6 @@ def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) ->
         OSError: the system can't write there.
         ConfigError: what is read, or another result, would be lost.
     """
-    from ms_detr.files import explained
-
     files = [file for file in (args.json, args.csv) if file not in (None, STDOUT)]
     read = [*(source.path for source in sources), args.weights, args.config_file or args.weights]
     pictures = [args.output / source.picture for source in sources] if args.output else []
@@ -140,10 +137,7 @@ def _expect_places(args: argparse.Namespace, sources: Sequence["SourceFile"]) ->
             raise ConfigError(f"{file} is a folder: give a file")
     folders = {_linked(file).parent for file in files if _is_whole(file)}
     for folder in folders | ({args.output} if args.output else set()):
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+        expect_folder(folder)
 
 
 def _is_whole(file: Path) -> bool:

@@ -202,7 +202,7 @@ def to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
 def pixel_digest(pixels: np.ndarray) -> bytes:
     """Return what tells images (H, W, C) of the same pixels, whatever their files are."""
     digest = blake2b(repr(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 

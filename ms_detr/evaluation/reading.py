@@ -1,4 +1,4 @@
-"""The detections that an evaluation has written, read back."""
+"""Detections in COCO's result format: what an evaluation has written, and others' files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ import torch
 from detectron2.structures import BoxMode
 from torchvision.ops import batched_nms
 
-from ..errors import DataError
+from ..data import GroundTruth
+from ..data.segmentation import parse
+from ..errors import DataError, MissingFileError, listed
 from ..run_folder import PREDICTIONS
 from .detections import Detections
 
+KEYS = ("image_id", "category_id", "bbox", "score")
+HUGE = 1e30  # neither NaN nor infinite, and not in float32 either
+
 
 def read_detections(
-    folder: str | os.PathLike[str], class_of: Mapping[int, int], nms_threshold: float
+    place: str | os.PathLike[str], class_of: Mapping[int, int], nms_threshold: float
 ) -> Detections:
-    """Read what an evaluator wrote into its ``output_dir``, and do class-wise NMS of the boxes.
+    """Read a file of COCO's result format, and do class-wise NMS of the boxes.
 
     Args:
+        place: the file, or the ``output_dir`` of an evaluator, which wrote it.
         class_of: the number of a class by category id.
         nms_threshold: IoU above which the lower score of two boxes of a class goes.
 
@@ -34,18 +40,21 @@ def read_detections(
         on.
 
     Raises:
-        DataError: the file isn't COCO's result format, or has other categories.
+        MissingFileError: there is no such file.
+        DataError: it isn't COCO's result format, or has other categories.
     """
-    path = Path(folder, PREDICTIONS)
+    path = Path(place, PREDICTIONS) if Path(place).is_dir() else Path(place)
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path} of detections")
     columns = _Columns()
     try:
         with path.open(encoding="utf-8") as file:
-            json.load(file, object_hook=columns.take)
+            columns.expect_all(json.load(file, object_hook=columns.take))
+        if strange := sorted({*columns.categories} - class_of.keys()):
+            raise ValueError(f"it has categories {listed(strange, 8)}, which the dataset has not")
         classes = [class_of[category] for category in columns.categories]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} doesn't hold the detections of this dataset: {type(error).__name__}: {error}"
-        ) from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path} doesn't hold the detections of this dataset: {error}") from error
     images, scores = np.array(columns.images, np.int64), np.array(columns.scores, np.float32)
     order = np.lexsort((-scores, images))
     boxes = np.array(columns.boxes, np.float64).reshape(-1, 4)[order]
@@ -57,6 +66,23 @@ def read_detections(
     for rows in by_image(found.images).values():
         _suppress(found, rows, nms_threshold)
     return found
+
+
+def check_detections(found: Detections, truth: GroundTruth, place: str | os.PathLike[str]) -> None:
+    """Raise DataError where detections are of images, or masks of sizes, that a dataset hasn't."""
+    strange = [image for image in np.unique(found.images).tolist() if image not in truth.sizes]
+    if strange:
+        raise DataError(
+            f"{place} has detections on {len(strange)} images that the dataset doesn't have (ids "
+            f"{listed(strange, 8)}): it belongs to another dataset"
+        )
+    if found.masks is not None:
+        for image, counts in zip(found.images.tolist(), found.masks, strict=True):
+            size = truth.sizes[image]
+            try:
+                parse({"size": list(size), "counts": counts}, *size)
+            except DataError as error:
+                raise DataError(f"{place}: a mask on image {image} {error}") from error
 
 
 def by_image(images: np.ndarray) -> dict[int, slice]:
@@ -85,16 +111,46 @@ class _Columns:
         self.masks: list[str] = []
 
     def take(self, result: dict[str, Any]) -> Any:
-        """Keep what a result says; of its segmentation, which comes first, the run lengths."""
+        """Keep what a result says; of its segmentation, which comes first, the run lengths.
+
+        Raises:
+            ValueError, TypeError: it is none, or its numbers can't be right.
+        """
         if "counts" in result:
             return result["counts"]
+        number = len(self.images)
+        if "category_name" in result:
+            raise ValueError(
+                "it was written by `ms-detr predict`, which numbers images and classes its own way"
+            )
+        if missing := [key for key in KEYS if key not in result]:
+            raise ValueError(f"result {number} has no {' and no '.join(missing)}")
+        box = [*_four(result["bbox"])]
+        score = result["score"]
+        for value in (*box, score):
+            if not isinstance(value, (int, float)) or not abs(value) < HUGE:
+                raise ValueError(f"result {number}: {value!r} is no finite number")
+        if min(box[2:]) < 0:
+            raise ValueError(f"result {number}: its box {box} has a negative size")
         self.images.append(result["image_id"])
         self.categories.append(result["category_id"])
-        self.scores.append(result["score"])
-        self.boxes.extend(_four(result["bbox"]))
+        self.scores.append(score)
+        self.boxes.extend(box)
         if "segmentation" in result:
-            self.masks.append(result["segmentation"])
+            runs = result["segmentation"]
+            if not isinstance(runs, str):
+                raise TypeError(f"result {number}: its segmentation is no compressed RLE")
+            self.masks.append(runs)
+        if self.masks and len(self.masks) < len(self.images):
+            raise ValueError(f"up to result {number} some have a segmentation, and some have none")
         return None
+
+    def expect_all(self, content: Any) -> None:
+        """Raise TypeError unless the file's content was a list of the results that were taken."""
+        if not isinstance(content, list) or any(item is not None for item in content):
+            raise TypeError("it must be a list of results")
+        if len(content) != len(self.images):
+            raise TypeError("a result holds another one")
 
 
 def _four(box: Any) -> Iterator[float]:

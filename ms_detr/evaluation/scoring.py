@@ -73,13 +73,16 @@ def score_classes(
     survives = detections.survives
     scores: list[dict[int, ClassScores]] = [{} for _ in range(1 if survives is None else 2)]
     count = len(truth.category_ids)
-    objects_of, found_of = _rows(truth.classes, count), _rows(detections.classes, count)
+    objects_of, found_of = (
+        rows_of_classes(truth.classes, count),
+        rows_of_classes(detections.classes, count),
+    )
     for k in classes:
         category, ours, theirs = truth.category_ids[k], objects_of[k], found_of[k]
         # The library keeps ids as doubles: images are numbered, in the order of their ids.
         images = np.union1d(truth.images[ours], detections.images[theirs])
-        objects = _entries(category, _objects(truth, ours, kind), images)
-        found = _entries(category, _found(truth, detections, theirs, kind), images)
+        objects = _entries(category, object_columns(truth, ours, kind), images)
+        found = _entries(category, detection_columns(truth, detections, theirs, kind), images)
         content = {"images": _images(truth, images), "categories": [{"id": category}]}
         known = COCO(content | {"annotations": objects})
         limits = _limits(max_detections)
@@ -134,7 +137,7 @@ def metric_names(class_names: Sequence[str], max_detections: int = MAX_DETECTION
     ]
 
 
-def _rows(classes: np.ndarray, count: int) -> list[np.ndarray]:
+def rows_of_classes(classes: np.ndarray, count: int) -> list[np.ndarray]:
     """Return the places of each class, in their order."""
     order = np.argsort(classes, kind="stable")
     return np.split(order, np.searchsorted(classes[order], range(1, count)))
@@ -145,7 +148,8 @@ def _images(truth: GroundTruth, images: np.ndarray) -> list[dict[str, int]]:
     return [{"id": n, "height": height, "width": width} for n, (height, width) in enumerate(sizes)]
 
 
-def _objects(truth: GroundTruth, rows: np.ndarray, kind: str) -> dict[str, list]:
+def object_columns(truth: GroundTruth, rows: np.ndarray, kind: str) -> dict[str, list]:
+    """Return the columns of the library's table of objects: image_id, area, iscrowd, shape."""
     columns = {
         "image_id": truth.images[rows].tolist(),
         "area": truth.areas[rows].tolist(),
@@ -156,9 +160,10 @@ def _objects(truth: GroundTruth, rows: np.ndarray, kind: str) -> dict[str, list]
     return columns | {"segmentation": _runs(truth, truth.masks, columns["image_id"], rows)}
 
 
-def _found(
+def detection_columns(
     truth: GroundTruth, detections: Detections, rows: np.ndarray, kind: str
 ) -> dict[str, list]:
+    """Return the columns of the library's table of detections: image_id, score, area, shape."""
     columns = {
         "image_id": detections.images[rows].tolist(),
         "score": detections.scores[rows].tolist(),

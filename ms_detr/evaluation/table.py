@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 
 from tabulate import tabulate
@@ -20,13 +20,13 @@ def format_results(results: Mapping[str, Mapping[str, float]]) -> str:
         results: by task, as `CocoEvaluator.evaluate` returns them.
     """
     overall = [
-        [task, *(_number(values[name]) for name in METRICS)] for task, values in results.items()
+        [task, *(percent(values[name]) for name in METRICS)] for task, values in results.items()
     ]
-    tables = [_table(overall, ("task", *METRICS))]
+    tables = [as_table(overall, ("task", *METRICS))]
     names = [name for name in next(iter(results.values()), {}) if name.startswith(CLASS_PREFIX)]
     if names:
         by_class = [
-            [_shown(name.removeprefix(CLASS_PREFIX)), *(_number(r[name]) for r in results.values())]
+            [_shown(name.removeprefix(CLASS_PREFIX)), *(percent(r[name]) for r in results.values())]
             for name in names
         ]
         headers = ("class", *(f"{task} AP" for task in results))
@@ -35,7 +35,7 @@ def format_results(results: Mapping[str, Mapping[str, float]]) -> str:
         height = -(-len(by_class) // blocks)
         columns = [by_class[i : i + height] for i in range(0, len(by_class), height)]
         rows = [list(chain.from_iterable(row)) for row in zip_longest(*columns, fillvalue=[])]
-        tables.append(_table(rows, headers * len(columns)))
+        tables.append(as_table(rows, headers * len(columns)))
     return "\n\n".join(tables)
 
 
@@ -46,9 +46,11 @@ def _shown(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: half - 2]}...{name[1 - half :]}"
 
 
-def _number(value: float) -> str:
+def percent(value: float) -> str:
+    """A number of a table; "none" for NaN."""
     return "none" if math.isnan(value) else f"{value:.2f}"
 
 
-def _table(rows: list[list[str]], headers: tuple[str, ...]) -> str:
+def as_table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    """Make a Markdown table of texts."""
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

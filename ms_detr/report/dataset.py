@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,6 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from ..data import GroundTruth, coco_dataset, kept_truth, read_truth
 from ..errors import DataError
-from .run import Run
 
 KEY = "dataloader.test.dataset"
 COCO = f"{coco_dataset.__module__}.{coco_dataset.__qualname__}"  # as a config names it
@@ -27,26 +27,36 @@ class Images:
     truth: GroundTruth
     metadata: Metadata
 
+    @property
+    def class_of(self) -> dict[int, int]:
+        """The number of a class by category id."""
+        return {category: k for k, category in enumerate(self.truth.category_ids)}
 
-def evaluated_images(run: Run) -> Images:
-    """Load the dataset of a run's evaluation once more.
+
+def evaluated_images(setting: Callable[[str], Any]) -> Images:
+    """Load the dataset of an evaluation, once more where it was loaded before.
+
+    Args:
+        setting: the value of a key of the config; None where it isn't there.
 
     Raises:
         UserError: something is wrong with the dataset, or it isn't of a kind that is known here.
     """
-    function = run.setting(f"{KEY}._target_")
+    function = setting(f"{KEY}._target_")
+    if callable(function):
+        function = f"{function.__module__}.{function.__qualname__}"
     if function != COCO:
         raise DataError(
             f"{KEY} is {function}, which a report does not call: its images are left out"
         )
-    name = str(run.setting(f"{KEY}.name"))
-    masks = bool(run.setting(f"{KEY}.masks"))
+    name = str(setting(f"{KEY}.name"))
+    masks = bool(setting(f"{KEY}.masks"))
     # In the process that has trained the classes keep the order that they have there.
     known = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
     records = coco_dataset(
         name,
-        run.setting(f"{KEY}.images"),
-        run.setting(f"{KEY}.annotations"),
+        setting(f"{KEY}.images"),
+        setting(f"{KEY}.annotations"),
         masks=masks,
         trust_annotations=True,
         check_images=False,

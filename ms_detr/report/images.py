@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +16,11 @@ from pycocotools import mask as coco_mask
 from ..evaluation.detections import Detections
 from ..evaluation.reading import by_image
 from ..visualization import pair
+from .inline import data_uri, webp
 from .matching import ImageMatches, Tally
 
 COUNT = 4  # images of each kind
 WIDEST = 960  # pixels of a picture
-QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,20 @@ class Picture:
 
     Attributes:
         name: of its file.
-        source: a data URI.
+        content: WebP.
     """
 
     image_id: int
     name: str
     tally: Tally
-    source: str
+    content: bytes
     width: int
     height: int
+
+    @property
+    def source(self) -> str:
+        """A data URI."""
+        return data_uri(self.content, "webp")
 
 
 def worst_and_best(
@@ -83,7 +86,7 @@ def draw_images(
         picture.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
         name = str(record["file_name"]).replace("\\", "/").rpartition("/")[2]
         tally = matches[image].tally(threshold)
-        pictures.append(Picture(image, name, tally, data_uri(picture), *picture.size))
+        pictures.append(Picture(image, name, tally, webp(picture), *picture.size))
     return pictures
 
 
@@ -103,10 +106,3 @@ def _instances(detections: Detections, rows: slice, record: Mapping[str, Any]) -
         stacked = np.array(bitmaps, np.uint8).reshape(-1, *size)
         found.pred_masks = torch.from_numpy(stacked).bool()
     return found
-
-
-def data_uri(picture: Image.Image) -> str:
-    """Return a picture as the address of itself, for a page that needs no other file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,35 +1,19 @@
-"""The page: sections of what there is, and a sentence where something is missing."""
+"""The page of a run: sections of what there is, and a sentence where something is missing."""
 
 from __future__ import annotations
 
-import datetime
-import logging
-import math
-import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
-
-from .. import __version__
-from ..errors import ConfigError, UserError, short_message
+from ..errors import UserError, short_message
 from ..evaluation.reading import read_detections
-from ..evaluation.table import CLASS_PREFIX, METRICS
 from ..files import write_text
 from ..run_folder import AVERAGED, EVALUATION, PREDICTIONS, REPORT
 from . import curves
 from .dataset import evaluated_images
-from .duplicates import Duplicates, count_duplicates
-from .images import Picture, draw_images, worst_and_best
-from .matching import IOU, Tally, best_threshold, joined, match_images
+from .rendering import expect_writable, render
 from .run import DECAY, TOTAL, Run, read_run
-
-logger = logging.getLogger(__name__)
-
-NMS = 0.7  # IoU, where the config has none
-TASKS = ("bbox", "segm", "bbox_nms", "segm_nms")
+from .seen import NMS, TASKS, Seen, look
 
 
 def write_report(folder: Path, file: Path | None = None) -> Path:
@@ -49,48 +33,14 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
     """
     file = folder / REPORT if file is None else file
     run = read_run(folder)
-    if file.parent.is_dir() and not os.access(file.parent, os.W_OK):
-        raise ConfigError(f"{file.parent} can't be written to: name another place, --output FILE")
-    write_text(file, render(run))
-    return file
-
-
-def render(run: Run) -> str:
-    """The page of a run, as HTML."""
-    seen = _seen(run)
-    return template("page.html").render(
-        run=run,
-        name=run.folder.resolve().name,
-        facts=_facts(run),
+    expect_writable(file.parent)
+    name = run.folder.resolve().name
+    page = render(
+        "page.html", run.results, _seen(run), run=run, name=name, facts=_facts(run),
         curves=_curves(run),
-        sizes=_sizes(run),
-        classes=_classes(run, seen),
-        seen=seen,
-        iou=IOU,
-        metrics=METRICS,
-        tasks=[task for task in TASKS if task in run.results],
-    )
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the images of the last evaluation tell.
-
-    Attributes:
-        problem: why there is nothing of it; else empty.
-        threshold: the least score of what is drawn and counted.
-        tally: of all images together, at that score.
-        objects: of each class, by name, without crowds.
-    """
-
-    problem: str = ""
-    threshold: float = 0.0
-    images: int = 0
-    tally: Tally = field(default_factory=lambda: Tally(0, 0, 0))
-    objects: dict[str, int] = field(default_factory=dict)
-    duplicates: Duplicates | None = None
-    worst: list[Picture] = field(default_factory=list)
-    best: list[Picture] = field(default_factory=list)
+    )  # fmt: skip
+    write_text(file, page)
+    return file
 
 
 def _seen(run: Run) -> Seen:
@@ -98,35 +48,12 @@ def _seen(run: Run) -> Seen:
     if not (folder / PREDICTIONS).is_file():
         return Seen(f"There is no {EVALUATION}/{PREDICTIONS}: nothing was evaluated yet.")
     try:
-        return _look(run, folder)
+        data = evaluated_images(run.setting)
+        measured = run.setting("dataloader.evaluator.nms_threshold")
+        nms = measured if isinstance(measured, (int, float)) else NMS
+        return look(data, read_detections(folder, data.class_of, nms), nms)
     except (UserError, OSError) as error:
         return Seen(short_message(error) or str(error))
-
-
-def _look(run: Run, folder: Path) -> Seen:
-    data = evaluated_images(run)
-    truth = data.truth
-    classes = {category: k for k, category in enumerate(truth.category_ids)}
-    measured = run.setting("dataloader.evaluator.nms_threshold")
-    nms = measured if isinstance(measured, (int, float)) else NMS
-    detections = read_detections(folder, classes, nms)
-    matches = match_images(truth, detections)
-    threshold = best_threshold(matches)
-    chosen = worst_and_best(matches, threshold)
-    worst, best = (
-        draw_images(images, data.records, detections, matches, threshold, data.metadata)
-        for images in chosen
-    )
-    counts = np.bincount(truth.classes[~truth.crowds], minlength=len(truth.class_names))
-    return Seen(
-        threshold=threshold,
-        images=len(truth.sizes),
-        tally=joined(matches).tally(threshold),
-        objects=dict(zip(truth.class_names, counts.tolist(), strict=True)),
-        duplicates=count_duplicates(detections, len(truth.sizes), nms),
-        worst=worst,
-        best=best,
-    )
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -178,58 +105,3 @@ def _curves(run: Run) -> list[curves.Curve]:
         if there:
             drawn.append(curves.draw(title, there, label, log))
     return drawn
-
-
-def _sizes(run: Run) -> list[tuple[str, list[float]]]:
-    """AP and AP by size, a row a task."""
-    return [
-        (task, [values.get(metric, math.nan) for metric in METRICS])
-        for task, values in run.results.items()
-    ]
-
-
-def _classes(run: Run, seen: Seen) -> list[tuple[str, int | None, list[float]]]:
-    """Name, objects and AP by task of each class, the best first."""
-    tasks = [task for task in TASKS if task in run.results]
-    if not tasks:
-        return []
-    names = [
-        name.removeprefix(CLASS_PREFIX)
-        for name in run.results[tasks[0]]
-        if name.startswith(CLASS_PREFIX)
-    ]
-    rows = [
-        (
-            name,
-            seen.objects.get(name),
-            [run.results[task].get(CLASS_PREFIX + name, math.nan) for task in tasks],
-        )
-        for name in names
-    ]
-    return sorted(rows, key=lambda row: (math.isnan(row[2][0]), -row[2][0], row[0]))
-
-
-def template(name: str) -> jinja2.Template:
-    """Return a page's template, which knows who writes it and when."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "span": _span}
-    environment.globals |= {
-        "version": __version__,
-        "now": datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
-    }
-    return environment.get_template(name)
-
-
-def _number(value: float, digits: int = 1) -> str:
-    return "none" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _span(value: float) -> str:
-    """A percentage as a length in CSS."""
-    return "0" if math.isnan(value) else f"{min(max(value, 0.0), 100.0):.1f}%"

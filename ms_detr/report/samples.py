@@ -18,7 +18,7 @@ from ..data.segmentation import parse, to_bitmap
 from ..errors import DataError, MissingFileError
 from ..visualization.canvas import class_color
 from ..visualization.scene import enlarged
-from .images import data_uri
+from .inline import data_uri, webp
 
 OF_A_KIND = 3  # pictures
 ORDINARY = 6  # pictures of images that are evenly spread
@@ -119,7 +119,7 @@ def _draw(
         box = _seen(_corners([faulty], scale)[0])
         paper.draw_box(box, alpha=1.0, edge_color=FAULT, line_style="--")
     shown = Image.fromarray(paper.output.get_image())
-    return Sample(caption, data_uri(shown), *shown.size)
+    return Sample(caption, data_uri(webp(shown), "webp"), *shown.size)
 
 
 def _mask(

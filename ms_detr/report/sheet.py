@@ -10,7 +10,7 @@ from ..data.check import Checked
 from ..data.check.statistics import CELLS
 from ..files import write_text
 from .bars import draw_histogram
-from .page import template
+from .rendering import template
 from .samples import draw_samples
 
 LISTED = 100  # findings of a group

@@ -89,8 +89,8 @@ def configs_of(words: list[str], args: argparse.Namespace) -> list[tuple[str, Se
         return [(config, overrides) for _, config, *overrides in args.runs]
     if words[:2] == ["visualize", "candidates"]:
         return [(config, args.opts) for _, config, _ in args.runs]
-    if words[:2] == ["benchmark", "step"]:
-        return [(config, args.opts) for config in args.configs]
+    if words[:2] in (["benchmark", "step"], ["benchmark", "model"]):
+        return [(config, args.opts) for config in args.configs if "*" not in config]
     config = getattr(args, "config_file", None) or getattr(args, "config", None)
     return [(config, args.opts)] if config else []
 

@@ -1,0 +1,216 @@
+"""What a model costs at inference: parameters, arithmetic, time and memory."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..config import load
+from ..engine.building import build
+from ..errors import ConfigError
+from ..ops import status
+from .limits import measure_peak, timed
+from .pairs import choose_machine
+
+SIZE = (800, 1333)  # pixels, of COCO's images as the published models see most of them
+CORNERS = 4  # cells that a sample is made of
+WARM_UP = 2  # rounds that aren't counted
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one forward pass of a model.
+
+    Attributes:
+        parameters: all, those that only training needs included; statistics of normalisations
+            are none.
+        at_inference: of which a prediction reads something.
+        gflops: 1e9 multiply-adds of convolutions, matrix products and deformable attention, a
+            multiply-add counted once, as published tables do.
+        attention_gflops: those of deformable attention among them.
+    """
+
+    parameters: int
+    at_inference: int
+    gflops: float
+    attention_gflops: float
+
+
+def count_cost(cfg: DictConfig, size: tuple[int, int] = SIZE, batch: int = 1) -> Cost:
+    """Count what a config's model costs, without computing anything: on the "meta" device.
+
+    Args:
+        size: (height, width) of an image.
+        batch: so many images.
+
+    Raises:
+        ConfigError: the compiled operator is missing, in whose place many others would be counted;
+            or the model can't be built.
+    """
+    if not status().compiled:
+        raise ConfigError(
+            "arithmetic is counted of the compiled operator, which is missing here. To build it: "
+            f"{status().build_command}"
+        )
+    with torch.device("meta"):
+        model = build(cfg, "model").eval().requires_grad_(False)
+    model = model.to("meta")
+    used = _UsedParameters(model)
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+    images = torch.zeros((batch, 3, *size), dtype=torch.uint8, device="meta")
+    with torch.no_grad(), counter, used:
+        model.forward_tensors(*model.preprocess([{"image": image} for image in images]))
+    counts = counter.get_flop_counts()["Global"]
+    attention = sum(counts.get(operator, 0) for operator in _formulas())
+    return Cost(
+        sum(parameter.numel() for parameter in model.parameters()),
+        used.numbers(),
+        counter.get_total_flops() / 2 * 1e-9,
+        attention / 2 * 1e-9,
+    )
+
+
+class _UsedParameters(TorchDispatchMode):
+    """Notes which of a model's parameters an operator reads."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self._sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
+        options = options or {}
+        for leaf in tree_leaves((arguments, options)):
+            if isinstance(leaf, Tensor) and id(leaf) in self._sizes:
+                self._seen.add(id(leaf))
+        return function(*arguments, **options)
+
+    def numbers(self) -> int:
+        """How many numbers they hold."""
+        return sum(self._sizes[key] for key in self._seen)
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """FLOPs of our operators, two a multiply-add, as `FlopCounterMode` wants them."""
+    operators = torch.ops.ms_detr
+    return {
+        operators.deformable_attention: _attention_flops,
+        operators.fused_deformable_attention: _attention_flops,
+    }
+
+
+def _attention_flops(value: Any, *shapes: Any, out_shape: Any = None, **_: Any) -> int:
+    """Of deformable attention: each channel of a sample adds up its four cells, weighted.
+
+    Args:
+        value: its shape (B, S, M, D).
+        shapes: of the other arguments; the last is (B, Q, M, V, P), weights or logits.
+    """
+    samples = 1
+    for length in shapes[-1]:
+        samples *= length
+    return 2 * CORNERS * samples * value[-1]
+
+
+def measure_models(
+    configs: Sequence[str],
+    overrides: Sequence[str] = (),
+    size: tuple[int, int] = SIZE,
+    batch: int = 1,
+    rounds: int = 9,
+    device: str = "cpu",
+    threads: int | None = None,
+    timing: bool = True,
+) -> list[dict[str, Any]]:
+    """Count and time configs' models at inference, on random images, with random weights.
+
+    All models are held, and timed turn by turn in each round, pre- and postprocessing included;
+    the first rounds warm up.
+
+    Returns:
+        A dict a config: millions of parameters, of those at inference, GFLOPs of an image (see
+        `Cost`); with ``timing`` the median milliseconds of a batch, the median over the rounds of
+        its ratio to the first config's, images a second, and the peak of memory in megabytes above
+        the weights.
+
+    Raises:
+        ConfigError: see `count_cost`; or there is no GPU.
+    """
+    choose_machine(device, threads)
+    cfgs = [load(config, overrides) for config in configs]
+    rows = []
+    for config, cfg in zip(configs, cfgs, strict=True):
+        cost = count_cost(cfg, size)
+        rows.append(
+            {
+                "config": config,
+                "image": f"{size[0]} x {size[1]}",
+                "parameters M": cost.parameters * 1e-6,
+                "at inference M": cost.at_inference * 1e-6,
+                "GFLOPs": cost.gflops,
+                "of deformable attention": cost.attention_gflops,
+            }
+        )
+    if timing:
+        times = _time_models(cfgs, size, batch, rounds, device)
+        rows = [
+            {**row, **_named(of, configs[0], batch)} for row, of in zip(rows, times, strict=True)
+        ]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Seconds of a batch in every round, their ratios to the first model's, megabytes."""
+
+    seconds: list[float]
+    ratios: list[float]
+    peak: float
+
+
+def _time_models(
+    cfgs: Sequence[DictConfig], size: tuple[int, int], batch: int, rounds: int, device: str
+) -> list[_Times]:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
+    inputs = [{"image": image} for image in pixels]
+    torch.manual_seed(0)
+    models = [build(cfg, "model").eval().to(device) for cfg in cfgs]
+
+    def predict(model: nn.Module) -> None:
+        with torch.inference_mode():
+            model(inputs)
+
+    calls = [lambda model=model: predict(model) for model in models]
+    turns = [[timed(call, device) for call in calls] for _ in range(rounds + WARM_UP)][WARM_UP:]
+    columns = [list(column) for column in zip(*turns, strict=True)]
+    return [
+        _Times(
+            column,
+            [own / first for own, first in zip(column, columns[0], strict=True)],
+            measure_peak(call, device),
+        )
+        for column, call in zip(columns, calls, strict=True)
+    ]
+
+
+def _named(times: _Times, first: str, batch: int) -> dict[str, Any]:
+    seconds = statistics.median(times.seconds)
+    return {
+        "batch": batch,
+        "ms": seconds * 1e3,
+        f"ratio to {first}": statistics.median(times.ratios),
+        "images/s": batch / seconds,
+        "peak MB": times.peak,
+    }
