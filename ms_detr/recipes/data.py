@@ -1,9 +1,6 @@
 """Data: which datasets, how they are augmented, how they are evaluated.
 
-For data of your own give ``name``, ``images`` and ``annotations`` of both datasets. One key,
-``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation;
-others, ``dataloader.check_images``, the look at all image files before a run, and
-``dataloader.annotation_cache``, where what was read of large annotation files is kept.
+For data of your own give ``name``, ``images`` and ``annotations`` of both datasets.
 """
 
 import os
@@ -32,11 +29,20 @@ MASKS = "${dataloader.masks}"
 
 
 def coco(masks: bool = False) -> DictConfig:
-    """COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS."""
+    """COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS.
+
+    Args:
+        masks: in the datasets, the training targets and the evaluation.
+
+    Attributes:
+        check_images: look at all image files before a run.
+        annotation_cache: where what was read of large annotation files is kept: a folder; null:
+            beside the annotations; false: nowhere.
+    """
     dataloader = dict(
         masks=masks,
         check_images=True,
-        annotation_cache=None,  # beside the annotations; a folder, or False for nowhere
+        annotation_cache=None,
         train=L(build_train_loader)(
             dataset=_dataset("coco_2017_train"),
             mapper=_mapper(L(detr_augmentations)(), is_train=True),
