@@ -7,14 +7,16 @@ if (location.protocol === "file:") {
       this.frame.hidden = true;
       this.frame.worker = this;
       this.loaded = new Promise((resolve) => (this.frame.onload = resolve));
-      const answer = "self.postMessage = (data) => frameElement.worker.onmessage({ data })";
+      this.answer = (data) => this.onmessage?.({ data: structuredClone(data) });
+      const answer = "self.postMessage = (data) => frameElement.worker.answer(data)";
       const source = new URL(script, location).href;
       this.frame.srcdoc = `<script>${answer}<\/script><script src="${source}"><\/script>`;
       document.body.append(this.frame);
     }
 
     postMessage(data) {
-      this.loaded.then(() => this.frame.contentWindow?.onmessage({ data }));
+      const sent = { data: structuredClone(data) }; // a worker never shares what it is sent
+      this.loaded.then(() => this.frame.contentWindow?.onmessage(sent));
     }
 
     terminate() {

@@ -7,11 +7,16 @@ from pathlib import Path
 
 # Modules without __all__ whose functions and classes are for users too.
 MODULES = ("backbones", "config", "errors", "meta_arch", "overrides")
-OPTIONS = """\
+NO_MEMBERS = """\
     options:
-      members: [{members}]
+      members: false
       show_root_heading: false
       show_root_toc_entry: false
+"""
+BY_NAME = """\
+    options:
+      show_root_full_path: false
+      show_root_heading: true
 """
 
 
@@ -45,7 +50,7 @@ def pages(root: Path) -> dict[str, str]:
     members = public_packages(root)
     for name in MODULES:
         members[f"ms_detr.{name}"] = defined_names(root / "ms_detr" / f"{name}.py")
-    return {place_of(module): page(module, names) for module, names in members.items()}
+    return {place_of(module): page(root, module, names) for module, names in members.items()}
 
 
 def place_of(module: str) -> str:
@@ -53,6 +58,17 @@ def place_of(module: str) -> str:
     return f"reference/{module.removeprefix('ms_detr.')}.md"
 
 
-def page(module: str, names: list[str]) -> str:
+def page(root: Path, module: str, names: list[str]) -> str:
     """One page, for mkdocstrings to fill."""
-    return f"# `{module}`\n\n::: {module}\n{OPTIONS.format(members=', '.join(names))}"
+    parts = [f"# `{module}`\n\n::: {module}\n{NO_MEMBERS}"]
+    parts += [f"::: {path_of(root, module, name)}\n{BY_NAME}" for name in names]
+    return "\n".join(parts)
+
+
+def path_of(root: Path, module: str, name: str) -> str:
+    """Where mkdocstrings finds a public name of a module.
+
+    Of a module and a function with one name, as `ms_detr.recipes.dino`, it would take the module.
+    """
+    beside = root.joinpath(*module.split("."), f"{name}.py")
+    return f"{module}.{name}.{name}" if beside.is_file() else f"{module}.{name}"

@@ -1,5 +1,6 @@
 """The site: what it is made of. `test_site_build.py` builds it and looks at it."""
 
+import pkgutil
 import re
 
 import griffe
@@ -131,9 +132,12 @@ def test_the_reference_has_every_public_name():
     pages = site_reference.pages(ROOT)
     for module in (ms_detr, ms_detr.engine, ms_detr.recipes):
         text = pages[site_reference.place_of(module.__name__)]
-        (members,) = re.findall(r"members: \[(.*)\]", text)
-        assert set(members.split(", ")) == set(module.__all__)
-    assert "GeneralizedDETR" in pages["reference/meta_arch.md"]
+        paths = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+        assert paths[0] == module.__name__
+        assert [path.rpartition(".")[2] for path in paths[1:]] == list(module.__all__)
+        found = [pkgutil.resolve_name(path) for path in paths[1:]]
+        assert found == [getattr(module, name) for name in module.__all__]
+    assert "::: ms_detr.meta_arch.GeneralizedDETR\n" in pages["reference/meta_arch.md"]
 
 
 def test_nobody_commits_a_site():

@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 import site_build
+import site_reference
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.report.chromium import NEEDED, started
@@ -49,8 +50,10 @@ def test_every_page_is_there(html):
     for page in NAVIGATION:
         text = (html / page).with_suffix(".html").read_text()
         assert "<h1" in text, page
-    recipes = (html / "reference/recipes.html").read_text()
-    assert 'id="ms_detr.recipes.deformable_detr"' in recipes
+    for module, names in site_reference.public_packages(ROOT).items():
+        text = (html / site_reference.place_of(module)).with_suffix(".html").read_text()
+        ids = set(re.findall(r'<h2 id="([\w.]+)" class="doc', text))
+        assert {path.rpartition(".")[2] for path in ids} == set(names), module
     assert "<math" in (html / "formulas.html").read_text()
     assert 'class="linenos' in (html / "source/ms_detr/recipes/dino.py.html").read_text()
 
