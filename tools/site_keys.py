@@ -30,7 +30,7 @@ NODES = {
     "keys/training.md": ("train", "optimizer", "lr_multiplier"),
 }
 # What has no target, and whose docstring says what its keys do.
-PLAIN = {"train": run, "dataloader": coco}
+PLAIN: dict[str, Any] = {"train": run, "dataloader": coco}
 FIRST = "ms_detr/ms_detr_r50_300q_12ep.py"  # its order of keys; what others add follows
 MOST = 4  # values of a key that are listed
 INTRODUCTION = (
