@@ -88,6 +88,10 @@ lint: setup-dev ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: site
+site: setup-dev ## build the documentation's site into build/site/html; links that lead nowhere fail
+	$(RUN) $(BIN)/python tools/site_build.py
+
 .PHONY: build-cuda
 build-cuda: setup ## compile the CUDA kernels and the benchmark's, or fail (needs nvcc, no GPU)
 	FORCE_CUDA=1 $(PIP) install --no-build-isolation --no-deps -e .

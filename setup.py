@@ -29,6 +29,13 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
 
 
+def read_description() -> str:
+    """The README without its pictures and its links into the repository: they lead nowhere else."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[[^\]]*\]\((?!https:)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^\]]*)\]\((?!https:)[^)]*\)", r"\1", text)
+
+
 def config_packages() -> list[str]:
     """Name configs/ and its folders as packages below `ms_detr.configs`, so that they are shipped.
 
@@ -46,7 +53,29 @@ setup(
     name="ms_detr",
     version=read_version(),
     description="MS-DETR, DETR with mixed supervision, and its relatives on Detectron2",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    author="The ms_detr authors",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["object detection", "instance segmentation", "DETR", "MS-DETR", "Detectron2"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2401.03989",
+        "Detectron2": "https://detectron2.readthedocs.io/en/latest/tutorials/install.html",
+    },
     python_requires=">=3.10",
     packages=find_packages(include=["ms_detr", "ms_detr.*"]) + config_packages(),
     package_dir={"ms_detr.configs": "configs"},
@@ -77,7 +106,7 @@ setup(
         "tqdm",
     ],
     # Imported where they are used: what some configs or files need, what draws training curves,
-    # what works on with predictions.
+    # what works on with predictions. `ms-detr doctor` has them from the package's metadata.
     extras_require={
         "timm": ["timm>=1.0.9"],
         "safetensors": ["safetensors>=0.4"],
@@ -88,6 +117,9 @@ setup(
         "supervision": ["supervision>=0.31,<0.32"],  # its minor versions change what is there
         "lvis": ["lvis"],
         "cityscapes": ["cityscapesscripts", "shapely"],  # imported by Detectron2's reader
+        # Several of them under one name: to see predictions, and to follow runs.
+        "vis": ["opencv-python-headless", "supervision>=0.31,<0.32"],
+        "log": ["tensorboard", "wandb", "mlflow-skinny"],
     },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

@@ -31,6 +31,9 @@ def resnet(
     """A ResNet in torchvision's layout, with the stride in the 3x3.
 
     Args:
+        depth: layers: 18, 34, 50, 101 or 152.
+        norm: Detectron2's name of the norms, such as ``FrozenBN``, ``BN`` or ``GN``.
+        out_features: the maps that the neck reads, of ``res2`` (stride 4) to ``res5`` (stride 32).
         freeze_at: 0 trains everything, 1 all but the stem, 2 freezes also what makes ``res2``, ...
         dilated: res5 has stride 16, its 3x3 convolutions behind the first are dilated by 2 (DC5).
         stride_in_1x1: the stride is in the first 1x1, as the weights of MSRA have it.
@@ -73,6 +76,8 @@ def small_resnet(
     Args:
         widths: channels of the stem and of the three stages.
         blocks: basic blocks a stage.
+        norm: Detectron2's name of the norms.
+        out_features: the maps that the neck reads, of ``stem`` (stride 4) to ``res4`` (stride 32).
 
     Raises:
         ConfigError: unless there are four widths, each unlike its neighbour (Detectron2's block

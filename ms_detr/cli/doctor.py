@@ -8,9 +8,10 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -37,19 +38,9 @@ PACKAGES = {
     "tabulate": "tabulate",
     "tqdm": "tqdm",
 }
-# The extras of setup.py, and what is missing without them.
-OPTIONAL = {
-    "timm": "timm",
-    "safetensors": "safetensors",
-    "tensorboard": "tensorboard",
-    "wandb": "wandb",
-    "mlflow": "mlflow-skinny",
-    "cv2": "opencv-python-headless",
-    "supervision": "supervision",
-    "lvis": "lvis",
-    "cityscapesscripts": "cityscapesscripts",
-    "shapely": "shapely",
-}
+# What the package index calls otherwise than Python does, of the packages in extras.
+MODULES = {"mlflow-skinny": "mlflow", "opencv-python-headless": "cv2"}
+# What is missing without them; of others the doctor says which extra has them.
 WITHOUT = {
     "timm": "some configs need it",
     "safetensors": "files of that format can't be read",
@@ -73,7 +64,8 @@ DETECTRON2_IMPORTS = (
     "from detectron2.projects import point_rend",
 )
 DETECTRON2_INSTALL = "python tools/detectron2_setup.py install"
-DISTRIBUTIONS = PACKAGES | OPTIONAL
+DISTRIBUTIONS = PACKAGES | {module: name for name, module in MODULES.items()}
+INSTALL = "python -m pip install --no-build-isolation -e ."
 
 # Path below the data root, and the number of images in a folder (0: a file).
 COCO_2017 = {
@@ -122,8 +114,10 @@ def examine() -> list[Finding]:
     checks: dict[str, Callable[[], Finding]] = {"python": check_python, "torch": check_torch}
     for module, distribution in PACKAGES.items():
         checks[distribution] = partial(check_package, module, distribution)
-    for module, distribution in OPTIONAL.items():
-        checks[distribution] = partial(check_optional, module, distribution)
+    for distribution, extras in optional_packages().items():
+        checks[distribution] = partial(check_optional, distribution, extras)
+    if not is_installed():
+        checks["extras"] = check_extras
     checks |= {
         "detectron2": check_detectron2,
         "operator": check_operator,
@@ -195,11 +189,42 @@ def check_package(module: str, distribution: str) -> Finding:
     return Finding(distribution, version)
 
 
-def check_optional(module: str, distribution: str) -> Finding:
-    """A package that may be missing, but must work where it is there."""
+def optional_packages() -> dict[str, list[str]]:
+    """The packages of all extras, each with its extras, from the metadata of the installed ms_detr.
+
+    Empty where ms_detr is only found on the path.
+    """
+    found: dict[str, list[str]] = {}
+    for line in (metadata.requires("ms_detr") or ()) if is_installed() else ():
+        requirement, _, marker = line.partition(";")
+        name, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == .([\w.-]+)", marker)
+        if name and extra:
+            found.setdefault(name[0], []).append(extra[1])
+    return found
+
+
+def is_installed() -> bool:
+    """Whether ms_detr has metadata here."""
+    try:
+        metadata.distribution("ms_detr")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def check_extras() -> Finding:
+    """Say that nobody knows the extras, because ms_detr isn't installed."""
+    value = "unknown: ms_detr is on the path and not installed"
+    return Finding("extras", value, "note", INSTALL)
+
+
+def check_optional(distribution: str, extras: Sequence[str]) -> Finding:
+    """A package of one or more extras, which may be missing, but must work where it is there."""
+    module = MODULES.get(distribution, distribution.replace("-", "_"))
     if importlib.util.find_spec(module) is None:
         remedy = f"python -m pip install {distribution}"
-        value = f"not installed, {WITHOUT[distribution]}"
+        use = f", {WITHOUT[distribution]}" if distribution in WITHOUT else ""
+        value = f"not installed{use} (extra {', '.join(extras)})"
         return Finding(distribution, value, "note", remedy)
     return check_package(module, distribution)
 
@@ -257,7 +282,7 @@ def check_operator() -> Finding:
     try:
         status = importlib.import_module("ms_detr.ops").status()
     except Exception as error:
-        remedy = "python -m pip install --no-build-isolation -e ."
+        remedy = INSTALL
         if isinstance(error, ConfigError):
             remedy = "unset MS_DETR_CPU"
         return Finding("operator", f"{type(error).__name__}: {error}", "broken", remedy)

@@ -36,16 +36,15 @@ class TrainingSampler(Sampler[list[Key]]):
     them is called, don't depend on the number of processes. Starting at iteration n gives the
     batches that an unbroken run gives from there on.
 
+    A batch is a list of total_batch_size / world_size keys (epoch, position, index): ``index`` is
+    the image, ``position`` its place in the epoch's permutation. (seed, epoch, position) names a
+    draw once and for all, and seeds its augmentation.
+
     Args:
         size: number of images.
         total_batch_size: images per iteration over all ranks.
         seed: 0 or greater.
         rank, world_size: number of this process, and how many there are.
-
-    Yields:
-        Lists of total_batch_size / world_size keys (epoch, position, index): ``index`` is the
-        image, ``position`` its place in the epoch's permutation. (seed, epoch, position) names a
-        draw once and for all, and seeds its augmentation.
 
     Raises:
         ConfigError: the batch can't be split over the ranks, or the dataset is smaller than it.

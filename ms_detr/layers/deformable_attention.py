@@ -24,7 +24,9 @@ class DeformableAttention(nn.Module):
 
     Args:
         embed_dim: channels, a multiple of ``num_heads``.
+        num_heads: heads, each with places and weights of its own.
         num_levels: feature levels of the memory.
+        num_points: places that a head reads in each level.
     """
 
     def __init__(

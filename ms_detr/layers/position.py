@@ -31,6 +31,7 @@ class SinePositionEncoding(nn.Module):
 
     Args:
         embed_dim: channels; half encode y, half x.
+        temperature: base of the wavelengths, as of a transformer's positions.
         offset: added to a cell's count before it is normalised; -0.5 in Deformable DETR.
     """
 

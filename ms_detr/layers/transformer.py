@@ -124,7 +124,14 @@ class DeformableSublayer(Sublayer):
 
 
 class FFN(Sublayer):
-    """Two linear layers with an activation, ReLU unless told; dropout also behind that."""
+    """Two linear layers with an activation; dropout also behind that.
+
+    Args:
+        embed_dim: channels of the input and the output.
+        feedforward_dim: channels between the layers.
+        dropout: of the activation, and of what is added to the input.
+        activation: ReLU unless told.
+    """
 
     def __init__(
         self,
@@ -150,7 +157,14 @@ class FFN(Sublayer):
 
 
 class MLP(nn.Sequential):
-    """``num_layers`` linear layers with ReLU between them."""
+    """``num_layers`` linear layers with ReLU between them.
+
+    Args:
+        in_dim: channels of the input.
+        hidden_dim: channels between the layers.
+        out_dim: channels of the output.
+        num_layers: linear layers.
+    """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int):
         dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]

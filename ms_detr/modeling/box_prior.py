@@ -23,6 +23,10 @@ class BoxPrior(nn.Module):
     the pixels' embeddings need not tell one object from the next, and masks, which would else have
     to learn it, take less from the boxes' training; compare the relative coordinates of CondInst
     (arXiv:2003.05664) and the cut at the box of YOLACT (arXiv:1904.02689). Boxes get no gradient.
+
+    Args:
+        embed_dim: channels of the queries' states.
+        slope: what the logit loses for each half size outside of the box.
     """
 
     def __init__(self, embed_dim: int, slope: float = 10.0):

@@ -69,6 +69,10 @@ class Decoder(nn.Module):
     (MS-DETR, arXiv:2401.03989, section 3; box refinement: arXiv:2010.04159, appendix A.4).
 
     Args:
+        layer: what every layer is a copy of.
+        num_layers: layers.
+        class_head: what the layers' class heads are copies of.
+        box_head: what their box heads are copies of.
         tap_heads: taps with heads of their own.
         box_refinement: correct the boxes of the layer before; otherwise every layer corrects the
             first reference, with heads that all layers share.

@@ -17,6 +17,9 @@ class Tap(nn.Module):
 
     The FFN is the auxiliary FFN of the published MS-DETR code: a side branch that the rest of the
     layer never sees.
+
+    Args:
+        ffn: the network; None: the queries are handed out as they are.
     """
 
     def __init__(self, ffn: nn.Module | None = None):

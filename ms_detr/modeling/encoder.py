@@ -10,7 +10,12 @@ from ..structures import FeaturePyramid, Memory, TokenGrid
 
 
 class EncoderLayer(nn.Module):
-    """Attention of the tokens to each other, deformable or dense, then an FFN."""
+    """Attention of the tokens to each other, deformable or dense, then an FFN.
+
+    Args:
+        attention: from the tokens to themselves.
+        ffn: what follows it.
+    """
 
     def __init__(self, attention: Sublayer, ffn: FFN):
         super().__init__()
@@ -29,6 +34,8 @@ class Encoder(nn.Module):
     """``num_layers`` copies of ``layer`` over the feature pyramid (arXiv:2010.04159, 4.1).
 
     Args:
+        layer: what every layer is a copy of.
+        num_layers: layers.
         position_scale: from a layer's input to a factor for every channel of the positions, shared
             by the layers (DAB-DETR, arXiv:2201.12329).
         middle_layer: takes the place of the one in the middle (SMCA, arXiv:2101.07448, 3.3).

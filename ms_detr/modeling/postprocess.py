@@ -23,6 +23,7 @@ class Postprocess(nn.Module):
     """Keep the ``top_k`` highest scores over all queries and classes.
 
     Args:
+        top_k: detections of an image, whatever their scores.
         nms: what the detections go through before; None: there is no NMS.
     """
 

@@ -1,9 +1,6 @@
 """Data: which datasets, how they are augmented, how they are evaluated.
 
-For data of your own give ``name``, ``images`` and ``annotations`` of both datasets. One key,
-``dataloader.masks``, switches masks on: in the datasets, the training targets and the evaluation;
-others, ``dataloader.check_images``, the look at all image files before a run, and
-``dataloader.annotation_cache``, where what was read of large annotation files is kept.
+For data of your own give ``name``, ``images`` and ``annotations`` of both datasets.
 """
 
 import os
@@ -32,12 +29,25 @@ MASKS = "${dataloader.masks}"
 
 
 def coco(masks: bool = False) -> DictConfig:
-    """COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS."""
+    """COCO 2017 with DETR's augmentation; found through the variable DETECTRON2_DATASETS.
+
+    Args:
+        masks: in the datasets, the training targets and the evaluation.
+
+    Attributes:
+        check_images: look at all image files before a run.
+        annotation_cache: where what was read of large annotation files is kept: a folder; null:
+            beside the annotations; false: nowhere.
+        own: of `ms-detr train` and train_net.py alone: data of any form in place of the datasets.
+        own.folder: where they are; null: the datasets are those of the config.
+        own.split: shares in which all images are divided anew; null takes the folder's splits.
+        own.form: its name, as `ms-detr import` has it, or auto.
+        own.converted: where data are kept that had to be converted; null: beside the run's folder.
+    """
     dataloader = dict(
         masks=masks,
         check_images=True,
-        annotation_cache=None,  # beside the annotations; a folder, or False for nowhere
-        # Of `ms-detr train` alone: a folder of data of any form, see `ms_detr.own_data`.
+        annotation_cache=None,
         own=dict(folder=None, split=None, form="auto", converted=None),
         train=L(build_train_loader)(
             dataset=_dataset("coco_2017_train"),

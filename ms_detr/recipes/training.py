@@ -18,47 +18,87 @@ def run(**changes: Any) -> DictConfig:
 
     Args:
         changes: values other than these.
+
+    Keyword Args:
+        output_dir: folder of the run; null: ``output/`` and the name of the config's file.
+        init_checkpoint: weights to start from, a URL or a file; ``""``: none. Those here are
+            torchvision's of ImageNet.
+        fine_tune: take of ``init_checkpoint`` what fits: other classes, queries, parts.
+        epochs: how long to train.
+        max_iter: the same in iterations; whoever gives one of the two leaves the other out.
+        max_hours: of a job; then it saves and ends as after SIGTERM, to be resumed.
+        timeout_minutes: that a step may take in several processes; a process that hangs ends all.
+        seed: of the initialisation, of the order of the images and of their augmentation.
+        device: ``cuda``, ``cpu``, ...; ``auto`` is CUDA if there is one.
+        threads: of the CPU, for each process; null leaves it to torch.
+        sync_batchnorm: on several GPUs, BatchNorm over the images of all, where it is trained.
+            Otherwise each process has statistics of its own, whose averages are evaluated and
+            saved.
+        clip_grad_norm: the largest norm of all gradients together.
+        batch_size: images that a device takes at once, of the ``dataloader.train.total_batch_size``
+            images that a step has on any number of devices; null: all of its own, ``auto``: as
+            many as fit.
+        lr_batch_size: the total batch size that the learning rate is made for.
+        lr_scaling: how the learning rate follows another total batch size: ``none``, ``linear`` or
+            ``sqrt``.
+        compile: layers of encoder and decoder, and the backbone, by ``torch.compile``.
+        max_skipped_steps: steps of a run that may be skipped because losses or gradients aren't
+            finite; with 0 the first one ends it.
+        accumulate: parts of a process's batch, taken one after the other: less memory, same step.
+        activation_checkpointing: where activations are computed again for the gradients: less
+            memory, more time.
+        amp: mixed precision: whether, and ``bfloat16`` or ``float16``, which has a scale.
+        ema: an average of the weights, evaluated beside them: its ``decay``, e.g. 0.9997; null:
+            none.
+        log_period: iterations between two lines of the log.
+        eval_epochs: epochs between two evaluations; 0: only at the end.
+        checkpoint_epochs: epochs between two checkpoints.
+        checkpoints_to_keep: so many of them stay, the latest.
+        keep_every_epochs: checkpoints at multiples of it are kept beside these; 0: none.
+        best: metric of ``model_best.pth``, e.g. ``bbox/AP-cell``; null: ``segm/AP``, else
+            ``bbox/AP``.
+        eval_period: of Detectron2's own training tool alone, in iterations; set otherwise, it is
+            an error here.
+        checkpointer: the same.
+        ddp: options of DistributedDataParallel for Detectron2's own tool alone.
+        writers: of services: ``L(WandbWriter)(project=...)``, ``L(MlflowWriter)(experiment=...)``.
+        pictures: images drawn for TensorBoard at each evaluation; 0: none.
+        report: one HTML page at the end, ``report.html``.
     """
     train: dict[Any, Any] = dict(
-        output_dir=None,  # output/ and the name of the config's file
-        init_checkpoint=RESNET50,  # ImageNet weights of torchvision; a URL, a file, "" for none
-        fine_tune=False,  # take of init_checkpoint what fits: other classes, queries, parts
+        output_dir=None,
+        init_checkpoint=RESNET50,
+        fine_tune=False,
         epochs=12.0,
-        max_iter=None,  # instead of epochs
-        max_hours=None,  # of a job; then it saves and ends as after SIGTERM, to be resumed
-        timeout_minutes=30.0,  # that a step may take in several processes: who hangs ends all
+        max_iter=None,
+        max_hours=None,
+        timeout_minutes=30.0,
         seed=42,
-        device="auto",  # CUDA if there is one
-        threads=None,  # CPU threads a process; None leaves it to torch
-        # On several GPUs, BatchNorm over the images of all, where it is trained. Otherwise each
-        # process has statistics of its own, whose averages are evaluated and saved.
+        device="auto",
+        threads=None,
         sync_batchnorm=False,
         clip_grad_norm=0.1,
-        # On any number of devices a step has dataloader.train.total_batch_size images. So many of
-        # them a device takes at once: None takes all of its own, "auto" as many as fit.
         batch_size=None,
-        lr_batch_size=None,  # the total batch size that the learning rate is made for
-        lr_scaling="none",  # to another: linear, sqrt
-        compile=False,  # layers of encoder and decoder, and the backbone, by torch.compile
-        max_skipped_steps=0,  # of a run, whose losses or gradients aren't finite; 0 ends it instead
-        accumulate=1,  # parts of a process's batch, one after the other: less memory, same step
-        # Less memory, more time: activations are computed again for the gradients.
+        lr_batch_size=None,
+        lr_scaling="none",
+        compile=False,
+        max_skipped_steps=0,
+        accumulate=1,
         activation_checkpointing=dict(encoder=False, decoder=False, backbone=False),
-        amp=dict(enabled=False, dtype="bfloat16"),  # or float16, with a scale
-        ema=dict(decay=None),  # averages of the weights, evaluated beside them, e.g. 0.9997
-        log_period=20,  # iterations
-        eval_epochs=1.0,  # 0: only at the end
+        amp=dict(enabled=False, dtype="bfloat16"),
+        ema=dict(decay=None),
+        log_period=20,
+        eval_epochs=1.0,
         checkpoint_epochs=1.0,
         checkpoints_to_keep=2,
-        keep_every_epochs=0.0,  # checkpoints at multiples of it are kept beside these; 0: none
-        best=None,  # metric of model_best.pth, e.g. bbox/AP-cell; None: segm/AP, else bbox/AP
-        # Of Detectron2's own tool alone, in iterations; set otherwise, they are an error here.
+        keep_every_epochs=0.0,
+        best=None,
         eval_period=5000,
         checkpointer=dict(period=5000, max_to_keep=2),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
-        writers=[],  # of services: L(WandbWriter)(project=...), L(MlflowWriter)(experiment=...)
-        pictures=4,  # images drawn for TensorBoard at each evaluation, 0 for none
-        report=True,  # one HTML page at the end, report.html
+        writers=[],
+        pictures=4,
+        report=True,
     )
     train.update(changes)
     return DictConfig(train, flags={"allow_objects": True})

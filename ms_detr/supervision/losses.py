@@ -197,7 +197,11 @@ def check_not_negative(**values: float) -> None:
 
 
 class Weighted(ABC):  # noqa: B024 - what a loss computes hangs on its kind
-    """What every loss has: its weight in the sum, at least 0."""
+    """What every loss has.
+
+    Args:
+        weight: of the loss in the sum, at least 0.
+    """
 
     def __init__(self, weight: float):
         check_not_negative(weight=weight)
@@ -223,7 +227,12 @@ class Loss(Weighted):
 
 
 class FocalLoss(Loss):
-    """:func:`focal_loss` of the class logits."""
+    """:func:`focal_loss` of the class logits.
+
+    Args:
+        alpha: weight of a query's own class, from 0 to 1; every other logit has the rest.
+        gamma: power of what is missing to the target, which makes easy ones cost less.
+    """
 
     probability = staticmethod(torch.sigmoid)
 

@@ -20,6 +20,8 @@ class MixedHungarianAssigner(HungarianAssigner):
     weigh them, see :class:`.iou_aware.RankWeight`.
 
     Args:
+        k: queries of an object in all layers but the last.
+        last_k: queries of an object in the last layer, ``k`` at most.
         options: as `HungarianAssigner` has them.
     """
 

@@ -18,6 +18,9 @@ class Denoising(DenoisingGroup):
     """Centres move by up to half of ``box_noise``, sizes by up to all of it; arXiv:2203.01305, 4.3.
 
     The content's last channel is 1, to tell denoising from other queries: see `Indicated`.
+
+    Args:
+        num_groups: noised copies of all objects.
     """
 
     def __init__(

@@ -14,6 +14,9 @@ class HybridQueries(QueryGroup):
     """The initialiser's next ``num_queries`` queries as one block, apart from the primary ones.
 
     Its term repeats the objects: `RepeatedHungarianAssigner`.
+
+    Args:
+        num_queries: queries in training, beside the primary ones.
     """
 
     def __init__(self, num_queries: int = 1500):

@@ -126,6 +126,7 @@ class RankWeight:
 
     Args:
         alpha: of the quality that ranks, as in :class:`IABCELoss`.
+        tau: how slowly the weight falls with the rank; infinite: not at all.
     """
 
     def __init__(self, alpha: float = 0.25, tau: float = 1.5):

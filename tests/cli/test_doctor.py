@@ -1,6 +1,8 @@
 """The doctor on this machine, and on machines where something is broken."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from ms_detr import cli
 from ms_detr.cli import doctor
 from ms_detr.ops import OperatorStatus
-from tests.conftest import ROOT
+from tests.conftest import ROOT, site_packages
 
 
 def findings(python: str) -> tuple[dict[str, dict], int]:
@@ -49,11 +51,49 @@ def test_nothing_installed_at_all(new_environment):
     assert found["COCO 2017"]["status"] == "note"
 
 
-def test_what_is_optional_is_a_note(new_environment):
-    found, _ = findings(str(new_environment(packages=True, without=("timm", "tensorboard"))))
-    for name in ("timm", "tensorboard"):
+@pytest.fixture(scope="module")
+def extras(tmp_path_factory) -> tuple[Path, dict[str, list[str]]]:
+    """The metadata that an installation has, and the extras' packages as setup.py names them."""
+    folder = tmp_path_factory.mktemp("metadata")
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(folder)]
+    subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+    (value,) = [
+        keyword.value
+        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "extras_require"
+    ]
+    return folder, ast.literal_eval(value)
+
+
+def test_the_doctor_knows_all_extras(extras, new_environment):
+    """From the metadata, whatever setup.py names."""
+    folder, listed = extras
+    assert {"vis", "log", "timm", "safetensors", "video"} <= set(listed)
+    hidden = ("timm", "tensorboard", "wandb", "mlflow")
+    python = new_environment(packages=True, without=hidden)
+    (site_packages(python) / "metadata.pth").write_text(f"{folder}\n")
+    found, _ = findings(str(python))
+    by_package: dict[str, set[str]] = {}
+    for extra, requirements in listed.items():
+        for requirement in requirements:
+            by_package.setdefault(re.split("[<>=]", requirement)[0], set()).add(extra)
+    assert by_package.keys() <= found.keys()
+    for name in ("timm", "tensorboard", "wandb", "mlflow-skinny"):
         assert found[name]["status"] == "note"
         assert found[name]["remedy"] == f"python -m pip install {name}"
+        said = re.search(r"\(extra (.*)\)$", found[name]["value"])[1]
+        assert set(said.split(", ")) == by_package[name]
+    assert found["supervision"]["status"] == "ok"
+    assert "extras" not in found
+
+
+def test_extras_of_a_checkout_that_is_not_installed(new_environment):
+    found, _ = findings(str(new_environment(packages=True)))
+    assert found["extras"]["status"] == "note"
+    assert found["extras"]["remedy"] == "python -m pip install --no-build-isolation -e ."
+    assert "timm" not in found
 
 
 def test_only_detectron2_missing(new_environment):

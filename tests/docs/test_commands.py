@@ -129,8 +129,14 @@ def check(words: list[str]) -> None:
             assert (ROOT / script).is_file(), script
         case ["make", *rest]:
             check_make(rest)
-        case ["pip", "install", *_] | ["python", "-m", "pip", "install", *_]:
+        case ["pip", "install" | "wheel", *_] | ["python", "-m", "pip", "install", *_]:
             pass
+        case ["docker", "build", "-f", file, "-t", _, "."]:
+            assert (ROOT / file).is_file(), file
+        case ["docker", "run", *options, "doctor"]:
+            assert options
+        case ["docker", "run", *_, "train", config]:
+            check_ms_detr(["train", config])
         case ["pytest", test, *_]:
             assert (ROOT / test).exists(), test
         case _:

@@ -14,7 +14,8 @@ from ms_detr.config import load
 from .pages import ROOT, Block, blocks, without_checkout
 
 EXAMPLES = [block for block in blocks("python") if block.name and "/" not in block.name]
-SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "ms_detr", "configs", "ops")
+SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+SOURCES = (*SOURCES, "ms_detr", "configs", "ops")
 
 
 def test_examples_are_found():

@@ -31,6 +31,14 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target), f"{link}: no such heading"
 
 
+@pytest.mark.parametrize("page", ALL, ids=name_of)
+def test_a_name_leads_to_the_file_that_has_it(page):
+    for name, path in re.findall(r"\[`(\w+)`\]\(([^)#\s]+\.py)\)", page.read_text()):
+        file = page.parent / path
+        defined = re.findall(r"^(?:def|class) (\w+)", file.read_text(), re.MULTILINE)
+        assert name in (*defined, file.stem), f"{path} has no {name}"
+
+
 def test_the_index_has_every_page():
     index = DOCS / "README.md"
     linked = {(DOCS / link.partition("#")[0]).resolve() for link in LINK.findall(prose(index))}

@@ -10,6 +10,7 @@ import ms_detr.modeling
 import ms_detr.supervision
 import ms_detr.variants
 from ms_detr import recipes
+from ms_detr.variants import detr, iou_aware
 
 from .pages import DOCS, PAGES, inline, name_of
 
@@ -25,7 +26,7 @@ def test_dotted_names_exist(page: Path):
 def test_classes_exist(page: Path):
     """Of assigners, losses, query groups and the like, in backticks by themselves."""
     kinds = "Assigner|TopK|Branch|Initializer|Group|Loss|Head|Cost|Prior|Overlap"
-    rooms = ms_detr.modeling, ms_detr.supervision, ms_detr.variants
+    rooms = ms_detr.modeling, ms_detr.supervision, ms_detr.variants, detr, iou_aware
     known = {"DynamicTopK", *(name for room in rooms for name in vars(room))}
     names = {code for code in inline(page) if re.fullmatch(rf"[A-Z]\w*(?:{kinds})", code)}
     assert names <= known
