@@ -86,6 +86,8 @@ setup(
         "mlflow": ["mlflow-skinny"],
         "video": ["opencv-python-headless"],
         "supervision": ["supervision>=0.31,<0.32"],  # its minor versions change what is there
+        # ONNX files need them; made and tested with PyTorch 2.14.
+        "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
     },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

@@ -1,10 +1,12 @@
 """Find objects with an exported ONNX file; of packages only numpy, onnxruntime and Pillow.
 
     python onnx_predict.py model.onnx image.jpg [image.jpg ...]
-    python onnx_predict.py model.onnx --serve 8000    # curl --data-binary @image.jpg localhost:8000
+    python onnx_predict.py model.onnx --serve 8000
+    curl --data-binary @image.jpg localhost:8000
 
-It prints, or answers with, JSON: for every image its objects, best first, with ``name``, ``score``,
-``box`` (x1, y1, x2, y2 in pixels of the upright image) and, of files with masks, ``area`` in pixels.
+It prints, or answers with, JSON: for every image its objects, best first, with ``name``,
+``score``, ``box`` (x1, y1, x2, y2 in pixels of the upright image) and, of files with masks,
+``area`` in pixels.
 The file has to be one of `ms-detr export` with preprocessing and postprocessing inside.
 """
 
@@ -44,7 +46,7 @@ class Detector:
         padded = self.pad(pixels)
         names = [output.name for output in self.session.get_outputs()]
         found = self.session.run(None, {"images": padded[None], "sizes": size})
-        found = {name: array[0] for name, array in zip(names, found)}
+        found = {name: array[0] for name, array in zip(names, found, strict=True)}
         objects = []
         for index in np.flatnonzero(found["scores"] >= self.threshold):
             # From fractions of what the model saw to its pixels, and to those of the image.
@@ -62,12 +64,14 @@ class Detector:
         return objects
 
     def prepare(self, image):
-        """Return uint8 (3, h, w), as in training, and the image's pixels for one of these, x and y."""
+        """Return uint8 (3, h, w), as in training, and how many pixels of the image one is."""
         width, height = image.size
         padding = None
         for step in self.preprocessing["resize"] or []:
             if step["kind"] == "resize_shortest_edge":
-                image = image.resize(new_size(image.size, step["edge"], step["max"]), Image.BILINEAR)
+                image = image.resize(
+                    new_size(image.size, step["edge"], step["max"]), Image.BILINEAR
+                )
             elif step["kind"] == "pad_to_square":
                 padding = step
             else:
@@ -86,7 +90,7 @@ class Detector:
         least = self.preprocessing["least_sides"]
         sides = [
             side if isinstance(side, int) else max(at_least, now)
-            for side, at_least, now in zip(fixed, least, pixels.shape[1:])
+            for side, at_least, now in zip(fixed, least, pixels.shape[1:], strict=True)
         ]
         if sides[0] < pixels.shape[1] or sides[1] < pixels.shape[2]:
             raise SystemExit(f"an image of {pixels.shape[1:]} is larger than the file's {sides}")
@@ -99,7 +103,7 @@ class Detector:
         multiple = self.preprocessing["multiple_of"]
         whole = [-(-side // multiple) * multiple for side in padded]
         logits = stretch(logits, whole)
-        height, width = (round(side / by) for side, by in zip(size[::-1], scale[::-1]))
+        height, width = (round(side / by) for side, by in zip(size[::-1], scale[::-1], strict=True))
         return stretch(logits[:height, :width], size[::-1]) > 0
 
 
@@ -128,7 +132,7 @@ def stretch(values, size):
 def as_json(objects):
     """Return objects as text; of masks how large they are."""
     plain = [
-        {**{key: x for key, x in one.items() if key != "mask"}}
+        {key: x for key, x in one.items() if key != "mask"}
         | ({"area": int(one["mask"].sum())} if "mask" in one else {})
         for one in objects
     ]

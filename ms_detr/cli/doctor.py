@@ -46,6 +46,9 @@ OPTIONAL = {
     "mlflow": "mlflow-skinny",
     "cv2": "opencv-python-headless",
     "supervision": "supervision",
+    "onnx": "onnx",
+    "onnxscript": "onnxscript",
+    "onnxruntime": "onnxruntime",
 }
 WITHOUT = {
     "timm": "some configs need it",
@@ -55,6 +58,9 @@ WITHOUT = {
     "mlflow-skinny": "an MlflowWriter in train.writers needs it",
     "opencv-python-headless": "videos, and Detectron2's pictures, need it",
     "supervision": "Predictor.to_supervision needs it",
+    "onnx": "no models can be exported to ONNX",
+    "onnxscript": "no models can be exported to ONNX",
+    "onnxruntime": "exported ONNX files can't be checked",
 }
 OLDEST_TORCH = (2, 6)
 

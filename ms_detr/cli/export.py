@@ -15,7 +15,7 @@ from ms_detr.errors import ConfigError
 from ._arguments import count, path
 
 if TYPE_CHECKING:
-    from ms_detr.exporting import Difference, Form
+    from ms_detr.exporting import Difference
     from ms_detr.meta_arch import GeneralizedDETR
 
 FORMATS = ("onnx", "torch-export")
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the name of the weights, with the format's ending")  # fmt: skip
     add("--masks", action="store_true", help="of a model that has them, too")
     add("--gather", action="store_true",
-        help="sample maps by gathers: TensorRT is reported to compute grid_sample wrongly")  # fmt: skip
+        help="sample by gathers: TensorRT is reported to compute grid_sample wrongly")  # fmt: skip
     add("--no-preprocess", dest="preprocess", action="store_false",
         help="take normalised images instead of uint8 ones in RGB")  # fmt: skip
     add("--no-postprocess", dest="postprocess", action="store_false",
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", type=count, nargs=2, metavar=("HEIGHT", "WIDTH"),
         help="of all padded images (default: any)")  # fmt: skip
     add("--check", nargs="+", default=[], metavar="IMAGE",
-        help="compare the file with PyTorch on images; exit status 1 where they differ")  # fmt: skip
+        help="compare the file with PyTorch on images; status 1 where they differ")  # fmt: skip
     add("--tolerance", type=float, default=1e-3, metavar="T", help="of scores, of boxes in "
         "fractions of the image, of the part of a mask (default: 0.001)")  # fmt: skip
     add("--json", action="store_true", help="print what --check found as JSON")
@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from ms_detr.config import load
     from ms_detr.engine import load_model
     from ms_detr.exporting import FORMATS as KINDS
-    from ms_detr.exporting import Form, export
-    from ms_detr.exporting.export import expect_new
+    from ms_detr.exporting import Form, compare, export
+    from ms_detr.exporting.comparison import batches_of
+    from ms_detr.exporting.writing import expect_new
     from ms_detr.signals import raised
 
     if args.opts and args.config_file is None:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     cfg = load(args.config_file, args.opts) if args.config_file is not None else None
     with raised():
         model = load_model(args.weights, cfg)
-        inputs = _inputs(model, args.check)
+        batches = batches_of(_inputs(model, args.check), form, model)
         export(model, output, args.format, form, _say)
         print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", file=_facts(args), flush=True)
         if left_out := model.postprocess.nms if args.postprocess else None:
@@ -83,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.check:
             return 0
         _say("comparing it with PyTorch")
-        return _check(args, model, output, form, inputs)
+        found = compare(model, kind.open(output), form, batches, args.tolerance)
+        return _tell(args, output, found[: len(args.check)])
 
 
 def _say(text: str) -> None:
@@ -112,21 +114,11 @@ def _inputs(model: "GeneralizedDETR", images: list[str]) -> list[dict[str, Any]]
     return [mapper.map_image(read_image(x, x, mapper.image_format), x) for x in images]
 
 
-def _check(
-    args: argparse.Namespace,
-    model: "GeneralizedDETR",
-    output: Path,
-    form: "Form",
-    inputs: list[dict[str, Any]],
-) -> int:
+def _tell(args: argparse.Namespace, output: Path, found: "list[Difference]") -> int:
     """Print how much the file and PyTorch differ on each image; 1 if by more than is tolerated."""
-    from ms_detr.exporting import FORMATS as KINDS
-    from ms_detr.exporting import Difference, compare
-    from ms_detr.exporting.comparison import batches_of
+    from ms_detr.exporting import Difference
 
-    batches = batches_of(inputs, form, model)
-    found = compare(model, KINDS[args.format].open(output), form, batches, args.tolerance)
-    named = list(zip(args.check, found[: len(inputs)], strict=True))
+    named = list(zip(args.check, found, strict=True))
     good = all(one.within(args.tolerance) for _, one in named)
     if args.json:
         rows = [{"image": name, **vars(one)} for name, one in named]

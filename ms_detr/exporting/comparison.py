@@ -15,9 +15,9 @@ from ..errors import ConfigError
 from ..meta_arch import OUTPUT, GeneralizedDETR
 from ..modeling import Detections
 from ..structures import PredictionSet
-from .export import plain_copy
 from .formats import Run
 from .interface import ORDERS, Form
+from .writing import plain_copy
 
 
 @dataclass(frozen=True)

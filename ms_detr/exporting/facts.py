@@ -10,7 +10,6 @@ from PIL import Image
 
 from .. import __version__
 from ..data.augmentation import PadToSquare
-from ..meta_arch import GeneralizedDETR
 from .interface import Exported
 
 
@@ -28,7 +27,9 @@ def facts_of(exported: Exported, least: Sequence[int]) -> dict[str, Any]:
         "ms_detr": __version__,
         "class_names": list(model.class_names),
         "preprocessing": {
-            "resize": None if usage is None else [_step(x) for x in usage.mapper.augmentations.augs],
+            "resize": None
+            if usage is None
+            else [_step(x) for x in usage.mapper.augmentations.augs],
             "inside": form.preprocess,
             "channels": "RGB" if form.preprocess or usage is None else usage.mapper.image_format,
             "pixel_mean": model.pixel_mean.flatten().tolist(),

@@ -46,7 +46,11 @@ class Format(ABC):
 
     @abstractmethod
     def write(
-        self, program: ExportedProgram, outputs: tuple[str, ...], facts: Mapping[str, Any], path: Path
+        self,
+        program: ExportedProgram,
+        outputs: tuple[str, ...],
+        facts: Mapping[str, Any],
+        path: Path,
     ) -> None:
         """Write a graph, whose results have these names."""
 
@@ -61,7 +65,11 @@ class TorchExport(Format):
     suffix = ".pt2"
 
     def write(
-        self, program: ExportedProgram, outputs: tuple[str, ...], facts: Mapping[str, Any], path: Path
+        self,
+        program: ExportedProgram,
+        outputs: tuple[str, ...],
+        facts: Mapping[str, Any],
+        path: Path,
     ) -> None:
         with path.open("wb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the file's name
@@ -93,7 +101,11 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript")
 
     def write(
-        self, program: ExportedProgram, outputs: tuple[str, ...], facts: Mapping[str, Any], path: Path
+        self,
+        program: ExportedProgram,
+        outputs: tuple[str, ...],
+        facts: Mapping[str, Any],
+        path: Path,
     ) -> None:
         from .onnx_graph import onnx_model
 

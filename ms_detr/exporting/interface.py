@@ -100,7 +100,7 @@ class QueryOutput(nn.Module):
         logits, boxes = predictions.logits[-1], predictions.boxes[-1]
         if not self.masks:
             return logits, boxes
-        every = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+        every = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[0], -1)
         return logits, boxes, predictions.masks.of_images(every)
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
@@ -17,6 +14,7 @@ from torch.export import ExportedProgram
 
 from ..errors import ConfigError, shortened
 from .interface import INPUTS
+from .tracing import quiet
 
 OPSET = 18
 LARGEST = 2**31  # bytes of a file
@@ -34,7 +32,7 @@ def onnx_model(
 
     table = {torch.ops.torchvision.roi_align.default: _roi_align}
     del torchvision  # its operators were wanted
-    with _quiet():
+    with quiet():
         try:
             made = torch.onnx.export(
                 program,
@@ -44,6 +42,7 @@ def onnx_model(
                 output_names=list(outputs),
                 custom_translation_table=table,
                 verbose=False,
+                optimize=False,
             )
         except torch.onnx.OnnxExporterError as error:
             raise ConfigError(f"the model can't be exported to ONNX: {_cause(error)}") from error
@@ -56,22 +55,6 @@ def onnx_model(
         model.metadata_props.add(key=key, value=text)
     onnx.checker.check_model(model)
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """In the block converters tell nothing about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _cause(error: BaseException) -> str:
@@ -91,7 +74,7 @@ def _name_sizes(model: onnx.ModelProto) -> None:
         if size.dim_param
     }
     for value in (images, sizes, *model.graph.output, *model.graph.value_info):
-        for index, size in enumerate(value.type.tensor_type.shape.dim):
+        for size in value.type.tensor_type.shape.dim:
             if size.dim_param:
                 text = re.sub(r"\w+", lambda word: found.get(word[0], word[0]), size.dim_param)
                 size.dim_param = text
@@ -104,7 +87,7 @@ def _name_sizes(model: onnx.ModelProto) -> None:
 def _roi_align(
     maps, regions, spatial_scale: float, height: int, width: int, sampling_ratio: int, aligned: bool
 ):  # fmt: skip
-    """torchvision's RoIAlign of regions (K, 5), whose first number is the image's."""
+    """Torchvision's RoIAlign of regions (K, 5), whose first number is the image's."""
     images = op.Cast(op.Squeeze(op.Slice(regions, [0], [1], [1]), [1]), to=onnx.TensorProto.INT64)
     return op.RoiAlign(
         maps,

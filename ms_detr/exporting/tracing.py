@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +31,7 @@ def trace(exported: Exported) -> ExportedProgram:
     form = exported.form
     inputs = _example(exported)
     try:
-        with torch.no_grad(), PlainOperators(form.gather):
+        with quiet(), torch.no_grad(), PlainOperators(form.gather):
             program = torch.export.export(exported, inputs, dynamic_shapes=_shapes(form))
     except Exception as error:  # whatever tracing leads a module to
         raise ConfigError(_reason(error, exported)) from error
@@ -61,6 +65,19 @@ def least_sides(program: ExportedProgram) -> list[int]:
     return found
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """In the block tracers and converters tell nothing about themselves; errors are raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _reason(error: Exception, exported: Exported) -> str:
     """Say which part of the model can't be traced, and why."""
     names = {id(part): name for name, part in exported.named_modules() if name}
@@ -73,7 +90,7 @@ def _reason(error: Exception, exported: Exported) -> str:
 
 
 def _expect_plain(program: ExportedProgram) -> None:
-    """Raise ConfigError where an operator is left that only PyTorch with a library of ours knows."""
+    """Raise ConfigError where an operator is left that only a library beside PyTorch knows."""
     for node in program.graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue

@@ -44,7 +44,11 @@ class PlainOperators(TorchFunctionMode):
 
 def _replacements(sample: Callable[..., Tensor]) -> dict[Any, Callable[..., Any]]:
     """What is called instead of a function."""
-    replaced: dict[Any, Callable[..., Any]] = {F.interpolate: interpolate, F.grid_sample: sample}
+    replaced: dict[Any, Callable[..., Any]] = {
+        F.interpolate: interpolate,
+        F.grid_sample: sample,
+        F.scaled_dot_product_attention: attend,
+    }
     if not status().compiled:
         return replaced
 
@@ -60,6 +64,31 @@ def _replacements(sample: Callable[..., Tensor]) -> dict[Any, Callable[..., Any]
 
 def _pairs(level_shapes: list[int]) -> list[tuple[int, int]]:
     return list(zip(level_shapes[::2], level_shapes[1::2], strict=True))
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    **options: Any,
+) -> Tensor:
+    """``F.scaled_dot_product_attention`` as two products.
+
+    What is traced of the fused one relies on where its kernel leaves the result in memory, and
+    can't be translated.
+    """
+    if dropout_p or options:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p=dropout_p, **options
+        )
+    logits = (query / query.shape[-1] ** 0.5) @ key.mT
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        logits = logits.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        logits = logits + attn_mask
+    return logits.softmax(-1) @ value
 
 
 def interpolate(

@@ -33,9 +33,7 @@ def deformable_attention(
     attended = value.new_zeros(())
     for tokens, shape, grid, weight in zip(maps, level_shapes, grids, weights, strict=True):
         pixels = tokens.permute(0, 2, 3, 1).reshape(batch * heads, channels, *shape)
-        samples = sample(
-            pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False
-        )
+        samples = sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         attended = attended + (samples * weight).sum(-1)
     return attended.view(batch, heads * channels, queries).transpose(1, 2)
 
