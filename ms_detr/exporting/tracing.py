@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -81,12 +82,24 @@ def quiet() -> Iterator[None]:
 def _reason(error: Exception, exported: Exported) -> str:
     """Say which part of the model can't be traced, and why."""
     names = {id(part): name for name, part in exported.named_modules() if name}
-    frames = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    parts = [names[id(owner)] for owner in frames if id(owner) in names]
+    owners = [
+        frame.f_locals.get("self")
+        for one in _chain(error)
+        for frame, _ in traceback.walk_tb(one.__traceback__)
+    ]
+    parts = [names[id(owner)] for owner in owners if id(owner) in names]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = shortened(" ".join(lines[:2]) or type(error).__name__, 300)
     fixed = "" if exported.form.size else "; perhaps it can with fixed sizes (--batch, --size)"
     return f"{parts[-1] if parts else 'the model'} can't be exported: {why}{fixed}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def _expect_plain(program: ExportedProgram) -> None:

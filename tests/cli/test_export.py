@@ -13,7 +13,9 @@ from PIL import Image
 
 import ms_detr
 from ms_detr.cli import main
-from ms_detr.exporting import formats, tracing
+from ms_detr.errors import ConfigError
+from ms_detr.exporting import Form, formats, tracing
+from ms_detr.exporting.interface import NormalisedInput
 from ms_detr.files import PARTIAL
 from tests.conftest import ROOT
 from tests.tiny_checkpoint import CLASSES, write_tiny
@@ -215,22 +217,24 @@ class Untraceable(torch.nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def test_the_part_that_cannot_be_exported_is_named(weights, tmp_path, monkeypatch, capsys):
-    load = ms_detr.engine.load_model
+class Whole(torch.nn.Module):
+    """Takes a detector's place."""
 
-    def with_part(*args):
-        model = load(*args)
-        model.encoder.layers[0].ffn = torch.nn.Sequential(Untraceable())
-        return model
+    form = Form()
+    inputs = NormalisedInput()
 
-    monkeypatch.setattr(ms_detr.engine, "load_model", with_part)
-    words = ["--weights", weights, "--format", "torch-export"]
-    monkeypatch.chdir(tmp_path)
-    said = fails(words, capsys)
-    line = said.splitlines()[-1]
-    assert line.startswith("error: model.encoder.layers.0.ffn.0 can't be exported: "), said
-    assert len(said.splitlines()) == 2, said  # what is being done, and the error
-    assert not list(tmp_path.iterdir())
+    def __init__(self):
+        super().__init__()
+        self.model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Sequential(Untraceable()))
+
+    def forward(self, images, sizes):
+        return self.model(images)
+
+
+def test_the_part_that_cannot_be_exported_is_named(capsys):
+    with pytest.raises(ConfigError, match=r"^model\.1\.0 can't be exported: .*data-dependent"):
+        tracing.trace(Whole())
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_left_of_an_interrupted_export(weights, tmp_path, monkeypatch, capsys):
