@@ -20,7 +20,7 @@ from .interface import INPUTS
 
 # Images and sizes to what the names of the outputs stand for.
 Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-FACTS = "ms_detr.json"  # in a file of torch.export
+FACTS = "metadata.json"  # in a file of torch.export
 
 
 class Format(ABC):
