@@ -27,9 +27,7 @@ DENSE = [
 CLASSES = ("ellipse", "rectangle", "triangle", "star", "plus", "ring")
 
 
-def write_tiny(
-    path: Path, masks: bool = False, resized: bool = False, dense: bool = False
-) -> Path:
+def write_tiny(path: Path, masks: bool = False, resized: bool = False, dense: bool = False) -> Path:
     """Write a checkpoint of the demo's classes, of random weights that tell images apart.
 
     Args:

@@ -61,4 +61,4 @@ def _step(augmentation: Any) -> dict[str, Any]:
 
 def _is_fixed(resize: T.ResizeShortestEdge) -> bool:
     lengths = set(resize.short_edge_length)
-    return len(lengths) == 1 and resize.interp == Image.BILINEAR
+    return len(lengths) == 1 and resize.interp == Image.Resampling.BILINEAR

@@ -46,7 +46,7 @@ def onnx_model(
             )
         except torch.onnx.OnnxExporterError as error:
             raise ConfigError(f"the model can't be exported to ONNX: {_cause(error)}") from error
-        model = made.model_proto
+        model: onnx.ModelProto = made.model_proto
     if model.ByteSize() >= LARGEST:
         raise ConfigError("the model is larger than the 2 GiB of an ONNX file: take torch-export")
     _name_sizes(model)
@@ -85,8 +85,14 @@ def _name_sizes(model: onnx.ModelProto) -> None:
 
 
 def _roi_align(
-    maps, regions, spatial_scale: float, height: int, width: int, sampling_ratio: int, aligned: bool
-):  # fmt: skip
+    maps: Any,
+    regions: Any,
+    spatial_scale: float,
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Any:
     """Torchvision's RoIAlign of regions (K, 5), whose first number is the image's."""
     images = op.Cast(op.Squeeze(op.Slice(regions, [0], [1], [1]), [1]), to=onnx.TensorProto.INT64)
     return op.RoiAlign(

@@ -52,11 +52,15 @@ def _replacements(sample: Callable[..., Tensor]) -> dict[Any, Callable[..., Any]
     if not status().compiled:
         return replaced
 
-    def attention(value: Tensor, shapes: list[int], *others: Tensor) -> Tensor:
-        return reference.deformable_attention(value, _pairs(shapes), *others, sample=sample)
+    def attention(value: Tensor, shapes: list[int], at: Tensor, weights: Tensor) -> Tensor:
+        return reference.deformable_attention(value, _pairs(shapes), at, weights, sample)
 
-    def fused(value: Tensor, shapes: list[int], *others: Tensor) -> Tensor:
-        return reference.fused_deformable_attention(value, _pairs(shapes), *others, sample=sample)
+    def fused(
+        value: Tensor, shapes: list[int], places: Tensor, offsets: Tensor, logits: Tensor
+    ) -> Tensor:
+        return reference.fused_deformable_attention(
+            value, _pairs(shapes), places, offsets, logits, sample
+        )
 
     ours = torch.ops.ms_detr
     return replaced | {ours.deformable_attention: attention, ours.fused_deformable_attention: fused}

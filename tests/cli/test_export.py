@@ -25,7 +25,8 @@ EXAMPLE = ROOT / "docs" / "examples" / "onnx_predict.py"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return str(write_tiny(tmp_path_factory.mktemp("tiny") / "model_final.pth", resized=True, dense=True))
+    file = tmp_path_factory.mktemp("tiny") / "model_final.pth"
+    return str(write_tiny(file, resized=True, dense=True))
 
 
 @pytest.fixture(scope="module")
