@@ -120,6 +120,8 @@ setup(
         # Several of them under one name: to see predictions, and to follow runs.
         "vis": ["opencv-python-headless", "supervision>=0.31,<0.32"],
         "log": ["tensorboard", "wandb", "mlflow-skinny"],
+        # ONNX files need them; made and tested with PyTorch 2.14.
+        "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
     },
     entry_points={"console_scripts": ["ms-detr = ms_detr.cli:main"]},
 )

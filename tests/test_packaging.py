@@ -244,7 +244,7 @@ def required() -> set[str]:
 def optional() -> set[str]:
     """The names in setup.py's extras_require."""
     text = re.search(r"extras_require=\{(.*?)\}", (ROOT / "setup.py").read_text(), re.DOTALL)
-    return {name.lower() for name in re.findall(r'\["([A-Za-z0-9-]+)', text.group(1))}
+    return {name.lower() for name in re.findall(r'"([A-Za-z0-9-]+)[^"]*"(?!:)', text.group(1))}
 
 
 def imported() -> set[str]:

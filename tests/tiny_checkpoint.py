@@ -18,17 +18,27 @@ SMALL = [
     "model.encoder.num_layers=1",
     "model.decoder.num_layers=2",
 ]
+# DETR's, of one map: the smallest graph of all.
+DENSE = [
+    *(text for text in SMALL if "in_channels" not in text and "num_queries" not in text),
+    "model.neck.in_channels={res2:16}",
+    "model.num_queries=100",
+]
 CLASSES = ("ellipse", "rectangle", "triangle", "star", "plus", "ring")
 
 
-def write_tiny(path: Path, masks: bool = False, resized: bool = False) -> Path:
+def write_tiny(path: Path, masks: bool = False, resized: bool = False, dense: bool = False) -> Path:
     """Write a checkpoint of the demo's classes, of random weights that tell images apart.
 
     Args:
         resized: images are brought to one length of their sides; the demo leaves them as they are.
+        dense: of DETR instead of MS-DETR.
     """
-    config = "demo/ms_detr_masks.py" if masks else "demo/ms_detr.py"
-    overrides = [*SMALL, "model.masks.in_channels={stem:8}"] if masks else SMALL
+    config, overrides = "demo/ms_detr.py", SMALL
+    if masks:
+        config, overrides = "demo/ms_detr_masks.py", [*SMALL, "model.masks.in_channels={stem:8}"]
+    if dense:
+        config, overrides = "demo/family/detr.py", DENSE
     cfg = load(config, overrides)
     if resized:
         resize = L(ResizeShortestEdge)(short_edge_length=160, max_size=320)

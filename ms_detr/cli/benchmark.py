@@ -101,6 +101,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", parents=[shared], help="the look at all image files before a training"
     )
     images.add_argument("--files", type=count, default=2000, help="of each kind (default: 2000)")
+    export = what.add_parser(
+        "export",
+        parents=[rounds, shared],
+        help="a model's exported files against PyTorch, on one image size, and their differences",
+    )
+    export.add_argument("--weights", required=True, metavar="FILE")
+    export.add_argument("--batch", type=count, default=1)
+    export.add_argument("--size", type=count, nargs=2, default=(800, 1216), metavar=("H", "W"))
     loading = what.add_parser(
         "loading",
         parents=[json_flag],
@@ -138,6 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         groups: _groups,
         aligned: _aligned,
         images: _images,
+        export: _export,
         loading: _loading,
         evaluation: _evaluation,
         annotations: _annotations,
@@ -237,6 +246,14 @@ def _images(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.images import measure_images
 
     _show(measure_images(args.files, args.threads), args, ".1f", title="per 100,000 files:\n")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from ms_detr.benchmarks.export import compare_exported
+
+    height, width = args.size
+    rows = compare_exported(args.weights, args.batch, (height, width), args.rounds, args.threads)
+    _show(rows, args, ("", ".1f", ".2f", ".0e", ".1f"))
 
 
 def _loading(args: argparse.Namespace) -> None:

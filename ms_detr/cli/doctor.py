@@ -52,6 +52,9 @@ WITHOUT = {
     "lvis": "LVIS's metric needs it",
     "cityscapesscripts": "Cityscapes' datasets need it",
     "shapely": "Cityscapes' datasets need it",
+    "onnx": "no models can be exported to ONNX",
+    "onnxscript": "no models can be exported to ONNX",
+    "onnxruntime": "exported ONNX files can't be checked",
 }
 OLDEST_TORCH = (2, 6)
 

@@ -105,7 +105,10 @@ def read_regions(memory: Memory, reference: Tensor) -> Tensor:
     only_shape(memory.grid)
     boxes = in_cells(cxcywh_to_xyxy(reference.detach()), memory.grid)
     (tokens,) = memory.maps()
-    regions = roi_align(tokens.to(boxes.dtype), list(boxes), CELLS, 1.0, 0, aligned=True)
+    images = torch.arange(boxes.shape[0], dtype=boxes.dtype, device=boxes.device)
+    images = images[:, None, None].expand(-1, boxes.shape[1], 1)
+    regions = torch.cat((images, boxes), -1).flatten(0, 1)
+    regions = roi_align(tokens.to(boxes.dtype), regions, CELLS, 1.0, 0, aligned=True)
     return regions.unflatten(0, boxes.shape[:2])
 
 

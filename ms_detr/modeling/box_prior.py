@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..layers.rows import rows_of
 from ..structures import QueryMasks, at_least_single
 
 # Places count as no farther from the centre than this, in half sizes of the box.
@@ -77,13 +78,22 @@ class PriorMasks(QueryMasks):
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
         logits = self.masks.logits(image, layer, query)
+        chosen = (layer, image, query)
+        return self._with_prior(logits, self.states[chosen], self.boxes[chosen])
+
+    def of_images(self, query: Tensor) -> Tensor:
+        logits = self.masks.of_images(query)
+        states, boxes = (rows_of(x[-1], query) for x in (self.states, self.boxes))
+        return self._with_prior(logits, states, boxes)
+
+    def _with_prior(self, logits: Tensor, states: Tensor, boxes: Tensor) -> Tensor:
+        """Logits (..., h, w) of masks whose queries' states are (..., C), boxes (..., 4)."""
         x, y = (
             (torch.arange(size, dtype=logits.dtype, device=logits.device) + 0.5) / size
-            for size in (logits.shape[2], logits.shape[1])
+            for size in (logits.shape[-1], logits.shape[-2])
         )
-        chosen = (layer, image, query)
-        across, down = self.prior(self.states[chosen], self.boxes[chosen], x, y)
-        return logits + across[:, None] + down[:, :, None]
+        across, down = self.prior(states, boxes, x, y)
+        return logits + across[..., None, :] + down[..., :, None]
 
     def logits_at(self, points: Tensor) -> Iterator[Tensor]:
         x, y = points[:, None].unbind(-1)

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..layers.points import sample
+from ..layers.rows import rows_of
 from ..layers.transformer import MLP
 from ..structures import Memory, Predictions, QueryMasks, at_least_single, valid_ratio
 from .box_prior import BoxPrior, PriorMasks
@@ -92,11 +94,16 @@ def _start(conv: nn.Conv2d) -> nn.Conv2d:
 
 @dataclass(frozen=True)
 class DotProductMasks(QueryMasks):
-    """Products of embedded states (L, B, Q, C) with the pixels' embeddings, (E, h, w) an image."""
+    """Products of embedded states (L, B, Q, C) with the pixels' embeddings (B, E, h, w)."""
 
     embedding: nn.Module
     states: Tensor
-    pixels: Sequence[Tensor]
+    pixels: Tensor
+
+    @cached_property
+    def _images(self) -> Sequence[Tensor]:
+        # One by one, or the gradient of each image's masks would be as large as the batch.
+        return self.pixels.unbind()
 
     @property
     def num_layers(self) -> int:  # type: ignore[override]
@@ -104,10 +111,14 @@ class DotProductMasks(QueryMasks):
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
         chosen = self._embed(self.states[layer, image, query])
-        return at_least_single(torch.einsum("nc,chw->nhw", chosen, self.pixels[image]))
+        return at_least_single(torch.einsum("nc,chw->nhw", chosen, self._images[image]))
+
+    def of_images(self, query: Tensor) -> Tensor:
+        chosen = self._embed(rows_of(self.states[-1], query))
+        return at_least_single(torch.einsum("bnc,bchw->bnhw", chosen, self.pixels))
 
     def logits_at(self, points: Tensor) -> Iterator[Tensor]:
-        rows = zip(self.pixels, points, strict=True)
+        rows = zip(self._images, points, strict=True)
         pixels = torch.stack([sample(x[None], at[None])[0] for x, at in rows])
         for states in self.states:
             yield at_least_single(self._embed(states) @ pixels)
@@ -162,8 +173,7 @@ class DotProductBranch(MaskBranch):
 
     def masks(self, states: Tensor, shared: tuple[Tensor, ...]) -> QueryMasks:
         (pixels,) = shared
-        # One by one, or the gradient of each image's masks would be as large as the batch.
-        return DotProductMasks(self.embedding, states, at_least_single(pixels).unbind())
+        return DotProductMasks(self.embedding, states, at_least_single(pixels))
 
 
 class AttentionBranch(MaskBranch):
@@ -232,21 +242,24 @@ class AttentionBranch(MaskBranch):
         return AttentionMasks(self, states[-1], image, padding, maps)
 
     def run(self, states: Tensor, image: Tensor, padding: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """Masks (N, h, w) of queries (N, C) of one image.
+        """Masks (B, n, h, w) of as many queries (B, n, C) of every image.
 
         Args:
-            image: (C, h', w'), the coarsest level; its ``padding`` (h', w').
-            maps: (width, h, w) of the backbone, adapted.
+            image: (B, C, h', w'), the coarsest level; its ``padding`` (B, h', w').
+            maps: (B, width, h, w) of the backbone, adapted.
         """
-        queries = self.query(states).unflatten(1, (self.num_heads, -1))
-        keys = self.key(image[None])[0].unflatten(0, (self.num_heads, -1))
-        scores = torch.einsum("nmc,mchw->nmhw", queries, keys) / math.sqrt(queries.shape[-1])
-        scores = scores.masked_fill(padding, -math.inf)
-        attention = scores.flatten(2).softmax(-1).view_as(scores)
-        x = self.head(torch.cat((image.expand(len(states), -1, -1, -1), attention), 1))
+        shape = states.shape[:2]
+        queries = self.query(states).unflatten(2, (self.num_heads, -1))
+        keys = self.key(image).unflatten(1, (self.num_heads, -1))
+        scores = torch.einsum("bnmc,bmchw->bnmhw", queries, keys) / math.sqrt(queries.shape[-1])
+        scores = scores.masked_fill(padding[:, None, None], -math.inf)
+        attention = scores.flatten(3).softmax(-1).view_as(scores)
+        image = image[:, None].expand(-1, shape[1], -1, -1, -1)
+        x = self.head(torch.cat((image, attention), 2).flatten(0, 1))
         for block, extra in zip(self.blocks, maps, strict=True):
-            x = block(F.interpolate(x, extra.shape[-2:], mode="nearest") + extra)
-        return at_least_single(self.output(x)[:, 0])
+            x = F.interpolate(x, extra.shape[-2:], mode="nearest").unflatten(0, shape)
+            x = block((x + extra[:, None]).flatten(0, 1))
+        return at_least_single(self.output(x)[:, 0]).unflatten(0, shape)
 
 
 @dataclass(frozen=True)
@@ -261,12 +274,14 @@ class AttentionMasks(QueryMasks):
     num_layers: int = 1
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
-        return self.branch.run(
-            self.states[image, query],
-            self.image[image],
-            self.padding[image],
-            [x[image] for x in self.maps],
-        )
+        own = slice(image, image + 1)
+        states = self.states[own, query]
+        maps = [x[own] for x in self.maps]
+        return self.branch.run(states, self.image[own], self.padding[own], maps)[0]
+
+    def of_images(self, query: Tensor) -> Tensor:
+        states = rows_of(self.states, query)
+        return self.branch.run(states, self.image, self.padding, self.maps)
 
     def logits_at(self, points: Tensor) -> Iterator[Tensor]:
         index = torch.arange(self.states.shape[1], device=points.device)

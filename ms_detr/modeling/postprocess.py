@@ -36,12 +36,16 @@ class Postprocess(nn.Module):
 
     def forward(self, predictions: PredictionSet) -> Detections:
         """Detections from the last layer of ``predictions``."""
+        found = self.candidates(predictions)
+        return found if self.nms is None else self.nms(found, self.top_k)
+
+    def candidates(self, predictions: PredictionSet) -> Detections:
+        """What NMS is given, if there is one; else the detections."""
         count = self.top_k if self.nms is None else self.nms.candidates
         probability = predictions.probability(predictions.logits[-1])
         scores, labels, queries = self.choose(probability, count)
         boxes = rows_of(predictions.boxes[-1], queries)
-        found = Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, labels, queries)
-        return found if self.nms is None else self.nms(found, self.top_k)
+        return Detections(cxcywh_to_xyxy(boxes).clamp(0, 1), scores, labels, queries)
 
     def choose(self, probability: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, labels and queries (B, n), best first, from probabilities (B, Q, K).

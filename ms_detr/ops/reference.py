@@ -6,8 +6,9 @@ is, and is the oracle that compiled kernels are tested against.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,8 +18,9 @@ def deformable_attention(
     level_shapes: Sequence[tuple[int, int]],
     sampling_locations: Tensor,
     attention_weights: Tensor,
+    sample: Callable[..., Tensor] = F.grid_sample,
 ) -> Tensor:
-    """`ms_detr.ops.deformable_attention` without its checks."""
+    """`ms_detr.ops.deformable_attention` without its checks; ``sample`` stands for grid_sample."""
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = sampling_locations.shape
     maps = value.split([height * width for height, width in level_shapes], 1)
@@ -31,9 +33,7 @@ def deformable_attention(
     attended = value.new_zeros(())
     for tokens, shape, grid, weight in zip(maps, level_shapes, grids, weights, strict=True):
         pixels = tokens.permute(0, 2, 3, 1).reshape(batch * heads, channels, *shape)
-        samples = F.grid_sample(
-            pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False
-        )
+        samples = sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         attended = attended + (samples * weight).sum(-1)
     return attended.view(batch, heads * channels, queries).transpose(1, 2)
 
@@ -44,10 +44,12 @@ def fused_deformable_attention(
     reference: Tensor,
     offsets: Tensor,
     logits: Tensor,
+    sample: Callable[..., Tensor] = F.grid_sample,
 ) -> Tensor:
-    """`ms_detr.ops.fused_deformable_attention` without its checks."""
+    """`ms_detr.ops.fused_deformable_attention` without its checks; ``sample`` as above."""
     locations = sampling_locations(reference, offsets, level_shapes)
-    return deformable_attention(value, level_shapes, locations, attention_weights(logits))
+    weights = attention_weights(logits)
+    return deformable_attention(value, level_shapes, locations, weights, sample)
 
 
 def attention_weights(logits: Tensor) -> Tensor:
@@ -70,7 +72,8 @@ def sampling_locations(
     """
     center = reference[:, :, None, :, None, :2]
     if reference.shape[-1] == 2:
-        sizes = offsets.new_tensor([(width, height) for height, width in level_shapes])
-        return center + offsets / sizes[:, None]
+        # Filled one by one: sizes that are traced can't be made a tensor of otherwise.
+        sizes = [offsets.new_full((), size) for shape in level_shapes for size in reversed(shape)]
+        return center + offsets / torch.stack(sizes).view(-1, 1, 2)
     points = offsets.shape[-2]
     return center + offsets * (0.5 / points) * reference[:, :, None, :, None, 2:]

@@ -81,6 +81,12 @@ class QueryMasks(ABC):
             query: (N,) int64.
         """
 
+    def of_images(self, query: Tensor) -> Tensor:
+        """The last layer's masks of some queries (B, n) of every image, (B, n, h, w)."""
+        last = torch.full_like(query, self.num_layers - 1)
+        pairs = zip(last, query, strict=True)
+        return torch.stack([self.logits(image, *pair) for image, pair in enumerate(pairs)])
+
     @abstractmethod
     def logits_at(self, points: Tensor) -> Iterator[Tensor]:
         """All queries at points that an image's queries share, layer by layer.

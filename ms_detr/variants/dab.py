@@ -66,7 +66,7 @@ class DABInitializer(QueryInitializer):
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Anchors (B, Q, 4) as references, which learn; nothing is predicted."""
-        reference = self.anchors(len(memory.tokens), self.count(supervised))
+        reference = self.anchors(memory.tokens.shape[0], self.count(supervised))
         content = memory.tokens.new_zeros(*reference.shape[:2], self.embed_dim)
         if self.content is not None:
             content = content + self.content

@@ -53,7 +53,7 @@ class AnchorInitializer(QueryInitializer):
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Anchors (B, Q, 4) as references, which learn; nothing is predicted."""
         count = self.count(supervised)
-        reference = self.anchors(len(memory.tokens), count)
-        content = self.content[:count].expand(len(reference), -1, -1)
+        reference = self.anchors(memory.tokens.shape[0], count)
+        content = self.content[:count].expand(reference.shape[0], -1, -1)
         position = self.position.on_first_level(memory.grid)
         return Queries(content, position, reference), Predictions({})

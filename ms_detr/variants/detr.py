@@ -33,7 +33,7 @@ class PositionInitializer(QueryInitializer):
 
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """The same queries for every image; nothing is predicted."""
-        position = self.position[: self.count(supervised)].expand(len(memory.tokens), -1, -1)
+        position = self.position[: self.count(supervised)].expand(memory.tokens.shape[0], -1, -1)
         middle = torch.full_like(at_least_single(position[..., :2]), 0.5)
         return Queries(torch.zeros_like(position), position, middle), Predictions({})
 

@@ -68,5 +68,5 @@ class DINOInitializer(ProposalInitializer):
         return boxes.detach(), predictions
 
     def queries(self, boxes: Tensor, memory: Memory) -> Queries:
-        content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
+        content = self.content[: boxes.shape[1]].expand(boxes.shape[0], -1, -1)
         return Queries(content, self.position.on_first_level(memory.grid), boxes)

@@ -24,7 +24,7 @@ class BoxInitializer(QueryInitializer):
     def forward(self, memory: Memory, supervised: bool) -> tuple[Queries, Predictions]:
         """Boxes (B, Q, 4) as references, which learn; nothing is predicted."""
         logits = self.boxes[: self.count(supervised)].to(memory.grid.valid_ratios)
-        logits = logits.expand(len(memory.tokens), -1, -1)
+        logits = logits.expand(memory.tokens.shape[0], -1, -1)
         content = memory.tokens.new_zeros(*logits.shape[:2], self.embed_dim)
         queries = Queries(content, center_position, logits.sigmoid(), logits=logits)
         return queries, Predictions({})

@@ -9,6 +9,7 @@ from detectron2.config import instantiate
 from PIL import Image
 
 import ms_detr
+from ms_detr import exporting
 from ms_detr.config import describe, load
 from tests.data.check_support import FAULTS, Clean
 from tests.tiny_checkpoint import CLASSES, SMALL
@@ -97,6 +98,15 @@ def test_own_data(monkeypatch, capsys):
     assert capsys.readouterr().out == "12.5\n"
 
 
+def test_export(monkeypatch):
+    """Its call fits what it calls; exporting has tests of its own."""
+    (block,) = of_page(DOCS / "export.md")
+    export = create_autospec(exporting.export)
+    monkeypatch.setattr(exporting, "export", export)
+    exec(block, {})
+    assert export.call_args.args[3].gather
+
+
 def test_the_operator():
     (block,) = of_page(DOCS / "operator.md")
     names: dict = {}
@@ -143,7 +153,7 @@ def test_nothing_is_left_out():
     pages = {block.page for block in BLOCKS}
     run = {
         "README.md",
-        *(f"docs/{name}.md" for name in ("prediction", "training", "operator", "data")),
+        *(f"docs/{name}.md" for name in ("prediction", "training", "export", "operator", "data")),
         "docs/check_data.md",
     }
     assert pages == run | {"docs/padding.md", "docs/your_own_method.md"}

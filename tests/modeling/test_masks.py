@@ -91,6 +91,17 @@ def test_all_queries_or_chosen_ones_are_the_same(name):
             torch.testing.assert_close(some, whole[chosen])
 
 
+@pytest.mark.parametrize("name", branches())
+def test_all_images_or_one_by_one_are_the_same(name):
+    """`of_images` of a branch against what it is by default: a loop over `logits`."""
+    features, memory, states = make_inputs()
+    masks = predict(branches()[name], features, memory, states)
+    chosen = torch.tensor([[3, 0, 3], [1, 4, 2]])
+    expected = QueryMasks.of_images(masks, chosen)
+    assert expected.shape[:2] == chosen.shape
+    torch.testing.assert_close(masks.of_images(chosen), expected)
+
+
 def test_dot_products():
     """Every pixel's and every query's product alone."""
     features, memory, states = make_inputs()

@@ -1,0 +1,173 @@
+"""Find objects with an exported ONNX file; of packages only numpy, onnxruntime and Pillow.
+
+    python onnx_predict.py model.onnx image.jpg [image.jpg ...]
+    python onnx_predict.py model.onnx --serve 8000
+    curl --data-binary @image.jpg localhost:8000
+
+It prints, or answers with, JSON: for every image its objects, best first, with ``name``,
+``score``, ``box`` (x1, y1, x2, y2 in pixels of the upright image) and, of files with masks,
+``area`` in pixels.
+The file has to be one of `ms-detr export` with preprocessing and postprocessing inside.
+"""
+
+import argparse
+import io
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+class Detector:
+    """A model out of an ONNX file.
+
+    Args:
+        file: its path.
+        threshold: least score of an object.
+    """
+
+    def __init__(self, file, threshold=0.3):
+        self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        facts = self.session.get_modelmeta().custom_metadata_map
+        self.names = json.loads(facts["class_names"])
+        self.preprocessing = json.loads(facts["preprocessing"])
+        self.left_out = json.loads(facts["postprocessing"])["left_out"]
+        if not (self.preprocessing["inside"] and json.loads(facts["postprocessing"])["inside"]):
+            raise SystemExit(f"{file}: its images or objects are left to others")
+        self.threshold = threshold
+
+    def __call__(self, image):
+        """Return the objects of a PIL image, dicts; with masks as bool arrays of its size."""
+        image = ImageOps.exif_transpose(image).convert("RGB")
+        pixels, scale = self.prepare(image)
+        size = np.array([pixels.shape[1:]], dtype=np.int64)
+        padded = self.pad(pixels)
+        names = [output.name for output in self.session.get_outputs()]
+        found = self.session.run(None, {"images": padded[None], "sizes": size})
+        found = {name: array[0] for name, array in zip(names, found, strict=True)}
+        objects = []
+        for index in np.flatnonzero(found["scores"] >= self.threshold):
+            # From fractions of what the model saw to its pixels, and to those of the image.
+            box = found["boxes"][index] * np.tile(size[0, ::-1], 2) * np.tile(scale, 2)
+            box = np.minimum(box, np.tile(image.size, 2))
+            label = int(found["labels"][index])
+            one = {
+                "name": self.names[label] if self.names else str(label),
+                "score": float(found["scores"][index]),
+                "box": [float(x) for x in box],
+            }
+            if "masks" in found:
+                one["mask"] = self.mask(found["masks"][index], padded.shape[1:], scale, image.size)
+            objects.append(one)
+        return objects
+
+    def prepare(self, image):
+        """Return uint8 (3, h, w), as in training, and how many pixels of the image one is."""
+        width, height = image.size
+        padding = None
+        for step in self.preprocessing["resize"] or []:
+            if step["kind"] == "resize_shortest_edge":
+                image = image.resize(
+                    new_size(image.size, step["edge"], step["max"]), Image.BILINEAR
+                )
+            elif step["kind"] == "pad_to_square":
+                padding = step
+            else:
+                raise SystemExit(f"this example doesn't know how to do {step['what']}")
+        pixels = np.asarray(image).transpose(2, 0, 1)
+        scale = np.array([width / image.width, height / image.height])
+        if padding is not None:  # which is image to the model
+            square = np.full((3, padding["size"], padding["size"]), padding["value"], np.uint8)
+            square[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+            pixels = square
+        return np.ascontiguousarray(pixels), scale
+
+    def pad(self, pixels):
+        """Pad (3, h, w) to what the file takes."""
+        fixed = self.session.get_inputs()[0].shape[2:]
+        least = self.preprocessing["least_sides"]
+        sides = [
+            side if isinstance(side, int) else max(at_least, now)
+            for side, at_least, now in zip(fixed, least, pixels.shape[1:], strict=True)
+        ]
+        if sides[0] < pixels.shape[1] or sides[1] < pixels.shape[2]:
+            raise SystemExit(f"an image of {pixels.shape[1:]} is larger than the file's {sides}")
+        padded = np.zeros((3, *sides), np.uint8)
+        padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+        return padded
+
+    def mask(self, logits, padded, scale, size):
+        """Return a mask (H, W) of the image from logits (h, w) over the padded image."""
+        multiple = self.preprocessing["multiple_of"]
+        whole = [-(-side // multiple) * multiple for side in padded]
+        logits = stretch(logits, whole)
+        height, width = (round(side / by) for side, by in zip(size[::-1], scale[::-1], strict=True))
+        return stretch(logits[:height, :width], size[::-1]) > 0
+
+
+def new_size(size, edge, longest):
+    """Return width and height after the shorter side has become `edge`, none above `longest`."""
+    scale = edge / min(size)
+    sides = [edge if side == min(size) else scale * side for side in size]
+    if max(sides) > longest:
+        sides = [side * (longest / max(sides)) for side in sides]
+    return [max(1, int(side + 0.5)) for side in sides]
+
+
+def stretch(values, size):
+    """Return an array (h, w) at another size, bilinear between the middles of its cells."""
+    for axis, count in enumerate(size):
+        known = values.shape[axis]
+        place = ((np.arange(count, dtype=np.float32) + 0.5) * (known / count) - 0.5).clip(0)
+        first = np.minimum(place.astype(np.int64), known - 1)
+        share = (place - first).astype(np.float32)
+        share = share[:, None] if axis == 0 else share
+        second = np.minimum(first + 1, known - 1)
+        values = values.take(first, axis) * (1 - share) + values.take(second, axis) * share
+    return values
+
+
+def as_json(objects):
+    """Return objects as text; of masks how large they are."""
+    plain = [
+        {key: x for key, x in one.items() if key != "mask"}
+        | ({"area": int(one["mask"].sum())} if "mask" in one else {})
+        for one in objects
+    ]
+    return json.dumps(plain)
+
+
+def serve(detector, port):
+    """Answer POST requests, whose bodies are image files, on this machine alone."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            try:
+                answer, status = as_json(detector(Image.open(io.BytesIO(body)))), 200
+            except Exception as error:  # an answer for one client, and the next one is served
+                answer, status = json.dumps({"error": f"{type(error).__name__}: {error}"}), 400
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(answer.encode())
+
+    with HTTPServer(("127.0.0.1", port), Handler) as server:
+        print(f"http://127.0.0.1:{server.server_port}", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("images", nargs="*")
+    parser.add_argument("--threshold", type=float, default=0.3)
+    parser.add_argument("--serve", type=int, metavar="PORT")
+    arguments = parser.parse_args()
+    model = Detector(arguments.model, arguments.threshold)
+    for path in arguments.images:
+        print(json.dumps(path) + ": " + as_json(model(Image.open(path))))
+    if arguments.serve is not None:
+        serve(model, arguments.serve)
