@@ -21,7 +21,7 @@ class AllMasks(QueryMasks):
 
     def __init__(self, masks: DotProductMasks):
         self.num_layers = masks.num_layers
-        self.maps = torch.einsum("lbqc,bchw->lbqhw", masks.states, torch.stack(tuple(masks.pixels)))
+        self.maps = torch.einsum("lbqc,bchw->lbqhw", masks.states, masks.pixels)
 
     def logits(self, image: int, layer: Tensor, query: Tensor) -> Tensor:
         return self.maps[layer, image, query]
@@ -52,7 +52,7 @@ def measure_masks(
     torch.manual_seed(0)
     states = torch.randn(LAYERS, 1, queries, WIDTH, device=device, requires_grad=True)
     pixels = torch.randn(WIDTH, size // 4, size // 4, device=device, requires_grad=True)
-    masks = DotProductMasks(torch.nn.Identity(), states, [pixels])
+    masks = DotProductMasks(torch.nn.Identity(), states, pixels[None])
     boxes = torch.rand(LAYERS, 1, queries, 4, device=device) * 0.5 + 0.1
     image = {
         "labels": torch.zeros(objects, dtype=torch.int64, device=device),

@@ -14,7 +14,7 @@ def test_every_step_is_measured():
 
 def test_masks_made_beforehand_are_the_same():
     torch.manual_seed(0)
-    pixels = list(torch.randn(2, 8, 5, 6))
+    pixels = torch.randn(2, 8, 5, 6)
     masks = DotProductMasks(torch.nn.Identity(), torch.randn(3, 2, 4, 8), pixels)
     layer, query = torch.tensor([0, 2, 2]), torch.tensor([3, 0, 1])
     for image in (0, 1):
