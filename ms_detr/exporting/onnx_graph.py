@@ -50,6 +50,8 @@ def onnx_model(
     if model.ByteSize() >= LARGEST:
         raise ConfigError("the model is larger than the 2 GiB of an ONNX file: take torch-export")
     _name_sizes(model)
+    for node in (*model.graph.node, *(node for own in model.functions for node in own.node)):
+        node.ClearField("metadata_props")  # how it was traced, larger than all the rest
     for key, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value)
         model.metadata_props.add(key=key, value=text)

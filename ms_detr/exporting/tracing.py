@@ -37,6 +37,8 @@ def trace(exported: Exported) -> ExportedProgram:
     except Exception as error:  # whatever tracing leads a module to
         raise ConfigError(_reason(error, exported)) from error
     _expect_plain(program)
+    for node in program.graph.nodes:  # where the files of this machine lie is nobody's business
+        node.meta.pop("stack_trace", None)
     return program
 
 

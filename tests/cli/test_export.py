@@ -82,6 +82,8 @@ def test_metadata_and_sizes(exported):
     assert sizes["images"] == ["batch", 3, "height", "width"]
     assert sizes["sizes"] == ["batch", 2]
     assert sizes["boxes"] == ["batch", 100, 4]
+    content = exported[0].read_bytes()
+    assert str(ROOT).encode() not in content and b"torch/nn" not in content
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}  # no operator of ours
 
 

@@ -15,7 +15,7 @@ WIDTHS = {"stem": 8, "res2": 16, "res3": 24, "res4": 32}
 TINY = (
     "model.backbone.widths=[8,16,24,32]",
     "model.backbone.blocks=1",
-    "model.num_queries=12",
+    "model.num_queries=48",
     "model.encoder.num_layers=1",
     "model.decoder.num_layers=2",
 )

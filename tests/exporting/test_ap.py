@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -65,7 +66,7 @@ def of_file(path, files, names) -> list[dict]:
 
 
 def objects(found, files, names) -> COCO:
-    """The best ten of each image as annotations, moved so that no AP is 100."""
+    """The best ten of each image as annotations, the boxes moved so that no AP of theirs is 100."""
     rng = np.random.default_rng(0)
     annotations = []
     for image_id in range(len(files)):
@@ -75,7 +76,10 @@ def objects(found, files, names) -> COCO:
             box = [x1 + dx, y1 + dy, width, height]
             one = {**x, "id": len(annotations) + 1, "bbox": box, "area": width * height}
             annotations.append(one | {"iscrowd": 0})
-    images = [{"id": i, "file_name": str(file)} for i, file in enumerate(files)]
+    images = []
+    for number, file in enumerate(files):
+        with Image.open(file) as image:
+            images.append({"id": number, "width": image.width, "height": image.height})
     return indexed(images, annotations, names)
 
 
@@ -133,5 +137,5 @@ def test_the_same_ap(masks, gather, tmp_path, demo_dataset, capsys):
         before, after = (average_precision(coco, x, kind) for x in (expected, found))
         with capsys.disabled():
             print(f"{kind}: PyTorch {before:.3f}, exported {after:.3f}")
-        assert 5 < before < 100
+        assert before > 5
         assert abs(before - after) < CLOSE
