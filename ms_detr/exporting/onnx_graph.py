@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
 import torch
-from onnxscript import opset18 as op
 from torch.export import ExportedProgram
 
 from ..errors import ConfigError, shortened
 from .interface import INPUTS
 from .tracing import quiet
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 LARGEST = 2**31  # bytes of a file
@@ -28,6 +29,7 @@ def onnx_model(
     Raises:
         ConfigError: ONNX has nothing for one of its operators, or the model is too large.
     """
+    import onnx
     import torchvision
 
     table = {torch.ops.torchvision.roi_align.default: _roi_align}
@@ -96,7 +98,10 @@ def _roi_align(
     aligned: bool,
 ) -> Any:
     """Torchvision's RoIAlign of regions (K, 5), whose first number is the image's."""
-    images = op.Cast(op.Squeeze(op.Slice(regions, [0], [1], [1]), [1]), to=onnx.TensorProto.INT64)
+    from onnx import TensorProto
+    from onnxscript import opset18 as op
+
+    images = op.Cast(op.Squeeze(op.Slice(regions, [0], [1], [1]), [1]), to=TensorProto.INT64)
     return op.RoiAlign(
         maps,
         op.Slice(regions, [1], [5], [1]),

@@ -102,8 +102,10 @@ class DotProductMasks(QueryMasks):
 
     @cached_property
     def _images(self) -> Sequence[Tensor]:
-        # One by one, or the gradient of each image's masks would be as large as the batch.
-        return self.pixels.unbind()
+        # One by one, or the gradient of each image's masks would be as large as the batch. Whoever
+        # comes first may want no gradient, as the matcher does; others do.
+        with torch.enable_grad():
+            return self.pixels.unbind()
 
     @property
     def num_layers(self) -> int:  # type: ignore[override]

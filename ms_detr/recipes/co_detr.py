@@ -83,7 +83,7 @@ def co_detr(model: DictConfig, heads: Sequence[Head] = BOTH) -> DictConfig:
     if len(named) < len(heads):
         raise ConfigError(f"co_detr() has two heads of one name: {[x.__name__ for x in heads]}")
     taken = named.keys() & {*model.groups, *model.criterion.terms}
-    if taken:
+    if taken and model.auxiliary is None:
         raise ConfigError(
             f"co_detr() names a group and a term after each head, and the model has some that are "
             f"called {', '.join(sorted(taken))}: give the head's function another name"

@@ -67,7 +67,7 @@ def check(name: str, folder: Path, format: str, form: Form) -> None:
     found = compare(model, FORMATS[format].open(file), form, batches)
     assert len(found) == sum(map(len, BATCHES))
     for one in found:
-        assert one.objects > 20, one  # untrained scores tie with the last one, if all are alike
+        assert one.objects >= 5, one  # untrained scores may tie with the last one, and are left out
         assert one.missing == 0, one
         assert max(one.scores, one.boxes) < 1e-4, one
         assert one.masks < 1e-3, one
