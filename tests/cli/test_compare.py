@@ -117,9 +117,10 @@ def test_compare_names_the_run_that_failed_and_tabulates_the_others(overrides, t
     assert float(rows[3][2]) >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"),
-    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
 def test_compare_ends_its_trainings_with_itself(overrides, tmp_path, number, status):
     """Told alone, not with all processes of a terminal."""

@@ -57,6 +57,7 @@ def exported(weights, photos, tmp_path_factory):
     return file, json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_check_finds_no_difference(exported, photos):
     _, printed = exported
     assert printed["agrees"]
@@ -66,6 +67,7 @@ def test_check_finds_no_difference(exported, photos):
         assert max(one["scores"], one["boxes"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_metadata_and_sizes(exported):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(exported[0])
@@ -99,6 +101,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_example_needs_no_torch(exported, photos, weights, tmp_path):
     """Boxes in pixels of the upright images are those of `predict`."""
     pytest.importorskip("onnxruntime")
@@ -124,6 +127,7 @@ def test_example_needs_no_torch(exported, photos, weights, tmp_path):
             np.testing.assert_allclose(objects[index]["box"], boxes[index], atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_different_file_is_told(exported, photos, tmp_path, monkeypatch, capsys):
     """The check sees what the file predicts, and not the model twice."""
     other = write_tiny(tmp_path / "other.pth", resized=True, dense=True)

@@ -60,6 +60,7 @@ def test_killed_sweep_goes_on_where_it_was(swept):
     assert "resuming from" not in (first / "seed5" / "output.txt").read_text()
 
 
+@pytest.mark.slow
 def test_sweep_tabulates_and_draws(swept, capsys):
     folder, words = swept
     results = folder / "model.kill_at=4" / "seed5" / "evaluation" / "results.json"

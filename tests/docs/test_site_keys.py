@@ -10,6 +10,8 @@ from ms_detr.config import config_folder, load
 
 from .test_commands import keys_of
 
+pytestmark = pytest.mark.slow  # 145 configs are read
+
 
 @pytest.fixture(scope="module")
 def configs() -> dict:

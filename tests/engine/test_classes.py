@@ -164,6 +164,7 @@ def test_loaded_model_and_the_data_of_its_config(data, swapped, train, tmp_path)
     assert DatasetCatalog.get(swapped.name)[1]["annotations"][0]["category_id"] == 0
 
 
+@pytest.mark.slow
 def test_real_model_with_label_embeddings_resumes_by_name(demo_dataset, tmp_path):
     """Denoising draws labels at random, two stages score tokens by class: still digit by digit."""
 

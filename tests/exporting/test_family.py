@@ -30,11 +30,6 @@ def test_onnx_by_gather(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["one_stage", "sam_smca", "masks"])
+@pytest.mark.parametrize("name", ["detr", "one_stage", "sam_smca", "masks"])
 def test_torch_export(name, tmp_path):
     check(name, tmp_path, "torch-export", Form(gather=True, masks=name == "masks"))
-
-
-def test_dense_model_as_torch_export(tmp_path):
-    """The smallest graph there is."""
-    check("detr", tmp_path, "torch-export", Form())
