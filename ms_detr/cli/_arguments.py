@@ -34,6 +34,9 @@ def share(text: str) -> float:
     return value
 
 
+STDOUT = Path("-")  # in the place of a file
+
+
 def expect_folder(folder: Path) -> None:
     """Make a folder where there is none, before work that ends in a file in it.
 

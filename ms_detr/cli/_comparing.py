@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import filecmp
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ms_detr.errors import CheckpointError, ConfigError, MissingFileError
 
 from ._arguments import expect_folder
-from ._evaluating import STDOUT, dataset_of, limit_of, write_json
+from ._evaluating import dataset_of, limit_of, stdout_for_json, write_json
 
 if TYPE_CHECKING:
     from ms_detr.evaluation.bootstrap import Difference
@@ -33,8 +32,7 @@ def compare(args: argparse.Namespace) -> int:
 
     folder = args.output or COMPARED
     expect_folder(folder)
-    target = sys.stderr if args.json == STDOUT else sys.stdout
-    with contextlib.redirect_stdout(target):
+    with stdout_for_json(args.json):
         models = _models(args, folder)
         data, most = _dataset(args, models)
         _expect_same(models, data)
@@ -303,5 +301,6 @@ def _numbers(
 
 
 def _plain(each: "Difference") -> dict[str, Any]:
-    values = {**asdict(each), "difference": each.difference}
-    return {name: None if value != value else value for name, value in values.items()}
+    from ms_detr.evaluation.results import without_nan
+
+    return without_nan({**asdict(each), "difference": each.difference})

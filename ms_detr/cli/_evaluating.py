@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ms_detr.errors import ConfigError, DataError
 
-from ._arguments import expect_folder
+from ._arguments import STDOUT, expect_folder
 from ._tasks import Evaluation
 
 if TYPE_CHECKING:
     from ms_detr.report import Images, Options, Study
     from ms_detr.report.images import Picture
 
-STDOUT = Path("-")
 MISTAKES, IMAGES = 5, 5  # that the terminal is told of
 EVALUATOR = "dataloader.evaluator"
 
@@ -48,13 +47,6 @@ class Looking:
         if self.output is not None:
             expect_folder(self.output)
 
-    @contextlib.contextmanager
-    def stdout_for_json(self) -> Iterator[None]:
-        """In the block everything else goes to stderr, if the standard output gets the JSON."""
-        target = sys.stderr if self.json == STDOUT else sys.stdout
-        with contextlib.redirect_stdout(target):
-            yield
-
     def options(self, cfg: Any) -> "Options":
         """As the report has them; what isn't given is the config's."""
         from omegaconf import OmegaConf
@@ -69,6 +61,14 @@ class Looking:
         )
 
 
+@contextlib.contextmanager
+def stdout_for_json(json: Path | None) -> Iterator[None]:
+    """In the block everything else goes to stderr, if the standard output gets the JSON."""
+    target = sys.stderr if json == STDOUT else sys.stdout
+    with contextlib.redirect_stdout(target):
+        yield
+
+
 @dataclass(frozen=True)
 class StudiedEvaluation(Evaluation):
     """Evaluate weights, and look into what they have found. Called in every process."""
@@ -78,7 +78,7 @@ class StudiedEvaluation(Evaluation):
     def __call__(self) -> Mapping[str, Any]:
         from ms_detr.config import load
 
-        with self.looking.stdout_for_json():
+        with stdout_for_json(self.looking.json):
             results = super().__call__()
             if not results:
                 return results  # of the main process alone there are any
@@ -104,7 +104,7 @@ def study_file(config: str, overrides: tuple[str, ...], file: Path, looking: Loo
     cfg = load(config, overrides)
     looking.expect_places()
     name = f"{Path(config).stem}, {file.name}"
-    with looking.stdout_for_json():
+    with stdout_for_json(looking.json):
         found = _study(cfg, dataset_of(cfg), file, looking)
         print(f"{format_results(found.results)}\n")
         _write(found, looking.output or file.parent, name)

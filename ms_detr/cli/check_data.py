@@ -7,12 +7,11 @@ The exit status is 0 if nothing is wrong, 1 if something was found, 2 if the dat
 """
 
 import argparse
-import tempfile
 from typing import TYPE_CHECKING
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import count, path
+from ._arguments import count, expect_folder, path
 
 if TYPE_CHECKING:
     from ms_detr.data.check import Checked, Limits, Mended
@@ -77,7 +76,6 @@ def run(args: argparse.Namespace) -> int:
 def _expect_places(args: argparse.Namespace) -> None:
     """Make sure, before anything is read, that what was asked for can be written."""
     from ms_detr.data.formats.importing import expect_free
-    from ms_detr.files import explained
 
     if args.opts and args.config is None:
         raise ConfigError("--opts are overrides of the config that --config names")
@@ -90,11 +88,7 @@ def _expect_places(args: argparse.Namespace) -> None:
             raise ConfigError(f"{args.report} is a folder: give a file")
         if args.report.exists() and args.report.suffix.lower() not in (".html", ".htm"):
             raise ConfigError(f"{args.report} is there already and no page: choose another place")
-        folder = args.report.parent
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+        expect_folder(args.report.parent)
 
 
 def _limits(args: argparse.Namespace) -> "Limits | None":

@@ -11,10 +11,10 @@ from pathlib import Path
 from ms_detr.errors import ConfigError
 
 from ._arguments import count, expect_not, path, seed, share
+from ._comparing import COMPARED, compare
 from ._tasks import add_process_arguments, launched
 
 JSON = ".json"
-COMPARED = Path("output/compared")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate or compare; what is found goes into files, and in short to the terminal."""
-    from ._comparing import compare
     from ._evaluating import Looking, StudiedEvaluation, study_file
 
     if args.compare:

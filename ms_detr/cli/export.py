@@ -6,13 +6,12 @@ ms-detr export --weights model_final.pth --format onnx --check photo.jpg
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import count, path
+from ._arguments import count, expect_folder, path
 
 if TYPE_CHECKING:
     from ms_detr.exporting import Difference
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or Path(Path(args.weights).stem + kind.suffix)
     expect_new(output, kind.suffix)
     kind.expect_packages(*(("onnxruntime",) if args.check and args.format == "onnx" else ()))
-    _expect_writable(output.parent)
+    expect_folder(output.parent)
     form = Form(
         args.preprocess,
         args.postprocess,
@@ -94,16 +93,6 @@ def _say(text: str) -> None:
 
 def _facts(args: argparse.Namespace) -> Any:
     return sys.stderr if args.json else sys.stdout
-
-
-def _expect_writable(folder: Path) -> None:
-    """Find out before all the work whether there can be files in a folder, which is made."""
-    from ms_detr.files import explained
-
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
 
 
 def _inputs(model: "GeneralizedDETR", images: list[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ms_detr.errors import ConfigError, DataError, MissingFileError
 
-from ._arguments import count, expect_folder, path
+from ._arguments import STDOUT, count, expect_folder, path
 
 if TYPE_CHECKING:
     from ms_detr.data.sources import SourceFile
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ms_detr.evaluation.listing import Listed
 
 PICTURES = Path("output/predictions")
-STDOUT = Path("-")
 UNREAD = 1  # exit code where something could not be read, and the rest was predicted
 NOTHING = 2  # where nothing was predicted
 # Names of files may be no text: the same bytes stand in what is written.

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..files import reason
 from ..locks import waiting
+from ..paths import users_cache
 from .array_file import Arrays, DamagedError, read_arrays, write_arrays
 from .records import read_objects
 
@@ -82,8 +83,7 @@ def _folders(json_file: str | os.PathLike[str], cache: bool | str | None) -> lis
     own = f"{path.name}-{blake2b(os.fsencode(path), digest_size=8).hexdigest()}{SUFFIX}"
     if isinstance(cache, str):
         return [Path(cache).expanduser() / own]
-    users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return [path.with_name(path.name + SUFFIX), users / "ms_detr" / own]
+    return [path.with_name(path.name + SUFFIX), users_cache() / own]
 
 
 def _key(json_file: str | os.PathLike[str], kind: str) -> list[Any]:

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from .coco_tables import CROWD, IGNORED, NO_AREA, WHOLE_AREA, Annotations, as_written
 from .remarks import Remark
 
+SIDES = 32, 96  # pixels; of COCO's medium objects, and of its large ones, at least
 LARGEST_AREA = 1e5**2  # square pixels: COCO's metric passes over what is larger
 
 

@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,9 @@ from pycocotools import mask as coco_mask
 from ..errors import ConfigError, DataError, MissingFileError, MissingPackageError
 from ..files import write_text
 from ..locks import waiting
+from ..paths import users_cache
 from .image_headers import examine
+from .segmentation import to_runs
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,8 @@ def as_coco_file(name: str) -> tuple[str, str]:
     content = _content(name, records)
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     digest = blake2b(text.encode(), digest_size=8).hexdigest()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     plain = "".join(x if x.isalnum() or x in "-_" else "_" for x in name)
-    path = caches / "ms_detr" / "registered" / f"{plain}-{digest}.json"
+    path = users_cache() / "registered" / f"{plain}-{digest}.json"
     with waiting(path.with_name("lock"), f"dataset '{name}' is being written by another process"):
         if not path.is_file():
             write_text(path, text)
@@ -163,7 +163,7 @@ def _annotation(
 def _segmentation(value: Any) -> Any:
     """Polygons, or compressed run lengths, of plain kinds."""
     if isinstance(value, np.ndarray):
-        value = coco_mask.encode(np.asfortranarray(value, np.uint8))
+        value = to_runs(value, *value.shape)
     if isinstance(value, Mapping):
         counts = value["counts"]
         if isinstance(counts, list):

@@ -13,12 +13,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..data import GroundTruth
-from ..data.areas import LARGEST_AREA
+from ..data.areas import LARGEST_AREA, SIDES
 from .detections import Detections
 from .scoring import MAX_DETECTIONS, detection_columns, object_columns, rows_of_classes
 
 IOUS = np.linspace(0.5, 0.95, 10)
-SMALL, LARGE = 32.0**2, 96.0**2
+SMALL, LARGE = (float(side**2) for side in SIDES)
 # Of the objects that count: all, small, medium, large ones.
 AREAS = np.array([(0, LARGEST_AREA), (0, SMALL), (SMALL, LARGE), (LARGE, LARGEST_AREA)])
 

@@ -44,7 +44,7 @@ def write_results(
             path.open("w", encoding="utf-8") as file,
         ):
             _write_detections(file, images, category_ids)
-        write_text(Path(folder, RESULTS), json.dumps(_without_nan(results)))
+        write_text(Path(folder, RESULTS), json.dumps(without_nan(results)))
     except OSError as error:
         raise UnwrittenError(
             f"{error.filename}: {reason(error)}; the results are in the log alone", results
@@ -68,11 +68,13 @@ def read_results(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
         raise DataError(f"{path} is damaged ({error}): remove it, or evaluate once more") from error
 
 
-def _without_nan(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    return {
-        task: {name: None if math.isnan(value) else value for name, value in values.items()}
-        for task, values in results.items()
-    }
+def without_nan(value: Any) -> Any:
+    """Return what JSON can hold: None in the place of NaN, anywhere in dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _write_detections(

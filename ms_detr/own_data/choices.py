@@ -159,7 +159,7 @@ def queries(measured: Measured, cfg: DictConfig) -> Iterator[Choice]:
         keys["model.postprocess.top_k"] = wanted
     alike = max(measured.train.most_of_class, measured.test.most_of_class)
     if alike > MAX_DETECTIONS:
-        keys["dataloader.evaluator.max_detections"] = min(wanted, max(wanted, top_k or 0))
+        keys["dataloader.evaluator.max_detections"] = wanted
     count = keys.get("model.num_queries", own)
     yield Choice("queries", f"{count}, for up to {most} objects in an image", "model.num_queries",
                  keys)  # fmt: skip

@@ -17,6 +17,7 @@ from ..evaluation.confusion import BACKGROUND, Confusion, confusion
 from ..evaluation.detections import Detections
 from ..evaluation.matches import IOUS
 from ..evaluation.per_image import image_aps
+from ..evaluation.results import without_nan
 from ..evaluation.scoring import MAX_DETECTIONS, ClassScores, in_percent, score_classes
 from ..evaluation.table import CLASS_PREFIX
 from ..files import atomic_path, write_text
@@ -143,7 +144,7 @@ class Study:
             },
             "worst_images": [picture.image_id for picture in self.seen.worst],
         }
-        return _without_nan(content)
+        return without_nan(content)
 
 
 def study(data: Images, detections: Detections, options: Options) -> Study:
@@ -190,8 +191,9 @@ def write_study(found: Study, folder: Path, name: str) -> list[Path]:
     for rank, picture in enumerate(found.seen.worst, 1):
         pictures.append(_write_picture(picture, folder / f"worst_{rank}_{picture.image_id}.webp"))
     write_text(folder / NUMBERS, json.dumps(found.numbers(), indent=1, allow_nan=False) + "\n")
-    write_text(folder / TABLE, _table(found.images()))
-    write_text(folder / PAGE, _page(found, name, pictures[:2]))
+    rows = found.images()
+    write_text(folder / TABLE, _table(rows))
+    write_text(folder / PAGE, _page(found, name, pictures[:2], rows))
     return [folder / PAGE, folder / NUMBERS, folder / TABLE, *pictures]
 
 
@@ -209,7 +211,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _page(found: Study, name: str, pictures: Sequence[Path]) -> str:
+def _page(
+    found: Study, name: str, pictures: Sequence[Path], rows: Sequence[Mapping[str, Any]]
+) -> str:
     truth = found.data.truth
     facts = [
         ("images", len(truth.sizes)),
@@ -217,7 +221,7 @@ def _page(found: Study, name: str, pictures: Sequence[Path]) -> str:
         ("detections", len(found.detections.scores)),
         *((f"{task} AP", f"{values['AP']:.2f}") for task, values in found.results.items()),
     ]
-    known = [row for row in found.images() if row["bbox AP"] is not None]
+    known = [row for row in rows if row["bbox AP"] is not None]
     recalls = [metric for metric in found.results["bbox"] if metric.startswith("AR")]
     precision, confused = pictures
     return render(
@@ -234,11 +238,3 @@ def _page(found: Study, name: str, pictures: Sequence[Path]) -> str:
         mistakes=found.confusion.largest(MISTAKES),
         lowest=sorted(known, key=lambda row: row["bbox AP"])[:LOWEST],
     )
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
+from ...paths import can_be_one
 from ..coco_tables import (
     REQUIRED_KEYS,
     is_box,
@@ -226,12 +227,4 @@ def _id(entry: Any) -> int | None:
 
 def _names_a_file(name: str) -> bool:
     """Tell whether a name can be looked for."""
-    if not os.path.basename(name):
-        return False
-    try:
-        os.lstat(name)
-    except ValueError:  # with a zero, or half of a letter
-        return False
-    except OSError:
-        pass  # it is looked for later
-    return True
+    return bool(os.path.basename(name)) and can_be_one(name)

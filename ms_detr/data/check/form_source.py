@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..formats import Format, Options, Problems
 from ..formats.dataset import Listed
+from ..formats.reading import with_paths
 from .entries import ImageEntry, ObjectEntry, Size, Source
 from .findings import Findings, Kind
 
@@ -45,7 +45,7 @@ def open_form(folder: Path, form: Format, findings: Findings) -> Source:
     """
     problems = Recorder(folder, findings)
     listing = form.find(folder, Options(), problems)
-    kept = [one for one in listing.pictures if _can_be_looked_for(one, problems)]
+    kept = [*with_paths(listing.pictures, problems)]
     images = [ImageEntry(p.path, p.name, p.split, _told(p.told), p.id) for p in kept]
     classes = None if listing.classes is None else [*listing.classes]
     return Source(form.name, images, partial(_objects, kept), classes)
@@ -59,17 +59,6 @@ def _objects(listed: Sequence[Listed], sizes: Sequence[Size | None]) -> Iterator
             yield ObjectEntry(
                 number, item.category, item.box, item.segmentation, item.crowd, item.id
             )
-
-
-def _can_be_looked_for(one: Listed, problems: Problems) -> bool:
-    try:
-        os.lstat(one.path)
-    except ValueError:  # with a zero, or half of a letter
-        problems.lose_image("images whose names no file can have", one.name)
-        return False
-    except OSError:
-        pass  # of which is told later
-    return True
 
 
 def _told(value: tuple[Any, Any]) -> Size | None:

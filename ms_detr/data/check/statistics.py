@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..areas import SIDES
 from ..formats.dataset import SPLITS
 from .entries import ImageEntry, Size
 from .limits import Limits
 from .objects import Objects
 
-COCO_SIDES = (32, 96)  # pixels; below small, from there on large
 ALL = "all"  # what a dataset without splits is called
 CELLS = (1, 4, 16)  # bounds of the side of an object, in cells of a level
 
@@ -150,7 +150,7 @@ def _split(counted: _Counted, objects: Objects, name: str) -> Split:
     per_image = counted.per_image[inside]
     classes = objects.category[objects.counted][rows]
     by_class = np.bincount(classes, minlength=len(objects.names)).tolist()
-    by_size = np.bincount(np.digitize(counted.sides[rows], COCO_SIDES), minlength=3).tolist()
+    by_size = np.bincount(np.digitize(counted.sides[rows], SIDES), minlength=3).tolist()
     return Split(
         int(inside.sum()),
         int((per_image == 0).sum()),
@@ -201,7 +201,7 @@ def _histograms(counted: _Counted, order: Sequence[str], limits: Limits) -> list
         ),
         made(
             "side of objects", "root of the box's area, pixels of the image", counted.sides,
-            by_object, marks={"small": COCO_SIDES[0], "large": COCO_SIDES[1]},
+            by_object, marks={"small": SIDES[0], "large": SIDES[1]},
         ),
         made(
             "side of objects as the model sees them",

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError, MissingFileError, shortened
+from ...paths import can_be_one
 from ..image_headers import Found, examine
 from . import coco, coco_writing, labelme, masks, voc, yolo
 from .dataset import Dataset, Listed, Listing, Object, Options, Picture
@@ -103,7 +104,7 @@ def read(
     """
     _expect_folder(folder)
     listing = form.find(folder, options, problems)
-    listed = _each_once(_with_paths(listing.pictures, problems), problems)
+    listed = _each_once(with_paths(listing.pictures, problems), problems)
     listed.sort(key=lambda one: str(one.path))
     headers = examine([str(one.path) for one in listed])
     bar = tqdm(listed, f"reading {form.name}", disable=None if progress else True, unit="img")
@@ -124,17 +125,13 @@ def _expect_folder(folder: Path) -> None:
         raise MissingFileError(f"there is no folder {folder}")
 
 
-def _with_paths(pictures: Iterable[Listed], problems: Problems) -> Iterator[Listed]:
+def with_paths(pictures: Iterable[Listed], problems: Problems) -> Iterator[Listed]:
     """Pass over images whose names the system doesn't take."""
     for listed in pictures:
-        try:
-            os.lstat(listed.path)
-        except ValueError:  # with a zero, or half of a letter
+        if can_be_one(listed.path):
+            yield listed
+        else:
             problems.lose_image("images whose names no file can have", listed.name)
-            continue
-        except OSError:
-            pass  # which is told later
-        yield listed
 
 
 def _each_once(pictures: Iterable[Listed], problems: Problems) -> list[Listed]:
