@@ -24,6 +24,7 @@ KEPT = "kept"  # in a checkpoint: kept for good, whatever a later leg keeps
 RESUME = "--resume (in Python resume=True)"  # for messages about what to do
 # Of a group of parameters: no hyper-parameters of the optimiser.
 NOT_ITS_OWN = {"params", "param_names", "initial_lr"}
+CLASS = "class"  # in an optimiser's state: whose it is; earlier checkpoints lack it
 
 
 class Stateful(Protocol):
@@ -196,6 +197,8 @@ def shown(metric: str) -> str:
 
 def _state(part: Stateful) -> Any:
     state = part.state_dict()
+    if isinstance(part, torch.optim.Optimizer):
+        return {**state, CLASS: type(part).__name__}
     return plain_state(state) if isinstance(part, nn.Module) else state
 
 
@@ -207,15 +210,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], pat
     Raises:
         CheckpointError: the state is another optimiser's; names the file.
     """
+    written_by = state.get(CLASS, "")
+    if written_by and written_by not in {base.__name__ for base in type(optimizer).__mro__}:
+        raise _another(optimizer, path, f"it is {written_by}'s")
     for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=False):
         # Another version of torch has more of them, or fewer, but not other ones.
         more = theirs.keys() - ours.keys() - NOT_ITS_OWN
         if more and ours.keys() - theirs.keys() - NOT_ITS_OWN:
-            raise CheckpointError(
-                f"the optimiser's state in {path} is not {type(optimizer).__name__}'s (it has "
-                f"{', '.join(sorted(more))}): resume with the config and overrides of the run that "
-                "wrote it"
-            )
+            raise _another(optimizer, path, f"it has {', '.join(sorted(more))}")
         theirs.update({key: value for key, value in ours.items() if key != "params"})
         if "initial_lr" in theirs:  # what a scheduler multiplies
             theirs["initial_lr"] = ours["lr"]
@@ -226,6 +228,13 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], pat
             f"the optimiser in {path} doesn't fit this config ({error}): resume with the "
             "config and overrides of the run that wrote it"
         ) from error
+
+
+def _another(optimizer: torch.optim.Optimizer, path: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"the optimiser's state in {path} is not {type(optimizer).__name__}'s ({why}): resume with "
+        "the config and overrides of the run that wrote it"
+    )
 
 
 def newest(folder: str | os.PathLike[str]) -> str:
