@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,11 @@ settings.load_profile("ms_detr")
 # One thread a process, here and in what the tests start: small tensors gain nothing from more.
 # (Read when torch is imported, which is later.)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Ctrl-C reaches what the tests start, also where they run in the background of a shell without job
+# control, which ignores it and hands that down.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

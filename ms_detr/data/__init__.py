@@ -8,6 +8,7 @@ from .augmentation import (
     ResizeShortestEdge,
     detr_augmentations,
     lsj_augmentations,
+    resize_and_flip,
 )
 from .batches import group_by_size
 from .class_order import OtherClassesError, check_order
@@ -57,4 +58,5 @@ __all__ = [
     "lsj_augmentations",
     "objects_per_image",
     "read_truth",
+    "resize_and_flip",
 ]

@@ -1,5 +1,6 @@
 """The training augmentations of the DETR family, put together from Detectron2's."""
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,6 +82,28 @@ class PadToSquare(Augmentation):
             )
         missing = self.size - width, self.size - height
         return PadTransform(0, 0, *missing, width, height, self.pad_value)
+
+
+def resize_and_flip(
+    short_edge: int | None = None, max_size: int = sys.maxsize, flip: float = 0.0
+) -> list[Augmentation]:
+    """Resize to one size, and flip.
+
+    Args:
+        short_edge: length of the shorter side in pixels; None leaves images as they are.
+        max_size: limit in pixels of the longer side.
+        flip: probability of the horizontal flip.
+
+    Returns:
+        Augmentations for :class:`ms_detr.data.DetrMapper`.
+    """
+    augmentations: list[Augmentation] = []
+    if short_edge is not None:
+        edges = _lengths("short_edge", [short_edge])
+        augmentations.append(ResizeShortestEdge(edges, max_size, "choice"))
+    if flip:
+        augmentations.append(RandomFlip(flip))
+    return augmentations
 
 
 def detr_augmentations(

@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 from detectron2.config import LazyCall as L
-from detectron2.data.transforms import RandomFlip
 from omegaconf import DictConfig
 
 from ..data import (
@@ -20,6 +19,7 @@ from ..data import (
     coco_dataset,
     detr_augmentations,
     lsj_augmentations,
+    resize_and_flip,
 )
 from ..data.demo import NAME as DEMO
 from ..evaluation import CocoEvaluator, LvisEvaluator
@@ -135,18 +135,22 @@ def square_tests(dataloader: DictConfig, size: int = 1024, pad_value: float = 11
 
 
 def demo_data(masks: bool = False) -> DictConfig:
-    """The generated demo dataset (see `ms_detr.data.demo`), augmented by flips alone."""
+    """The generated demo dataset (see `ms_detr.data.demo`), augmented by flips alone.
+
+    ``dataloader.short_edge`` makes its images, of 128 x 128 pixels, smaller or larger.
+    """
     root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), DEMO)
     dataloader = coco(masks)
+    dataloader.short_edge = None
     for split, loader in (("train", dataloader.train), ("val", dataloader.test)):
         loader.dataset.name = f"{DEMO}_{split}"
         loader.dataset.images = os.path.join(root, split)
         loader.dataset.annotations = os.path.join(root, "annotations", f"{split}.json")
         # A loader process would compete with the two compute threads.
         loader.num_workers = 0
-    dataloader.train.mapper.augmentations = [L(RandomFlip)(prob=0.5)]
+        loader.mapper.augmentations = L(resize_and_flip)(short_edge="${dataloader.short_edge}")
+    dataloader.train.mapper.augmentations.flip = 0.5
     dataloader.train.total_batch_size = 8
-    dataloader.test.mapper.augmentations = []
     dataloader.test.batch_size = 8
     # AP after NMS beside AP: the difference is what duplicate detections cost.
     dataloader.evaluator.nms_threshold = 0.7

@@ -11,7 +11,6 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
 from ..backbones import small_resnet
-from ..data import ResizeShortestEdge
 from ..errors import ConfigError
 from ._initializer import initializer_of
 from .align import align
@@ -200,9 +199,8 @@ def on_own_images(masks: bool = False) -> Nodes:
     for loader, named in ((dataloader.train, coco().train), (dataloader.test, coco().test)):
         for key in ("name", "images", "annotations"):
             loader.dataset[key] = named.dataset[key]
-        loader.mapper.augmentations.insert(
-            0, L(ResizeShortestEdge)(short_edge_length=160, max_size=240)
-        )
+        loader.mapper.augmentations.max_size = 240
+    dataloader.short_edge = 160
     dataloader.train.total_batch_size = 4
     train.update(
         output_dir=None, epochs=12.0, max_iter=None, lr_scaling="linear", log_period=20,

@@ -17,13 +17,6 @@ from ms_detr.cli.compare import Run, table
 from ms_detr.visualization import draw_courses
 
 CONFIG = "demo/ms_detr.py"
-# A background job of a shell without job control ignores SIGINT, and so would its children.
-MAIN_WITH_SIGINT = """
-import signal, sys
-from ms_detr.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 def test_compare_trains_every_run_and_tabulates(compared, capsys):
@@ -126,7 +119,7 @@ def test_compare_ends_its_trainings_with_itself(overrides, tmp_path, number, sta
     """Told alone, not with all processes of a terminal."""
     words = ["compare", "--output", str(tmp_path), "--seeds", "0", "1", "--run", "long", CONFIG]
     words += [*overrides, "train.max_iter=1000000"]
-    command = [sys.executable, "-c", MAIN_WITH_SIGINT, *words]
+    command = [sys.executable, "-m", "ms_detr", *words]
     started = tmp_path / "long" / "seed0" / "output.txt"
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as compare:
         deadline = time.monotonic() + 120

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from struct import pack
 from types import SimpleNamespace
@@ -413,14 +414,9 @@ def test_signals_to_a_real_process(weights, tmp_path, number, status):
         Image.fromarray(noise(200, 200, index)).save(tmp_path / "in" / f"{index}.png")
     with write_video(tmp_path / "in" / "clip.mp4", 10) as add:
         add(noise(48, 64))
-    # A background job of a shell without job control ignores SIGINT.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from ms_detr.cli import main; sys.exit(main())"
-    )
     words = ["predict", "in", "--weights", weights, "--output", "out", "--csv", "a.csv"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words, "--threshold", "0.02"],
+        [sys.executable, "-m", "ms_detr", *words, "--threshold", "0.02"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -443,7 +439,8 @@ def test_signals_to_a_real_process(weights, tmp_path, number, status):
         with Image.open(file) as picture:
             picture.load()
     with open(tmp_path / "a.csv", newline="") as file:
-        assert len({row["file"] for row in csv.DictReader(file)}) >= 3
+        listed = len({row["file"] for row in csv.DictReader(file)})
+    assert listed >= 2  # the signal may come between a picture and its line
     assert re.match(rf"({len(pictures)}|{len(pictures) - 1}) images: ", out)
 
 
@@ -471,9 +468,12 @@ def test_a_line_at_the_bottom_of_a_terminal(monkeypatch):
             counter.advance()
             counter.say("skipped: [red]a.jpg")
             counter.advance()
-        stderr.flush()
-        shown = os.read(controller, 100_000).decode()
+    shown = b""
+    with suppress(OSError):  # at the end; a terminal hands its text on in pieces
+        while piece := os.read(controller, 100_000):
+            shown += piece
     os.close(controller)
+    shown = shown.decode()
     assert "2/3" in shown and "eta" in shown and "skipped: [red]a.jpg\r\n" in shown
 
 

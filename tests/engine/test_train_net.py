@@ -124,8 +124,6 @@ def started(root, data, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell's background job ignores Ctrl-C, and hands that down.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         runs.append(run)
         return run
