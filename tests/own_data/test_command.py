@@ -166,7 +166,10 @@ def test_ctrl_c_while_converting_leaves_nothing(tmp_path, root):
     while not list(kept.glob("*.partial/train/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert (process.returncode, err.strip().splitlines()[-1]) == (130, "interrupted")
     assert [path.name for path in kept.iterdir()] == ["lock"]
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["converted"]

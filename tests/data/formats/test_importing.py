@@ -152,10 +152,13 @@ def test_interrupted_from_outside(tmp_path, number, status):
     with subprocess.Popen(
         [sys.executable, "-c", SLOW_COPY, *words], stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout.readline() == "copying\n"
-        assert (tmp_path / "out.partial").is_dir()
-        process.send_signal(number)
-        assert process.wait(60) == status
+        try:
+            assert process.stdout.readline() == "copying\n"
+            assert (tmp_path / "out.partial").is_dir()
+            process.send_signal(number)
+            assert process.wait(60) == status
+        finally:
+            process.kill()
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
