@@ -21,6 +21,9 @@ CXX_SOURCES := $(wildcard ops/csrc/*.* ops/csrc/*/*.* tests/ops/emulation/* ms_d
 # The methods that `make compare` trains, alone and with mixed supervision.
 FAMILY := $(filter-out ms_detr_%,$(basename $(notdir $(sort $(wildcard configs/demo/family/*.py)))))
 ROW = --run $(1) demo/family/$(1).py train.max_iter=$(ITERATIONS)
+# Those whose AP over iterations `make convergence` draws.
+CONVERGING := detr conditional dab smca sam sam_smca ms_detr_smca ms_detr_sam ms_detr_sam_smca
+COURSE = --run $(1) demo/family/$(1).py dataloader.short_edge=64 train.max_iter=12000 train.eval_epochs=2
 # The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
 PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
 
@@ -46,6 +49,12 @@ compare: setup ## train all methods on the demo's data: tables (ITERATIONS=1600,
 	  $(COMPARE_ARGS) $(foreach method,$(FAMILY),$(call ROW,$(method)) $(call ROW,ms_detr_$(method)))
 	$(RUN) $(BIN)/python -m ms_detr benchmark step --threads 1 --rounds 5 --config-file \
 	  $(foreach method,$(FAMILY),demo/family/$(method).py demo/family/ms_detr_$(method).py)
+
+.PHONY: convergence
+convergence: setup ## draw AP over 12,000 iterations of DETR and what speeds it up (COMPARE_ARGS="--jobs 2")
+	$(RUN) $(BIN)/python -m ms_detr demo --data-only
+	$(RUN) $(BIN)/python -m ms_detr compare --output output/convergence --seeds 0 1 --threads 1 \
+	  $(COMPARE_ARGS) $(foreach method,$(CONVERGING),$(call COURSE,$(method)))
 
 .PHONY: doctor
 doctor: setup ## say what is installed, what is wrong and how to mend it

@@ -199,6 +199,37 @@ def raised() -> Iterator[None]:
         signal.set_wakeup_fd(wakeup)
 
 
+@contextmanager
+def insisting() -> Iterator[None]:
+    """In the block, Ctrl-C and `Terminated` are raised again where Python has ignored them.
+
+    It ignores what is raised in a callback, such as the garbage collector's. The process would go
+    on as if nobody had told it to end.
+    """
+    outer = sys.unraisablehook
+
+    def hook(ignored: Any) -> None:
+        if ignored.exc_type is KeyboardInterrupt:
+            _send_soon(signal.SIGINT)
+        elif ignored.exc_type is Terminated:
+            _send_soon(signal.SIGTERM)
+        else:
+            outer(ignored)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = outer
+
+
+def _send_soon(number: signal.Signals) -> None:
+    """Send this process a signal once the callback is left that has swallowed it."""
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+
+
 def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

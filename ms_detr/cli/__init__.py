@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from ms_detr import __version__
 from ms_detr.errors import USER_ERROR, short_message
 from ms_detr.pipes import with_reader
-from ms_detr.signals import TERMINATED, Terminated
+from ms_detr.signals import TERMINATED, Terminated, insisting
 
 INTERRUPTED = 130  # exit code, the shells' for Ctrl-C
 
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: the verb's own, 2 after an error that the user can mend, 130 after Ctrl-C,
         141 where nobody reads the output any more, 143 after SIGTERM.
     """
-    return with_reader(lambda: _run(argv))
+    with insisting():
+        return with_reader(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:
