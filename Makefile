@@ -9,7 +9,7 @@ VENV ?= .venv
 DETECTRON2_SRC ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
-SLOW_ARGS ?=
+SLOW_ARGS ?= $(PYTEST_ARGS)
 ITERATIONS ?= 1600
 COMPARE_ARGS ?=
 
