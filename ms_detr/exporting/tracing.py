@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from ..errors import ConfigError, SystemLimitError, shortened
+from ..engine.out_of_memory import advised
+from ..errors import ConfigError, shortened
 from ..ops.plain import PlainOperators
 from .interface import INPUTS, Exported, Form
 
@@ -46,13 +47,8 @@ def _example(exported: Exported) -> tuple[Tensor, Tensor]:
     form = exported.form
     batch = form.batch or EXAMPLE[0]
     size = form.size or EXAMPLE[1:]
-    try:
+    with advised("it is traced with images; choose a smaller --batch or --size"):
         images = torch.zeros(batch, 3, *size, dtype=exported.inputs.dtype)
-    except RuntimeError as error:  # of the allocator
-        raise SystemLimitError(
-            f"{batch} images of {size[1]} x {size[0]} pixels, with which the model would be "
-            "traced, don't fit into memory: choose a smaller --batch or --size"
-        ) from error
     return images, torch.tensor([size] * batch)
 
 
