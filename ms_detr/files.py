@@ -26,6 +26,8 @@ def atomic_path(path: str | os.PathLike[str], size: int | None = None) -> Iterat
         OSError: the system can't write there; names ``path``, and the free space if that is why.
     """
     path = Path(path)
+    if not path.name:  # "", "." and "/"
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
     partial = path.with_name(path.name + PARTIAL)
     with explained(path, size):
         try:

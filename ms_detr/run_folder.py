@@ -48,8 +48,10 @@ def log_of(rank: int) -> str:
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield what a run has logged, line by line, each with its iteration."""
-    for line in (folder / METRICS).read_text().splitlines():
+    for line in (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            yield json.loads(line)
+            found = json.loads(line)
         except ValueError:
             continue  # half a line, of a run that was killed or is writing it
+        if isinstance(found, dict) and isinstance(found.get("iteration"), int):
+            yield found

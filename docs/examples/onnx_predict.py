@@ -19,6 +19,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+LARGEST = 100_000_000  # bytes of an image that the server takes
+PATIENCE = 10  # seconds for which it waits for more of one
+
 
 class Detector:
     """A model out of an ONNX file.
@@ -29,13 +32,19 @@ class Detector:
     """
 
     def __init__(self, file, threshold=0.3):
-        self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; it warns of what it doesn't make faster
+        self.session = onnxruntime.InferenceSession(
+            file, options, providers=["CPUExecutionProvider"]
+        )
         facts = self.session.get_modelmeta().custom_metadata_map
+        if "preprocessing" not in facts:
+            raise ValueError(f"{file} wasn't written by ms-detr export")
         self.names = json.loads(facts["class_names"])
         self.preprocessing = json.loads(facts["preprocessing"])
         self.left_out = json.loads(facts["postprocessing"])["left_out"]
         if not (self.preprocessing["inside"] and json.loads(facts["postprocessing"])["inside"]):
-            raise SystemExit(f"{file}: its images or objects are left to others")
+            raise ValueError(f"{file}: its images or objects are left to others")
         self.threshold = threshold
 
     def __call__(self, image):
@@ -44,8 +53,11 @@ class Detector:
         pixels, scale = self.prepare(image)
         size = np.array([pixels.shape[1:]], dtype=np.int64)
         padded = self.pad(pixels)
+        batch = self.session.get_inputs()[0].shape[0]
+        count = batch if isinstance(batch, int) else 1  # the same image as often as it takes
+        inputs = {"images": padded[None].repeat(count, 0), "sizes": size.repeat(count, 0)}
         names = [output.name for output in self.session.get_outputs()]
-        found = self.session.run(None, {"images": padded[None], "sizes": size})
+        found = self.session.run(None, inputs)
         found = {name: array[0] for name, array in zip(names, found, strict=True)}
         objects = []
         for index in np.flatnonzero(found["scores"] >= self.threshold):
@@ -75,7 +87,7 @@ class Detector:
             elif step["kind"] == "pad_to_square":
                 padding = step
             else:
-                raise SystemExit(f"this example doesn't know how to do {step['what']}")
+                raise ValueError(f"this example doesn't know how to do {step['what']}")
         pixels = np.asarray(image).transpose(2, 0, 1)
         scale = np.array([width / image.width, height / image.height])
         if padding is not None:  # which is image to the model
@@ -93,7 +105,11 @@ class Detector:
             for side, at_least, now in zip(fixed, least, pixels.shape[1:], strict=True)
         ]
         if sides[0] < pixels.shape[1] or sides[1] < pixels.shape[2]:
-            raise SystemExit(f"an image of {pixels.shape[1:]} is larger than the file's {sides}")
+            height, width = pixels.shape[1:]
+            raise ValueError(
+                f"an image of {width} x {height} pixels, as the model sees it, is larger than "
+                f"the file's {sides[1]} x {sides[0]}"
+            )
         padded = np.zeros((3, *sides), np.uint8)
         padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
         return padded
@@ -143,10 +159,15 @@ def serve(detector, port):
     """Answer POST requests, whose bodies are image files, on this machine alone."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = PATIENCE  # the next client waits for this one
+
         def do_POST(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             try:
-                answer, status = as_json(detector(Image.open(io.BytesIO(body)))), 200
+                length = int(self.headers.get("Content-Length", 0))
+                if not 0 < length <= LARGEST:
+                    raise ValueError(f"send an image file of at most {LARGEST} bytes")
+                body = io.BytesIO(self.rfile.read(length))
+                answer, status = as_json(detector(Image.open(body))), 200
             except Exception as error:  # an answer for one client, and the next one is served
                 answer, status = json.dumps({"error": f"{type(error).__name__}: {error}"}), 400
             self.send_response(status)
@@ -159,15 +180,25 @@ def serve(detector, port):
         server.serve_forever()
 
 
-if __name__ == "__main__":
+def main():
+    """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("images", nargs="*")
     parser.add_argument("--threshold", type=float, default=0.3)
     parser.add_argument("--serve", type=int, metavar="PORT")
     arguments = parser.parse_args()
-    model = Detector(arguments.model, arguments.threshold)
-    for path in arguments.images:
-        print(json.dumps(path) + ": " + as_json(model(Image.open(path))))
-    if arguments.serve is not None:
-        serve(model, arguments.serve)
+    try:
+        model = Detector(arguments.model, arguments.threshold)
+        for path in arguments.images:
+            print(json.dumps(path) + ": " + as_json(model(Image.open(path))))
+        if arguments.serve is not None:
+            serve(model, arguments.serve)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:  # in a line: most are of files that can't be read
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -62,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    return run_command(lambda: _parse_and_run(argv))  # Ctrl-C ends the start in a line, too
+
+
+def _parse_and_run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = _parse(parser, argv)
     if args.run is None:

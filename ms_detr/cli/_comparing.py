@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ms_detr.errors import CheckpointError, ConfigError, MissingFileError
 
 from ._arguments import expect_folder
-from ._evaluating import dataset_of, limit_of, stdout_for_json, write_json
+from ._evaluating import dataset_of, expect_others, limit_of, stdout_for_json, write_json
 
 if TYPE_CHECKING:
     from ms_detr.evaluation.bootstrap import Difference
@@ -32,6 +32,8 @@ def compare(args: argparse.Namespace) -> int:
 
     folder = args.output or COMPARED
     expect_folder(folder)
+    given = [Path(name) for name in args.compare]
+    expect_others([folder / NUMBERS, folder / PICTURE, args.json], given)
     with stdout_for_json(args.json):
         models = _models(args, folder)
         data, most = _dataset(args, models)
@@ -58,12 +60,12 @@ class Model:
     """What is compared.
 
     Attributes:
-        given: on the command line.
+        name: its own.
         place: of its detections.
         run: the folder of its run, if it is one.
     """
 
-    given: str
+    name: str
     place: Path
     run: Path | None = None
 
@@ -73,13 +75,13 @@ def _models(args: argparse.Namespace, folder: Path) -> list[Model]:
     if len(args.compare) < 2:
         raise ConfigError("--compare takes two models or more")
     models = []
-    for given, name in zip(args.compare, short_names(args.compare), strict=True):
+    for given, name in zip(args.compare, distinct(short_names(args.compare)), strict=True):
         if given.endswith(".json"):
-            models.append(Model(given, Path(given)))
+            models.append(Model(name, Path(given)))
         elif Path(given).is_dir():
-            models.append(Model(given, _of_run(Path(given)), Path(given)))
+            models.append(Model(name, _of_run(Path(given)), Path(given)))
         else:
-            models.append(Model(given, _predicted(args, given, folder / name)))
+            models.append(Model(name, _predicted(args, given, folder / name)))
     return models
 
 
@@ -173,14 +175,14 @@ def _expect_same(models: Sequence[Model], data: "Images") -> None:
 
 def _read(models: Sequence[Model], data: "Images") -> "dict[str, Detections]":
     """All detections by the models' names."""
-    from ms_detr.evaluation.bootstrap import by_name
     from ms_detr.evaluation.reading import check_detections, read_detections
 
-    detections = []
+    detections = {}
     for model in models:
-        detections.append(read_detections(model.place, data.class_of, NMS))
-        check_detections(detections[-1], data.truth, model.place)
-    return by_name(short_names([model.given for model in models]), detections)
+        found = read_detections(model.place, data.class_of, NMS)
+        check_detections(found, data.truth, model.place)
+        detections[model.name] = found
+    return detections
 
 
 def _bootstrap(
@@ -214,6 +216,18 @@ def short_names(given: Sequence[str]) -> list[str]:
             for each in parts:
                 del each[end]
     return ["_".join(part.strip("/\\") for part in each) or "model" for each in parts]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return names with numbers behind those that are taken."""
+    known: list[str] = []
+    for name in names:
+        number, unique = 1, name
+        while unique in known:
+            number += 1
+            unique = f"{name} ({number})"
+        known.append(unique)
+    return known
 
 
 def _plain_name(path: Path) -> str:
@@ -263,6 +277,11 @@ def _text(
             headers = [kind, first, other, "difference", "95% interval", f"p({first} > {other})"]
             tables.append(as_table(rows, headers))
     images = len(data.truth.sizes)
+    counts = [
+        f"{name}: {len(each.scores)} detections on {_shown(each)} of {images} images"
+        for name, each in detections.items()
+    ]
+    tables.append("\n".join(counts))
     tables.append(f"{args.draws} draws of {images} images, seed {args.seed}")
     return "\n\n".join(tables)
 
@@ -280,7 +299,7 @@ def _numbers(
             "name": name,
             "detections_from": str(model.place),
             "detections": len(each.scores),
-            "images_with_detections": len(set(each.images.tolist())),
+            "images_with_detections": _shown(each),
         }
         for model, (name, each) in zip(models, detections.items(), strict=True)
     ]
@@ -298,6 +317,11 @@ def _numbers(
         "seed": args.seed,
         "compared_with_the_first": compared,
     }
+
+
+def _shown(found: "Detections") -> int:
+    """On how many images there are any."""
+    return len(set(found.images.tolist()))
 
 
 def _plain(each: "Difference") -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,15 +100,26 @@ def study_file(config: str, overrides: tuple[str, ...], file: Path, looking: Loo
     """Score a file of COCO's results, and look into it."""
     from ms_detr.config import load
     from ms_detr.evaluation import format_results
+    from ms_detr.report.evaluation import WRITTEN
 
     cfg = load(config, overrides)
     looking.expect_places()
     name = f"{Path(config).stem}, {file.name}"
+    folder = looking.output or file.parent
+    expect_others([*(folder / name for name in WRITTEN), looking.json], [file])
     with stdout_for_json(looking.json):
         found = _study(cfg, dataset_of(cfg), file, looking)
         print(f"{format_results(found.results)}\n")
-        _write(found, looking.output or file.parent, name)
+        _write(found, folder, name)
     write_json(found.numbers(), looking.json)
+
+
+def expect_others(written: Iterable[Path | None], read: Iterable[Path]) -> None:
+    """Raise ConfigError where a file that is written is one that is read."""
+    sources = [path.resolve() for path in read]
+    for path in written:
+        if path is not None and path.resolve() in sources:
+            raise ConfigError(f"{path} would be written over, and is read: choose another --output")
 
 
 def limit_of(cfg: Any) -> int:

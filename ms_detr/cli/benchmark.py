@@ -157,7 +157,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print a table or JSON."""
-    args.measure(args)
+    from ms_detr.engine.out_of_memory import advised
+
+    with advised("measure something smaller, such as another --size or --batch"):
+        args.measure(args)
     return 0
 
 

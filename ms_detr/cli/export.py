@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import count, expect_folder, path
+from ._arguments import count, expect_folder, path, share
 
 if TYPE_CHECKING:
     from ms_detr.exporting import Difference
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of all padded images (default: any)")  # fmt: skip
     add("--check", nargs="+", default=[], metavar="IMAGE",
         help="compare the file with PyTorch on images; status 1 where they differ")  # fmt: skip
-    add("--tolerance", type=float, default=1e-3, metavar="T", help="of scores, of boxes in "
+    add("--tolerance", type=share, default=1e-3, metavar="T", help="of scores, of boxes in "
         "fractions of the image, of the part of a mask (default: 0.001)")  # fmt: skip
     add("--json", action="store_true", help="print what --check found as JSON")
 
@@ -105,13 +105,15 @@ def _inputs(model: "GeneralizedDETR", images: list[str]) -> list[dict[str, Any]]
 
 def _tell(args: argparse.Namespace, output: Path, found: "list[Difference]") -> int:
     """Print how much the file and PyTorch differ on each image; 1 if by more than is tolerated."""
+    from ms_detr.evaluation.results import without_nan
     from ms_detr.exporting import Difference
 
     named = list(zip(args.check, found, strict=True))
     good = all(one.within(args.tolerance) for _, one in named)
     if args.json:
         rows = [{"image": name, **vars(one)} for name, one in named]
-        print(json.dumps({"images": rows, "tolerance": args.tolerance, "agrees": good}, indent=1))
+        content = {"images": rows, "tolerance": args.tolerance, "agrees": good}
+        print(json.dumps(without_nan(content), indent=1))
     else:
         print(_table([*named, ("all", Difference.worst([one for _, one in named]))], args.masks))
     if not good:

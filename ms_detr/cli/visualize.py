@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ._arguments import count, expect_not, expect_own_names, path
+from ._arguments import count, expect_not, expect_own_names, path, share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     predictions = views.add_parser("predictions", help="predictions beside annotations")
     _one_model(predictions, images=16)
     predictions.add_argument(
-        "--threshold", type=float, default=0.3, help="least score that is drawn (default: 0.3)"
+        "--threshold", type=share, default=0.3, help="least score that is drawn (default: 0.3)"
     )
     assignments = views.add_parser("assignments", help="which queries learn which objects")
     _one_model(assignments, images=4)

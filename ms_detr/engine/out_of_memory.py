@@ -30,6 +30,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Say what to do where the block, no step of a training, runs out of memory.
+
+    Raises:
+        OutOfMemoryError: in its place.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OutOfMemoryError(f"out of memory ({shortened(reason)}): {advice}") from error
+
+
+@contextmanager
 def named(
     where: str, iteration: int, batch: Sequence[Mapping[str, Any]], last: Callable[[], str]
 ) -> Iterator[None]:

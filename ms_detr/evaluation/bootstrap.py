@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,16 +116,3 @@ def compared(first: np.ndarray, second: np.ndarray) -> Difference:
         low, high = np.quantile(differences, (tail, 1 - tail)).tolist()
         better = float((np.sign(differences) / 2 + 0.5).mean())
     return Difference(float(first[0]), float(second[0]), low, high, better, len(differences))
-
-
-def by_name(names: Sequence[str], detections: Sequence[Detections]) -> dict[str, Detections]:
-    """Return models' detections by their names, which are made different where they aren't."""
-    known: dict[str, Detections] = {}
-    for name, found in zip(names, detections, strict=True):
-        number = 1
-        unique = name
-        while unique in known:
-            number += 1
-            unique = f"{name} ({number})"
-        known[unique] = found
-    return known

@@ -55,7 +55,7 @@ def read_detections(
         classes = [class_of[category] for category in columns.categories]
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} doesn't hold the detections of this dataset: {error}") from error
-    images, scores = np.array(columns.images, np.int64), np.array(columns.scores, np.float32)
+    images, scores = np.array(columns.images, np.int64), np.array(columns.scores, np.float64)
     order = np.lexsort((-scores, images))
     boxes = np.array(columns.boxes, np.float64).reshape(-1, 4)[order]
     numbers = np.array(classes, np.int64)[order]
@@ -98,8 +98,9 @@ def _suppress(found: Detections, rows: slice, threshold: float) -> None:
     corners = BoxMode.convert(
         torch.from_numpy(found.boxes[rows]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS
     ).float()
-    scores, classes = torch.from_numpy(found.scores[rows]), torch.from_numpy(found.classes[rows])
-    found.survives[rows][batched_nms(corners, scores, classes, threshold).numpy()] = True
+    order = torch.arange(len(corners), 0, -1).float()  # in the place of scores, all different
+    classes = torch.from_numpy(found.classes[rows])
+    found.survives[rows][batched_nms(corners, order, classes, threshold).numpy()] = True
 
 
 class _Columns:

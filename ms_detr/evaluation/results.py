@@ -61,10 +61,10 @@ def read_results(folder: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {
-            task: {name: math.nan if value is None else value for name, value in values.items()}
+            task: {k: math.nan if value is None else float(value) for k, value in values.items()}
             for task, values in content.items()
         }
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it, or evaluate once more") from error
 
 

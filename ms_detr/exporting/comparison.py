@@ -41,14 +41,15 @@ class Difference:
 
     def within(self, tolerance: float) -> bool:
         """Whether nothing is missing and no difference is larger."""
-        return self.missing == 0 and max(self.scores, self.boxes, self.masks) <= tolerance
+        differences = self.scores, self.boxes, self.masks
+        return self.missing == 0 and all(x <= tolerance for x in differences)  # NaN never is
 
     @classmethod
     def worst(cls, several: Sequence[Difference]) -> Difference:
         """Of several images: how many objects together, and the largest differences."""
         columns = {x.name: [getattr(one, x.name) for one in several] for x in fields(cls)}
         counted = ("objects", "missing")
-        return cls(**{k: sum(v) if k in counted else max(v) for k, v in columns.items()})
+        return cls(**{k: sum(v) if k in counted else _largest(v) for k, v in columns.items()})
 
 
 @dataclass(frozen=True)
@@ -193,4 +194,9 @@ def difference(made: Found, expected: Found, tolerance: float) -> Difference:
         if made.masks is not None and expected.masks is not None:
             mask = made.masks[np.flatnonzero(near)[apart.argmin()]]
             masks.append(float((mask != expected.masks[index]).mean()))
-    return Difference(len(compared), missing, scores, max(boxes), max(masks))
+    return Difference(len(compared), missing, scores, _largest(boxes), _largest(masks))
+
+
+def _largest(values: Sequence[float]) -> float:
+    """The largest one, or NaN where there is any, which Python's ``max`` may pass over."""
+    return float(np.max(values))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from ..engine.out_of_memory import advised
 from ..errors import ConfigError, shortened
 from ..ops.plain import PlainOperators
 from .interface import INPUTS, Exported, Form
@@ -46,7 +47,8 @@ def _example(exported: Exported) -> tuple[Tensor, Tensor]:
     form = exported.form
     batch = form.batch or EXAMPLE[0]
     size = form.size or EXAMPLE[1:]
-    images = torch.zeros(batch, 3, *size).to(exported.inputs.dtype)
+    with advised("it is traced with images; choose a smaller --batch or --size"):
+        images = torch.zeros(batch, 3, *size, dtype=exported.inputs.dtype)
     return images, torch.tensor([size] * batch)
 
 

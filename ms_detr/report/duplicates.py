@@ -31,7 +31,7 @@ def count_duplicates(detections: Detections, images: int, nms_threshold: float) 
     survives = detections.survives
     assert survives is not None
     before, after = (
-        (len(scores) - np.searchsorted(np.sort(scores), SCORES.astype(np.float32))) / images
+        (len(scores) - np.searchsorted(np.sort(scores), SCORES)) / images
         for scores in (detections.scores, detections.scores[survives])
     )
     lines = {"all": Series(SCORES, before), "left by NMS": Series(SCORES, after)}

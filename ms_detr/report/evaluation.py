@@ -29,6 +29,7 @@ from .seen import NMS, Seen, look
 
 PAGE, NUMBERS, TABLE = "evaluation.html", "evaluation.json", "images.csv"
 CONFUSION, PRECISION = "confusion.png", "precision_recall.png"
+WRITTEN = (PAGE, NUMBERS, TABLE, CONFUSION, PRECISION)
 MISTAKES = 12  # of the confusion matrix, in words
 LOWEST = 20  # images in the page's table
 COLUMNS = ("image_id", "file_name", "objects", "found", "missed", "wrong", "F")

@@ -59,25 +59,32 @@ class ImageMatches:
         return Tally(found, self.objects - found, len(right) - found)
 
 
-def match_images(truth: GroundTruth, detections: Detections) -> dict[int, ImageMatches]:
+def match_images(
+    truth: GroundTruth, detections: Detections, least: float = LEAST
+) -> dict[int, ImageMatches]:
     """Match the detections of every image, by id, with its objects, as COCO's metric does.
 
     From the best score on a detection takes the object of its class, not taken yet, with which its
     box has the largest IoU, of 0.5 or more. What lies in a crowd by as much counts not at all.
+
+    Args:
+        least: score of what is looked at.
     """
     order = np.argsort(truth.images, kind="stable")
     objects, seen = by_image(truth.images[order]), by_image(detections.images)
     none = slice(0, 0)
     return {
-        image: _match(truth, order[objects.get(image, none)], detections, seen.get(image, none))
+        image: _match(
+            truth, order[objects.get(image, none)], detections, seen.get(image, none), least
+        )
         for image in truth.sizes
     }
 
 
 def _match(
-    truth: GroundTruth, objects: np.ndarray, detections: Detections, rows: slice
+    truth: GroundTruth, objects: np.ndarray, detections: Detections, rows: slice, least: float
 ) -> ImageMatches:
-    likely = detections.scores[rows] >= LEAST
+    likely = detections.scores[rows] >= least
     boxes, scores = detections.boxes[rows][likely], detections.scores[rows][likely]
     classes = detections.classes[rows][likely]
     crowds = truth.crowds[objects]
@@ -99,7 +106,7 @@ def _match(
 def joined(matches: Mapping[int, ImageMatches]) -> ImageMatches:
     """The matches of all images as those of one."""
     each = list(matches.values())
-    scores = np.concatenate([np.empty(0, np.float32), *(m.scores for m in each)])
+    scores = np.concatenate([np.empty(0), *(m.scores for m in each)])
     right = np.concatenate([np.empty(0, bool), *(m.right for m in each)])
     return ImageMatches(scores, right, sum(m.objects for m in each))
 

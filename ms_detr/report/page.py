@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import UserError, short_message
 from ..evaluation.reading import read_detections
+from ..evaluation.table import percent
 from ..files import write_text
 from ..run_folder import AVERAGED, EVALUATION, PREDICTIONS, REPORT
 from . import curves
@@ -63,8 +66,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     for name in ("segm/AP", "bbox/AP", f"{AVERAGED}bbox/AP"):
         if name in run.series and (not name.startswith(AVERAGED) or run.setting(DECAY) is not None):
             series = run.series[name]
-            best = int(series.values.argmax())
-            text = f"{series.values[-1]:.2f}"
+            best = int(np.nan_to_num(series.values, nan=-1.0).argmax())
+            text = percent(float(series.values[-1]))
             if best < len(series.values) - 1:
                 text += f" (best {series.values[best]:.2f} at {series.iterations[best]})"
             facts.append((name, text))

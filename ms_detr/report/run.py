@@ -30,6 +30,7 @@ from ..run_folder import (
 from .log import Log, read_log
 
 TOTAL = "total_loss"
+LONGEST = 1e12  # seconds that can be told; NaN isn't less either
 DECAY = "train.ema.decay"
 MADE_BY = "made by: "  # before what the first line of a config tells of its origin
 
@@ -74,12 +75,13 @@ class Run:
         return max((int(each.iterations[-1]) for each in self.series.values()), default=0)
 
     def training_time(self) -> datetime.timedelta | None:
-        """The time of all steps together, as logged; None if no step's time was."""
+        """The time of all steps together, as logged; None if it isn't known of all of them."""
         times = self.series.get("time")
         if times is None:
             return None
         steps = np.diff(times.iterations, prepend=0)
-        return datetime.timedelta(seconds=round(float((steps * times.values).sum())))
+        seconds = float((steps * times.values).sum())
+        return datetime.timedelta(seconds=round(seconds)) if abs(seconds) < LONGEST else None
 
     def setting(self, key: str) -> Any:
         """A value of the config, links followed; None if it isn't there or can't be told."""
@@ -133,7 +135,7 @@ def _series(folder: Path) -> dict[str, Series]:
     """Everything in ``metrics.json``, by name."""
     if not (folder / METRICS).is_file():
         return {}
-    lines = [line for line in read_metrics(folder) if isinstance(line.get("iteration"), int)]
+    lines = list(read_metrics(folder))
     # The evaluation after a training is logged as of the iteration that would come next.
     trained = max((line["iteration"] for line in lines if TOTAL in line), default=0)
     points: dict[str, dict[int, float]] = {}

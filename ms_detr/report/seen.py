@@ -13,7 +13,7 @@ from ..evaluation.table import CLASS_PREFIX, METRICS
 from .dataset import Images
 from .duplicates import Duplicates, count_duplicates
 from .images import COUNT, Picture, draw_images, worst_and_best
-from .matching import ImageMatches, Tally, best_threshold, joined, match_images
+from .matching import LEAST, ImageMatches, Tally, best_threshold, joined, match_images
 
 NMS = 0.7  # IoU, where the config has none
 TASKS = ("bbox", "segm", "bbox_nms", "segm_nms")
@@ -64,7 +64,7 @@ def look(
         ImageError: an image can't be read.
     """
     truth = data.truth
-    matches = match_images(truth, detections)
+    matches = match_images(truth, detections, min(LEAST, 1.0 if threshold is None else threshold))
     best_score = best_threshold(matches)
     threshold = best_score if threshold is None else threshold
     chosen = worst_and_best(matches, threshold, count)

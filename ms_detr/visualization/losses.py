@@ -24,15 +24,21 @@ def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
     Raises:
         MissingFileError: the folder holds no run.
-        DataError: the run logged no losses of the term.
+        DataError: the run logged no losses of the term, or its config is damaged or has none.
     """
     metrics, config = folder / METRICS, folder / CONFIG
     for path in (metrics, config):
         if not path.is_file():
             raise MissingFileError(f"{path} is missing: give the train.output_dir of a run")
-    term = yaml.safe_load(config.read_text())["model"]["criterion"]["terms"][TERM]
-    losses = {name: loss for name, loss in term["losses"].items() if isinstance(loss, dict)}
-    weights = {name: term["weight"] * loss["weight"] for name, loss in losses.items()}
+    try:
+        term = yaml.safe_load(config.read_text(encoding="utf-8"))
+        term = term["model"]["criterion"]["terms"][TERM]
+        losses = {name: loss for name, loss in term["losses"].items() if isinstance(loss, dict)}
+        weights = {name: term["weight"] * loss["weight"] for name, loss in losses.items()}
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{config} is damaged, or has no weights of a term '{TERM}' to divide losses by"
+        ) from error
     curves: dict[str, list[tuple[int, float]]] = {kind: [] for kind in KINDS}
     for line in read_metrics(folder):
         for kind, names in KINDS.items():

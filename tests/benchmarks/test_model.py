@@ -116,6 +116,12 @@ def test_benchmark_model_counts_and_times(capsys):
     assert "ms" not in json.loads(capsys.readouterr().out)[0]
 
 
+def test_images_that_no_memory_holds(capsys):
+    words = ["benchmark", "model", "--config-file", DEMO, "--size", "4000000", "4000000"]
+    assert main(words) == 2
+    assert "error: out of memory" in (said := capsys.readouterr().err) and "--size" in said
+
+
 def test_without_the_operator_nothing_is_counted(monkeypatch, capsys):
     without = type(status())((), {"cpu": "not built"}, "", "make ops")
     monkeypatch.setattr("ms_detr.benchmarks.model.status", lambda: without)

@@ -73,6 +73,15 @@ def test_interrupted(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_interrupted_while_verbs_are_found(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", interrupted)
+    assert cli.main(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_unknown_verb_names_the_known_ones(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["dctor"])

@@ -8,6 +8,7 @@ import yaml
 from PIL import Image
 
 from ms_detr.cli import main
+from ms_detr.errors import ConfigError
 from ms_detr.visualization.losses import draw_losses, read_losses
 
 PANEL = 384 + 24  # pixels of an image and its title
@@ -117,6 +118,8 @@ def test_a_loss_that_was_logged_once_is_a_point(tmp_path):
     line = {"iteration": 9, "o2o/loss_class/0": 4.0, "o2o/loss_bbox/0": 10.0}
     (tmp_path / "metrics.json").write_text(json.dumps(line))
     picture = Image.open(draw_losses({"run": tmp_path}, tmp_path / "losses.png")).convert("RGB")
+    with pytest.raises(ConfigError, match=r"losses\.xyz: pictures end in .*png.*, not in xyz"):
+        draw_losses({"run": tmp_path}, tmp_path / "losses.xyz")
     # In the middle of both charts, where one point lies.
     for left in (0, picture.width // 2):
         middle = picture.crop((left + 150, 100, left + picture.width // 2 - 150, 300))
