@@ -9,6 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from .errors import USER_ERROR
+from .files import FULL
+
 logger = logging.getLogger(__name__)
 
 READER_GONE = 141  # exit code, the shells' for SIGPIPE
@@ -21,7 +24,7 @@ def with_reader(command: Callable[[], int]) -> int:
     flushes its streams at exit. What is closed from the start is written to nowhere.
 
     Returns:
-        The command's exit code, or 141.
+        The command's exit code; 141 where the reader is gone, 2 where the output's disk is full.
     """
     _open_closed()
     try:
@@ -40,6 +43,14 @@ def with_reader(command: Callable[[], int]) -> int:
         for stream in gone:
             silence(stream)
         return READER_GONE
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise  # the streams have no names
+        for stream in (sys.stdout, sys.stderr):
+            if _is_full(stream):  # it would complain once more at exit
+                silence(stream)
+        print(f"error: the output can't be written: {error.strerror}", file=sys.stderr, flush=True)
+        return USER_ERROR
 
 
 def silence(stream: TextIO) -> None:
@@ -73,6 +84,15 @@ def _open_closed() -> None:
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+
+
+def _is_full(stream: TextIO) -> bool:
+    """Whether the end of what was written to a stream can't be stored."""
+    try:
+        stream.flush()
+    except OSError as error:
+        return error.errno in FULL
+    return False
 
 
 def _reader_is_gone(stream: TextIO) -> bool:

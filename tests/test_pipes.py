@@ -87,3 +87,16 @@ def test_another_broken_pipe_is_an_error():
     with pytest.raises(BrokenPipeError, match="a worker's"):
         with_reader(fail)
     assert with_reader(lambda: 3) == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk(unbuffered):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "ms_detr", "doctor"],
+            cwd=ROOT, env=ENVIRONMENT | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr == "error: the output can't be written: No space left on device\n"

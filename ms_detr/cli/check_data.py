@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _expect_places(args: argparse.Namespace) -> None:
     """Make sure, before anything is read, that what was asked for can be written."""
-    from ms_detr.data.formats.importing import expect_free
+    from ms_detr.data.formats.importing import expect_free, expect_outside
 
     if args.opts and args.config is None:
         raise ConfigError("--opts are overrides of the config that --config names")
@@ -83,6 +83,8 @@ def _expect_places(args: argparse.Namespace) -> None:
         raise ConfigError("--link is of the copy that --fix writes")
     if args.fix is not None:
         expect_free(args.fix)
+        if args.data.is_dir():
+            expect_outside(args.data, args.fix, "--fix")
     if args.report is not None:
         if args.report.is_dir():
             raise ConfigError(f"{args.report} is a folder: give a file")

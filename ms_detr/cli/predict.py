@@ -9,7 +9,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,7 +165,7 @@ def _write(
 ) -> list[str]:
     """Write what was found, by the number of the image, and say where."""
     from ms_detr.evaluation.listing import write_csv, write_json
-    from ms_detr.files import atomic_path
+    from ms_detr.files import atomic_path, explained
 
     ordered = sorted(listed, key=lambda one: one.objects.image_id)
     places = [] if args.output is None else [f"pictures in {args.output}"]
@@ -177,8 +176,11 @@ def _write(
             write(sys.stdout, ordered, class_names)
         elif file is not None:
             # A link stays, and its file is replaced.
-            whole = atomic_path(_linked(file)) if _is_whole(file) else nullcontext(file)
-            with whole as place, place.open("w", encoding=ENCODING, errors=ERRORS) as stream:
+            whole = atomic_path(_linked(file)) if _is_whole(file) else explained(file)
+            with (
+                whole as place,
+                (place or file).open("w", encoding=ENCODING, errors=ERRORS) as stream,
+            ):
                 write(stream, ordered, class_names)
             places.append(str(file))
     return places

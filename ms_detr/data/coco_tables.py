@@ -27,7 +27,7 @@ REQUIRED_KEYS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_LARGEST_ID = 2**63  # of numpy's and torch's whole numbers
+LARGEST_ID = 2**63  # of numpy's and torch's whole numbers
 _MOST_PIXELS = 2**31  # of pycocotools' run lengths
 
 # Bits of what is known of an annotation.
@@ -357,11 +357,11 @@ def _whole_numbers(values: Sequence[int]) -> tuple[np.ndarray, dict[int, int]]:
     """Return whole numbers as int64, and by row those that are too large, as they are."""
     try:
         column = np.array(values, np.int64)
-        if not len(values) or column.min() > -_LARGEST_ID:
+        if not len(values) or column.min() > -LARGEST_ID:
             return column, {}
     except OverflowError:
         pass
-    huge = {row: value for row, value in enumerate(values) if abs(value) >= _LARGEST_ID}
+    huge = {row: value for row, value in enumerate(values) if abs(value) >= LARGEST_ID}
     kept = [0 if row in huge else value for row, value in enumerate(values)]
     return np.array(kept, np.int64), huge
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..files import write_text
-from .images import Header, ImageError, chunks_to_end, open_image, read_header
+from .images import Header, ImageError, OneAtATime, chunks_to_end, open_image, read_header
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,10 @@ def examine(
         threads: of this process.
     """
     known = known or {}
+    alone = OneAtATime()
 
     def look(chunk: Sequence[str]) -> list[Found]:
-        return [_look(file, known.get(file)) for file in chunk]
+        return [_look(file, known.get(file), alone) for file in chunk]
 
     chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
     with ThreadPoolExecutor(threads) as pool:
@@ -84,7 +85,7 @@ def examine(
     return dict(zip(files, found, strict=True))
 
 
-def _look(file: str, known: Found | None) -> Found:
+def _look(file: str, known: Found | None, alone: OneAtATime) -> Found:
     try:
         facts = os.stat(file)
         stamp = facts.st_size, facts.st_mtime_ns
@@ -93,7 +94,9 @@ def _look(file: str, known: Found | None) -> Found:
         with open_image(file) as image:
             header = read_header(image)
             if may_be_cut_short(image):
-                image.load()
+                with alone(*header.size):
+                    image.load()
+                    image.close()
         return Found(stamp, header)
     except FileNotFoundError:
         return Found(problem=f"there is no image file {file}", is_missing=True)

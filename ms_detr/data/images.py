@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import BinaryIO
@@ -24,6 +25,8 @@ from ..errors import DataError, MissingFileError
 
 IMAGE_FORMATS = ("RGB", "BGR", "L")
 MAX_PIXELS = 178_956_970  # of an image file: Pillow's limit
+LARGE = 1 << 24  # pixels; of larger images threads decode one at a time
+STRIP = 1 << 22  # pixels that are converted at a time
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -120,6 +123,17 @@ def expect_file(path: str | os.PathLike[str], what: str) -> None:
         raise ImageError(f"{path} is {_KINDS_OF_FILE.get(kind, 'no file')}, not {what} file")
 
 
+class OneAtATime:
+    """Lets threads have one large image in memory at a time, and any number of others."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, width: int, height: int) -> AbstractContextManager:
+        """Return the context in which an image of so many pixels is decoded."""
+        return self._lock if width * height > LARGE else nullcontext()
+
+
 @contextmanager
 def at_most(pixels: int) -> Iterator[None]:
     """In the block image files of more pixels can't be opened, and others without a warning."""
@@ -146,7 +160,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except ImageError:
+    except DataError:  # of who looks at it
         raise
     except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise ImageError(
@@ -187,16 +201,30 @@ def load_image(
 
 def to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
     """Return an image of Pillow as (H, W, C) uint8, upright and converted as by `load_image`."""
+    turned = upright(image)
+    mode = "L" if image_format == "L" else "RGB"
+    step = -1 if image_format == "BGR" else 1
+    turned.load()
+    width, height = turned.size
+    pixels = np.empty((height, width, len(mode)), np.uint8)
+    # Strip by strip: converting makes a copy, and so does Pillow when it gives its pixels away.
+    rows = max(STRIP // max(width, 1), 1)
+    for top in range(0, height, rows):
+        strip = turned
+        if rows < height:
+            strip = turned.crop((0, top, width, min(top + rows, height)))
+        strip = strip if strip.mode == mode else strip.convert(mode)
+        part = np.asarray(strip).reshape(-1, width, len(mode))
+        pixels[top : top + rows] = part[:, :, ::step]
+    return pixels
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image of Pillow turned as its orientation tag says; without one, the same."""
     # Pillow turns a TIFF while decoding, whatever its tags tell.
     turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
     # Pillow's exif_transpose rewrites all tags, and fails if one of them is damaged.
-    upright = image if turn is None else image.transpose(turn)
-    mode = "L" if image_format == "L" else "RGB"
-    # To convert what is of the mode already is one more copy.
-    pixels = np.asarray(upright if upright.mode == mode else upright.convert(mode))
-    if image_format == "L":
-        return pixels[:, :, None]
-    return pixels[:, :, ::-1] if image_format == "BGR" else pixels
+    return image if turn is None else image.transpose(turn)
 
 
 def pixel_digest(pixels: np.ndarray) -> bytes:

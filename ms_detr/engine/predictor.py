@@ -152,7 +152,10 @@ class Predictor:
                     check_masks(name, self.model.postprocess.top_k, tiles[0].size)
                 pieces[key] = Pieces(name, size, tiles)
                 for number, tile in enumerate(tiles):
-                    yield (key, number), mapper.map_image(tile.cut(image), name)
+                    mapped = mapper.map_image(tile.cut(image), name)
+                    if number == len(tiles) - 1:
+                        del image  # not to be held while its picture is drawn
+                    yield (key, number), mapped
             except Exception as error:
                 if short_message(error) is None:
                     raise

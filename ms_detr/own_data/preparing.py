@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import load
+from ..data.formats.importing import expect_outside
 from ..engine.checkpoint import expect_unused
 from ..engine.device import choose_device
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..overrides import values
 from ..paths import expand
 from ..run_folder import FINAL, OWN_CONFIG
@@ -79,7 +80,8 @@ def prepare(
     recipes = _recipes(said)
     load(config or recipes.masks, overrides)  # a misspelt key is found before anything is done
     kept = request.converted or output.parent / CONVERTED
-    _expect_outside(request.folder, {"train.output_dir": output, "--converted": kept})
+    expect_outside(request.folder, output, "train.output_dir")
+    expect_outside(request.folder, kept, "--converted")
     if write:
         expect_unused(output)
     measured = _measured(obtain(request, kept, progress))
@@ -124,15 +126,3 @@ def _measured(source: Source) -> Measured:
     train = facts_of(source.splits["train"])
     test = train if evaluated == "train" else facts_of(source.splits[evaluated])
     return Measured(source, train, test, evaluated)
-
-
-def _expect_outside(data_folder: Path, folders: Mapping[str, Path]) -> None:
-    """Raise ConfigError if what is written would lie in the data, which would change them."""
-    top = data_folder.resolve()
-    for what, folder in folders.items():
-        place = folder.resolve()
-        if top == place or top in place.parents:
-            raise ConfigError(
-                f"{what} {folder} lies in the data, {data_folder}, which stay as they are: start "
-                f"from another folder, or name one elsewhere with {what}"
-            )

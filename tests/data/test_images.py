@@ -13,7 +13,7 @@ from detectron2.data import Metadata
 from PIL import Image, features
 
 from ms_detr.data import DetrMapper, ImageError, load_image
-from ms_detr.data.images import Header, open_image, read_header
+from ms_detr.data.images import Header, open_image, read_header, to_array
 from ms_detr.visualization.scene import canvas
 
 ORIENTATION = 0x0112
@@ -109,6 +109,20 @@ def test_headers(tmp_path, kind: str, orientation: int):
     height, width = STORED[orientation](picture()).shape[:2]
     assert header == Header(width, height, orientation, "RGB")
     assert header.size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
+def test_strips_are_as_the_whole(monkeypatch, mode: str, image_format: str):
+    image = Image.fromarray(picture()).convert(mode)
+    expected = np.asarray(image.convert("L" if image_format == "L" else "RGB"))
+    expected = expected.reshape(HEIGHT, WIDTH, -1)
+    for strip in (1, 5 * WIDTH + 3, HEIGHT * WIDTH):
+        monkeypatch.setattr("ms_detr.data.images.STRIP", strip)
+        found = to_array(image, image_format)
+        np.testing.assert_array_equal(
+            found[:, :, ::-1] if image_format == "BGR" else found, expected
+        )
 
 
 def test_orientation_in_xmp(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import DataError
 from ...paths import can_be_one
 from ..coco_tables import (
+    LARGEST_ID,
     REQUIRED_KEYS,
     is_box,
     is_crowd,
@@ -25,7 +26,6 @@ from ..json_stream import Pairs, read_members
 from .entries import ImageEntry, ObjectEntry, Size, Source
 from .findings import Findings, Kind
 
-LARGEST_ID = 2**63
 _TABLES = tuple(REQUIRED_KEYS)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +16,7 @@ from ..image_headers import may_be_cut_short
 from ..images import (
     Header,
     ImageError,
+    OneAtATime,
     at_most,
     load_image,
     open_image,
@@ -28,7 +27,6 @@ from .findings import Kind
 
 THREADS = min(4, os.cpu_count() or 1)  # decoding releases the interpreter
 MOST_PIXELS = 89_478_485  # Pillow warns of more, and they take a gigabyte on their way
-LARGE = 1 << 24  # pixels; of larger images one is decoded at a time
 BATCH = 1024  # files that wait for a thread
 _ANY = 1 << 62
 
@@ -60,7 +58,7 @@ def look_at(
         progress: show a bar on a terminal.
     """
     unique = [*dict.fromkeys(files)]
-    look = partial(_look, most=most, pixels=pixels, alone=threading.Lock())
+    look = partial(_look, most=most, pixels=pixels, alone=OneAtATime())
     found: list[Look] = []
     bar = tqdm(total=len(unique), desc="looking at images", unit="img",
                disable=None if progress else True)  # fmt: skip
@@ -77,7 +75,7 @@ def look_at(
     return dict(zip(unique, found, strict=True))
 
 
-def _look(file: str, most: int, pixels: bool, alone: threading.Lock) -> Look:
+def _look(file: str, most: int, pixels: bool, alone: OneAtATime) -> Look:
     header, is_short = None, False
     try:
         with open_image(file) as image:
@@ -89,9 +87,7 @@ def _look(file: str, most: int, pixels: bool, alone: threading.Lock) -> Look:
             return Look(header, None, Kind.DEEP_IMAGE, problem)
         if not (pixels or is_short):
             return Look(header)
-        with ExitStack() as stack:
-            if count > LARGE:
-                stack.enter_context(alone)
+        with alone(*header.size):
             return Look(header, pixel_digest(load_image(file)[0]))
     except MissingFileError:
         return Look(None, None, Kind.MISSING_IMAGE)

@@ -14,7 +14,7 @@ from ...errors import DataError
 from ..formats import FORMATS, Dataset, Format, Object, Options, Picture, Problems, read
 from ..formats.coco import find_in
 from ..formats.dataset import Listing, cut_box, is_degenerate
-from ..formats.importing import expect_free, write_dataset
+from ..formats.importing import expect_free, expect_outside, write_dataset
 from ..formats.splits import has_several, taken
 from ..segmentation import parse, to_runs
 from .checking import Checked, check_dataset, same_pixels
@@ -68,7 +68,7 @@ def write_mended(
         progress: show bars on a terminal.
 
     Raises:
-        ConfigError: there is something in the target.
+        ConfigError: there is something in the target, or it lies in the dataset's folder.
         DataError: most of the dataset can't be used.
         OSError: the target can't be written.
     """
@@ -76,6 +76,8 @@ def write_mended(
     expect_free(target)
     located = checked.located
     folder = located.folder.parent if located.folder.is_file() else located.folder
+    if folder == located.folder:
+        expect_outside(folder, target, "--fix")
     problems = Problems(folder)
     dataset = read(folder, _reader(checked), Options(), problems, progress)
     unusable = _unusable(checked)

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...errors import DataError, listed
 from ..categories import distinct_names
+from ..coco_tables import LARGEST_ID, is_crowd
 from ..json_stream import read_members
 from ..segmentation import parse
 from .dataset import (
@@ -208,7 +209,7 @@ def _classes(content: Mapping[str, list[dict]], file: Path, problems: Problems) 
     sound: list[dict[str, Any]] = []
     ids: set[int] = set()
     for entry in content["categories"]:
-        if type(entry.get("id")) is int and isinstance(entry.get("name"), str):
+        if _is_id(entry.get("id")) and isinstance(entry.get("name"), str):
             if entry["id"] in ids:
                 problems.note("categories whose id another has: passed over", f"{file}: {entry}")
                 continue
@@ -229,6 +230,11 @@ def _classes(content: Mapping[str, list[dict]], file: Path, problems: Problems) 
         else:
             kept.append(entry)
     return distinct_names(kept, str(file))
+
+
+def _is_id(value: Any) -> TypeGuard[int]:
+    """Tell whether a value can be an id in what is written: a whole number of up to 64 bits."""
+    return type(value) is int and abs(value) < LARGEST_ID
 
 
 def _is_key(entry: Mapping) -> bool:
@@ -258,7 +264,7 @@ def _pictures(
     entries: dict[int, dict] = {}
     for entry in content["images"]:
         number, name = entry.get("id"), entry.get("file_name")
-        if type(number) is not int or not isinstance(name, str) or not name.strip("/\0"):
+        if not _is_id(number) or not isinstance(name, str) or not name.strip("/\0"):
             problems.lose_image("images without an id or a file_name", f"{file}: {entry}")
         elif number in entries:
             problems.lose_image("images whose id another has", f"{file}: {entry}")
@@ -316,7 +322,7 @@ def _objects(
             problems.lose_object("boxes that aren't four numbers", f"{where} has {box!r}")
         elif is_degenerate(box, width, height):
             problems.lose_object("boxes without a size in their image", f"{where} has {box}")
-        elif entry.get("iscrowd", 0) not in (0, 1):
+        elif (crowd := is_crowd(entry.get("iscrowd"))) is None:
             problems.lose_object("objects whose iscrowd is not 0 or 1", where)
         else:
             x, y, w, h = map(float, box)
@@ -325,10 +331,10 @@ def _objects(
                     names[number],
                     (x, y, w, h),
                     _segmentation(entry.get("segmentation"), width, height, where, problems),
-                    bool(entry.get("iscrowd", 0)),
+                    crowd,
                     {k: v for k in ("difficult", "truncated") if type(v := entry.get(k)) is int},
                     _area(entry.get("area")),
-                    i if type(i := entry.get("id")) is int else None,
+                    i if _is_id(i := entry.get("id")) else None,
                 )
             )
     return found

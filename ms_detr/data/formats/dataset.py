@@ -134,6 +134,8 @@ class Options:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}, not one of {', '.join(known)}"
                 )
+        if not all(name.strip() for name in self.classes or ()):
+            raise ConfigError("classes: a name is empty")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"classes: a name comes twice in {list(self.classes)}")
 

@@ -90,7 +90,8 @@ def import_dataset(
         progress: show bars on a terminal.
 
     Raises:
-        ConfigError: an argument is wrong, or there is something in the target.
+        ConfigError: an argument is wrong, or there is something in the target, or it lies in the
+            source.
         MissingFileError: there is no such source.
         DataError: the source is of another form, or most of it can't be used; or some, if strict.
         OSError: the target can't be written.
@@ -101,6 +102,7 @@ def import_dataset(
         splits.check_shares(split)
     expect_free(target)
     reader = recognise(source) if form == AUTO else format_of(form)
+    expect_outside(source, target, "DST")
     dataset = read(source, reader, options, problems, progress)
     made = split is not None or not splits.has_several(dataset)
     if made:
@@ -173,6 +175,20 @@ def expect_free(target: Path) -> None:
         raise ConfigError(f"{target} is there already: give a new folder, or remove it")
 
 
+def expect_outside(source: Path, target: Path, what: str) -> None:
+    """Raise ConfigError if what is written would lie in a folder of data, which would change them.
+
+    Args:
+        what: the target's argument.
+    """
+    top, place = source.resolve(), target.resolve()
+    if top == place or top in place.parents:
+        raise ConfigError(
+            f"{what} {target} lies in the data, {source}, which stay as they are: start from "
+            f"another folder, or name one elsewhere with {what}"
+        )
+
+
 def _named(dataset: Dataset, writer: Format, problems: Problems) -> Dataset:
     """Give each image a name that stays in its folder, and that no other has but for the suffix."""
     taken: set[str] = set()
@@ -206,7 +222,7 @@ def _clean(name: str) -> str:
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
     """Yield a new folder, which becomes the target if the block ends well, or else is removed."""
-    target = target.absolute()
+    target = target.resolve()  # a link stays
     folder = target.with_name(target.name + PARTIAL)
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)

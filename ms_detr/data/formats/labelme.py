@@ -165,17 +165,28 @@ def _objects(
         if is_degenerate(box, width, height):
             problems.lose_object("shapes without a size in their image", where)
             continue
-        flags = members[0][0].get("flags")
-        flags = flags if isinstance(flags, dict) else {}
+        flags = _flags(members[0][0].get("flags"), where, problems)
         found.append(
             Object(
                 label,
                 cut_box(box, width, height, where, problems),
                 segmentation,
-                bool(flags.get("iscrowd", False)),
-                {key: int(bool(flags[key])) for key in _FLAGS if key in flags},
+                flags.get("iscrowd", False),
+                {key: int(flags[key]) for key in _FLAGS if key in flags},
             )
         )
+    return found
+
+
+def _flags(value: Any, where: str, problems: Problems) -> dict[str, bool]:
+    """Return a shape's flags that are read, which are true or false."""
+    found = {}
+    for key in ("iscrowd", *_FLAGS) if isinstance(value, dict) else ():
+        flag = value.get(key)
+        if flag in (0, 1):
+            found[key] = bool(flag)
+        elif key in value:
+            problems.note(f"flags {key} that are neither true nor false: passed over", where)
     return found
 
 
@@ -206,18 +217,19 @@ def _part(shape: Any, width: int, height: int) -> tuple[str, Part]:
 
 def _points(value: Any) -> np.ndarray:
     try:
-        points = np.array(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
+        points = np.array(value)
+    except ValueError:  # lists of several lengths
         points = np.empty(0)
-    if points.ndim != 2 or points.shape[1] != 2 or not (abs(points) < 1e5).all():
+    is_pairs = points.dtype.kind in "iuf" and points.ndim == 2 and points.shape[1] == 2
+    if not is_pairs or not (abs(points) < 1e5).all():
         raise DataError("whose points aren't pairs of numbers")
-    return points
+    return points.astype(np.float64)
 
 
 def _circle(points: np.ndarray) -> Part:
     if len(points) != 2:
         raise DataError("called circles without a centre and a point")
-    (x, y), radius = points[0], math.dist(*points)
+    (x, y), radius = points[0].tolist(), math.dist(*points)
     turns = np.arange(CORNERS) * (2 * np.pi / CORNERS)
     polygon = np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], 1)
     return (x - radius, y - radius, 2 * radius, 2 * radius), [polygon.ravel().tolist()]

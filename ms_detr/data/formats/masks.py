@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
-from ..images import open_image
+from ..images import open_image, upright
 from .dataset import IMAGES, Listed, Listing, Object, Options, files_below, in_split, stem, walk
 from .problems import Problems, printable
 from .runs import box_of, encode
@@ -80,11 +80,12 @@ def _objects(folder: Path, plain: str, problems: Problems, width: int, height: i
 def _bitmap(path: Path, width: int, height: int) -> np.ndarray:
     """Return the pixels of an object, bool (H, W)."""
     with open_image(path) as image:
-        if image.size != (width, height):
-            raise DataError(f"it has {image.size} pixels, the image {(width, height)}")
+        turned = upright(image)
+        if turned.size != (width, height):
+            raise DataError(f"it has {turned.size} pixels, the image {(width, height)}")
         # Of a palette the numbers, of which 0 is nothing, as of all other kinds of one channel.
-        one_channel = image.mode in ("1", "L", "P", "I", "F") or image.mode.startswith("I;")
-        values = np.asarray(image if one_channel else image.convert("L"))
+        one_channel = turned.mode in ("1", "L", "P", "I", "F") or turned.mode.startswith("I;")
+        values = np.asarray(turned if one_channel else turned.convert("L"))
     bitmap = values > values.max() / 2
     if not bitmap.any():
         raise DataError("it has no pixel of an object")

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from tqdm import tqdm
 
 from ...errors import ConfigError, DataError
-from ..images import ImageError, load_image, pixel_digest
+from ..images import ImageError, OneAtATime, load_image, pixel_digest
 from .dataset import SPLITS, Dataset, Picture
 from .problems import Problems
 
@@ -95,13 +96,14 @@ def _all(shares: Sequence[float]) -> list[float]:
     return [*shares, 1 - math.fsum(shares)]
 
 
-def _digests(pictures: Iterable[Picture], problems: Problems, progress: bool) -> dict[str, bytes]:
+def _digests(pictures: Sequence[Picture], problems: Problems, progress: bool) -> dict[str, bytes]:
     """Return digests of the images' pixels, by path."""
     paths = [str(picture.path) for picture in pictures]
     found = {}
+    digest_of = partial(_digest, alone=OneAtATime())
     with ThreadPoolExecutor(THREADS) as pool:
         results = tqdm(
-            pool.map(_digest, paths), "comparing images", len(paths), unit="img",
+            pool.map(digest_of, pictures), "comparing images", len(paths), unit="img",
             disable=None if progress else True,
         )  # fmt: skip
         try:
@@ -116,12 +118,12 @@ def _digests(pictures: Iterable[Picture], problems: Problems, progress: bool) ->
     return found
 
 
-def _digest(path: str) -> bytes | ImageError:
+def _digest(picture: Picture, alone: OneAtATime) -> bytes | ImageError:
     try:
-        pixels, _ = load_image(path)
+        with alone(picture.width, picture.height):
+            return pixel_digest(load_image(picture.path)[0])
     except ImageError as error:
         return error
-    return pixel_digest(pixels)
 
 
 def _groups(pictures: Sequence[Picture], digests: Sequence[bytes]) -> list[list[Picture]]:

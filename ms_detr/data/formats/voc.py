@@ -9,7 +9,8 @@ pixels at the left edge. Many tools write other numbers into the same tags:
 - one-based: as the devkit, from xmin - 1 to xmax;
 - zero-based: first and last pixel counted from 0, from xmin to xmax + 1;
 - edges: the edges themselves, from xmin to xmax;
-- auto: one-based, unless a box begins at less than 1; then all of the dataset are edges.
+- auto: one-based, unless a box that has a size begins at less than 1; then all of the dataset are
+  edges.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ class _Entry:
     corners: Sequence[float]
     flags: Mapping[str, int]
     where: str  # for messages
+
+    @property
+    def has_a_size(self) -> bool:
+        """Whether the corners are a box's; what is none, such as four zeros, tells nothing."""
+        left, top, right, bottom = self.corners
+        return math.isfinite(sum(self.corners)) and left < right and top < bottom
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,8 @@ def _labels(root: Path, problems: Problems) -> dict[str, _Label]:
         except DataError as error:
             problems.note("XML files that can't be read: passed over", f"{name}: {error}")
             continue
+        if stem(name) in found:
+            problems.note("XML files of one name but for the suffix: the last one counts", name)
         found[stem(name)] = _Label(
             name,
             _text(tree, "filename"),
@@ -195,7 +204,7 @@ def _convention(labels: Iterable[_Label], options: Options, problems: Problems) 
         return options.voc_boxes
     for label in labels:
         for item in label.objects:
-            if min(item.corners[:2]) < 1:
+            if item.has_a_size and min(item.corners[:2]) < 1:
                 problems.note(
                     "sign that boxes are edges from 0, not pixels from 1 (voc_boxes settles it)",
                     item.where,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -48,6 +49,22 @@ MOST = 1 << 31  # above all numbers of classes
 SLACK = 1e-4  # of width or height, by which rounding leaves the image
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves words and numbers as they stand there: YAML makes False of no, and 8 of 010."""
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        return str(self.construct_scalar(node))
+
+    def whole_number(self, node: yaml.ScalarNode) -> int | str:
+        text = self.text(node)
+        return int(text) if re.fullmatch("0|-?[1-9][0-9]*", text) else text
+
+
+for _tag in ("bool", "float", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.text)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
+
+
 def recognises(folder: Path) -> bool:
     """Tell whether there is a YAML file that names classes and images."""
     return any(_is_config(path) for path in _yaml_files(folder))
@@ -67,7 +84,8 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
             objects = partial(_objects, labels, names, problems)
             pictures.append(Listed(root / name, name, split_of(key), objects))
     if not pictures:
-        raise DataError(f"{file}: none of its train, val and test has images")
+        why = "; ".join(["none of its train, val and test has images", *problems.lines()])
+        raise DataError(f"{file}: {why}")
     _report_unlabelled(pictures, file, problems)
     _report_unused(pictures, problems)
     return Listing(pictures, {name: number for number, name in names.items()})
@@ -178,7 +196,7 @@ def _config(folder: Path) -> Path:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_bytes())
+        content = yaml.load(file.read_bytes(), _Loader)
     except OSError as error:
         raise DataError(f"{file} can't be read: {reason(error)}") from error
     except Exception as error:  # PyYAML's constructors raise errors of many kinds
@@ -219,7 +237,7 @@ def _names(config: Mapping[str, Any], file: Path, problems: Problems) -> dict[in
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, (str, float)) or (isinstance(value, int) and abs(value) < MOST)
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < MOST)
 
 
 def _shown(value: Any) -> str:
@@ -261,6 +279,7 @@ def _located(source: str, config: Mapping[str, Any], file: Path) -> Path | None:
     """
     base = config.get("path")
     bases = [file.parent / base] if isinstance(base, str) else []
+    source = source.replace("\\", "/")  # of Windows
     places = [root / source for root in (*bases, file.parent)]
     if source.startswith("../"):
         places.append(file.parent / source[3:])

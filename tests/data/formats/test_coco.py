@@ -260,3 +260,35 @@ def test_orientation_tags(tmp_path, tag, told, problem):
     assert all(problem in line for line in report.problems.lines())
     is_left_out = problem is not None and tag == 6
     assert ("a.png" not in read_split(tmp_path / "out", "train")) == is_left_out
+
+
+@pytest.mark.parametrize("crowd", [None, "", "0", 0.0, False])
+def test_iscrowd_is_read_as_in_training(tmp_path, crowd):
+    content = coco_of_one_image()
+    content["annotations"][0]["iscrowd"] = crowd
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    write_image(tmp_path / "in" / "a.png")
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert not report.problems
+    assert read_split(tmp_path / "out", "train") == {"a.png": [("cat", [1, 2, 30, 20], 0)]}
+
+
+@pytest.mark.parametrize("table", ["images", "categories"])
+def test_ids_of_more_than_64_bits(tmp_path, table):
+    """Nothing could be trained on a file with them."""
+    content = coco_of_one_image()
+    content[table].append({**content[table][0], "id": 2**63, "name": "dog", "file_name": "b.png"})
+    write_text(tmp_path / "in" / "train.json", json.dumps(content))
+    for number, name in enumerate("ab"):
+        write_image(tmp_path / "in" / f"{name}.png", number)
+    report = import_dataset("coco", tmp_path / "in", tmp_path / "out", split=[1])
+    assert len(report.problems.as_json()) == 1
+    assert report.classes == {"cat": 1} and report.images == {"train": 1}
+
+
+def coco_of_one_image() -> dict:
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 20]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }

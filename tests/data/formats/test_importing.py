@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ms_detr.data.formats import (
     importing,
     recognise,
 )
+from ms_detr.data.images import load_image
 from ms_detr.errors import ConfigError, DataError, MissingFileError
 
 from .support import read_split, voc_object, whats, write_image, write_text, write_xml
@@ -330,3 +332,51 @@ def test_trained_on(tmp_path):
         "train.pictures=0", f"train.output_dir={tmp_path / 'run'}",
     ]) == 0  # fmt: skip
     assert (tmp_path / "run" / "model_final.pth").is_file()
+
+
+def test_a_target_in_the_source(tmp_path):
+    """What was written there would be read the next time."""
+    write_voc(tmp_path / "in")
+    before = sorted((tmp_path / "in").iterdir())
+    with pytest.raises(ConfigError, match="DST .* lies in the data, .*, which stay as they are"):
+        import_dataset("voc", tmp_path / "in", tmp_path / "in" / "out")
+    assert main(["check-data", str(tmp_path / "in"), "--fix", str(tmp_path / "in" / "out")]) == 2
+    assert sorted((tmp_path / "in").iterdir()) == before
+
+
+def test_a_link_in_the_place_of_the_target(tmp_path):
+    write_voc(tmp_path / "in")
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        (tmp_path / f"to_{name}").symlink_to(name)
+        import_dataset("voc", tmp_path / "in", tmp_path / f"to_{name}")
+        assert (tmp_path / f"to_{name}").is_symlink()
+        assert {*split_names(tmp_path / name)} == {"train", "val"}
+
+
+def test_a_class_without_a_name():
+    with pytest.raises(ConfigError, match="a name is empty"):
+        Options(classes=["cat", " "])
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    write_voc(tmp_path / "in")
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def load(path):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.01)
+        with lock:
+            at_once -= 1
+        return load_image(path)
+
+    monkeypatch.setattr("ms_detr.data.formats.splits.load_image", load)
+    import_dataset("voc", tmp_path / "in", tmp_path / "out")
+    assert most > 1
+    monkeypatch.setattr("ms_detr.data.images.LARGE", 64 * 48 - 1)
+    most = 0
+    import_dataset("voc", tmp_path / "in", tmp_path / "one")
+    assert most == 1

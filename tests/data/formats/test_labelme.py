@@ -136,3 +136,33 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
         "boxes that leave their image: cut at its edge": 1,
     }
     assert read_split(tmp_path / "out", "train")["a.png"][-1] == ("cat", [0, 1, 5, 4], 0)
+
+
+def test_flags_are_true_or_false(tmp_path):
+    """A text such as "0" is neither, and makes no crowd."""
+    flags = [{"iscrowd": "0"}, {"iscrowd": True}, {"iscrowd": 1, "difficult": "no"}, {}]
+    for number, own in enumerate(flags):
+        write_image(tmp_path / "in" / f"a{number}.png", number)
+        shapes = [shape("cat", "circle", [[30, 20], [30, 30]], flags=own)]
+        write_labelme(tmp_path / "in" / f"a{number}.json", shapes, f"a{number}.png")
+    report = import_dataset("labelme", tmp_path / "in", tmp_path / "out", split=[1])
+    found = read_split(tmp_path / "out", "train")
+    assert [found[f"a{number}.png"][0][2] for number in range(4)] == [0, 1, 1, 0]
+    assert whats(report.problems.as_json()) == {
+        "flags iscrowd that are neither true nor false: passed over": 1,
+        "flags difficult that are neither true nor false: passed over": 1,
+    }
+    assert report.problems.as_json()[0]["examples"] == ["a0.json: cat [20.0, 10.0, 20.0, 20.0]"]
+
+
+def test_points_of_text(tmp_path):
+    for number, points in enumerate(
+        [[["1", "2"], ["30", "2"], ["6", "27"]], [[1, 2], [30, 2], [6, 27]]]
+    ):
+        write_image(tmp_path / "in" / f"a{number}.png", number)
+        shapes = [shape("cat", "polygon", points)]
+        write_labelme(tmp_path / "in" / f"a{number}.json", shapes, f"a{number}.png")
+    report = import_dataset("labelme", tmp_path / "in", tmp_path / "out", split=[1])
+    assert whats(report.problems.as_json()) == {
+        "shapes whose points aren't pairs of numbers: left out": 1
+    }

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from ms_detr.data.formats import Options, import_dataset, recognise
 
-from .support import SIZE, whats, write_image, write_text
+from .support import SIZE, read_split, whats, write_image, write_text
 
 
 def write_mask(path, box, size=SIZE, value=255):
@@ -110,3 +110,25 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
     }
     names = [image["file_name"] for image in content["images"]]
     assert names == ["id0.png", "id1.png", "x.png", "x-2.png", "x-3.png", "x-4.png"]
+
+
+def test_masks_are_turned_upright_as_images_are(tmp_path):
+    """By 180 degrees, which no size tells."""
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[5:10, 2:8] = 255
+    for name in ("a", "b"):
+        write_image(tmp_path / "in" / name / "images" / f"{name}.png", ord(name))
+        (tmp_path / "in" / name / "masks").mkdir()
+        exif = upside_down if name == "a" else None
+        Image.fromarray(pixels).save(tmp_path / "in" / name / "masks" / "0.png", exif=exif)
+    Image.fromarray(pixels[:, :60]).save(tmp_path / "in" / "b" / "masks" / "1.png")
+    report = import_dataset("masks", tmp_path / "in", tmp_path / "out", split=[1])
+    found = read_split(tmp_path / "out", "train")
+    assert found == {
+        "a.png": [("object", [56, 38, 6, 5], 0)],
+        "b.png": [("object", [2, 5, 6, 5], 0)],
+    }
+    (problem,) = report.problems.as_json()
+    assert problem["examples"] == ["b/masks/1.png: it has (60, 48) pixels, the image (64, 48)"]

@@ -201,3 +201,24 @@ def test_bccd(tmp_path):
             assert objects == expected
             count += len(objects)
     assert count == 4888
+
+
+@pytest.mark.parametrize("corners", [(0, 0, 0, 0), ("-inf", 3, "inf", 9), (0, 5, "nan", 9)])
+def test_what_is_no_box_tells_no_convention(tmp_path, corners):
+    objects = [
+        voc_object("cat", (3, 4, 10, 20)),
+        voc_object("cat", corners),
+        voc_object("cat", (1, 1, 9, 9)),
+    ]
+    write_voc(tmp_path / "voc", objects)
+    _, out = imported(tmp_path / "voc", tmp_path)
+    assert read_split(out, "train")["a0.png"] == [("cat", [2, 3, 8, 17], 0)]
+
+
+def test_two_files_of_one_name(tmp_path):
+    write_voc(tmp_path / "voc", [voc_object("cat", (3, 4, 10, 20)), ""])
+    write_xml(tmp_path / "voc" / "Annotations" / "a0.XML", voc_object("dog", (3, 4, 10, 20)))
+    report, _ = imported(tmp_path / "voc", tmp_path)
+    assert whats(report.problems.as_json()) == {
+        "XML files of one name but for the suffix: the last one counts": 1
+    }
