@@ -1,6 +1,6 @@
 """AP of exported files, predicted by the example without torch, beside PyTorch's.
 
-Images are the demo's. With `MS_DETR_TRAINED`, a checkpoint of `ms-detr demo`, with masks or without,
+Images are the demo's. With `MS_DETR_TRAINED`, a checkpoint of `ms-detr demo` with masks or without,
 objects are too; otherwise the model is untrained, and what PyTorch finds best of all, a little
 moved, is taken for the objects.
 """
