@@ -23,7 +23,7 @@ FAMILY := $(filter-out ms_detr_%,$(basename $(notdir $(sort $(wildcard configs/d
 ROW = --run $(1) demo/family/$(1).py train.max_iter=$(ITERATIONS)
 # Those whose AP over iterations `make convergence` draws.
 CONVERGING := detr conditional dab smca sam sam_smca ms_detr_smca ms_detr_sam ms_detr_sam_smca
-COURSE = --run $(1) demo/family/$(1).py dataloader.short_edge=64 train.max_iter=12000 train.eval_epochs=2
+COURSE = --run $(1) demo/family/$(1).py dataloader.short_edge=64 model.num_queries=16 train.max_iter=12000 train.eval_epochs=2
 # The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
 PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
 

@@ -7,7 +7,8 @@ Two layouts are read, at the top or in a folder a split:
 
 A folder in a folder of masks is a class: ``masks/nucleus/1.png``. Masks that lie in none are of
 the class "object", or of the one class that is asked for. The pixels of an object are those above
-half of the mask's largest value.
+half of the mask's largest value, which leaves soft edges half in. A map that numbers the objects
+of an image is another form, and refused.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .runs import box_of, encode
 LAYOUT = "NAME/images/ and NAME/masks/, or images/ and masks/NAME/, an image an object"
 _MASKS, _PICTURES = "masks", "images"
 PLAIN = "object"
+DARK = 128  # no mask of eight bits is darker where its object is, but for one of zeros and ones
 
 
 def recognises(folder: Path) -> bool:
@@ -86,7 +88,27 @@ def _bitmap(path: Path, width: int, height: int) -> np.ndarray:
         # Of a palette the numbers, of which 0 is nothing, as of all other kinds of one channel.
         one_channel = turned.mode in ("1", "L", "P", "I", "F") or turned.mode.startswith("I;")
         values = np.asarray(turned if one_channel else turned.convert("L"))
+    _expect_one_object(values)
     bitmap = values > values.max() / 2
     if not bitmap.any():
         raise DataError("it has no pixel of an object")
     return bitmap
+
+
+def _expect_one_object(values: np.ndarray) -> None:
+    """Refuse a map that numbers objects. Masks with soft edges go up to white.
+
+    Raises:
+        DataError: it is one.
+    """
+    if values.dtype.kind not in "iu" or (largest := values.max()) in (1, 255, 65535):
+        return
+    if values.dtype == np.uint8 and largest >= DARK:
+        return
+    numbers = np.unique(values[values > 0])
+    if len(numbers) > 1:
+        first = ", ".join(map(str, numbers[:3])) + (", ..." if len(numbers) > 3 else "")
+        raise DataError(
+            f"it numbers objects ({first}), and one mask image an object is read: give each of "
+            "them a file"
+        )

@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ms_detr.data.formats import Options, import_dataset, recognise
+from ms_detr.errors import DataError
 
 from .support import SIZE, read_split, whats, write_image, write_text
 
@@ -132,3 +133,32 @@ def test_masks_are_turned_upright_as_images_are(tmp_path):
     }
     (problem,) = report.problems.as_json()
     assert problem["examples"] == ["b/masks/1.png: it has (60, 48) pixels, the image (64, 48)"]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_map"),
+    [
+        ([1, 2], True),
+        ([3, 40, 41, 42], True),
+        (np.array([256, 300], np.uint16), True),
+        ([1], False),
+        ([7], False),
+        ([60, 128, 255], False),
+        ([90, 254], False),
+        (np.array([9_000, 65_535], np.uint16), False),
+    ],
+)
+def test_a_map_that_numbers_objects_is_refused(tmp_path, values, is_map):
+    """It was read as one object: those of the larger half of the numbers."""
+    write_image(tmp_path / "in" / "a" / "images" / "a.png", 1)
+    (tmp_path / "in" / "a" / "masks").mkdir()
+    pixels = np.zeros(SIZE[::-1], getattr(values, "dtype", np.uint8))
+    for row, value in enumerate(values):
+        pixels[4 * row : 4 * row + 4, :8] = value
+    Image.fromarray(pixels).save(tmp_path / "in" / "a" / "masks" / "0.png")
+    if is_map:
+        with pytest.raises(DataError, match="it numbers objects"):
+            imported(tmp_path)
+    else:
+        _, content = imported(tmp_path)
+        assert len(content["annotations"]) == 1
