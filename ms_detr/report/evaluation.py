@@ -189,6 +189,8 @@ def write_study(found: Study, folder: Path, name: str) -> list[Path]:
         draw_precision(found.precision("bbox"), found.class_names, folder / PRECISION),
         draw_confusion(found.confusion, folder / CONFUSION),
     ]
+    for earlier in folder.glob("worst_[0-9]*_*.webp"):  # an earlier evaluation's
+        earlier.unlink()
     for rank, picture in enumerate(found.seen.worst, 1):
         pictures.append(_write_picture(picture, folder / f"worst_{rank}_{picture.image_id}.webp"))
     write_text(folder / NUMBERS, json.dumps(found.numbers(), indent=1, allow_nan=False) + "\n")

@@ -79,6 +79,7 @@ def files(demo_dataset, tmp_path_factory):
 def looked(files, data, tmp_path_factory):
     """The folder that a look at the good model's detections leaves, and what is in its JSON."""
     folder = tmp_path_factory.mktemp("a & b <looked>")
+    (folder / "worst_3_99.webp").touch()  # of an earlier evaluation, of more images
     words = ["evaluate", CONFIG, str(files / "good.json"), *data, "--output", str(folder)]
     assert main([*words, "--worst", "2"]) == 0
     return folder, json.loads((folder / "evaluation.json").read_text())
