@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from ms_detr import __version__
-from ms_detr.errors import USER_ERROR, short_message
+from ms_detr.errors import USER_ERROR, short_message, shortened
 from ms_detr.pipes import with_reader
 from ms_detr.signals import TERMINATED, Terminated, insisting
 
@@ -94,7 +94,7 @@ def run_command(command: Callable[[], int], debug: bool = False) -> int:
     except Terminated as error:
         message, status = error.message, TERMINATED
     except Exception as error:
-        reason = short_message(error)
+        reason = short_message(error) or _of_memory(error)
         if reason is None:
             raise
         message, status = f"error: {reason}", USER_ERROR
@@ -103,6 +103,18 @@ def run_command(command: Callable[[], int], debug: bool = False) -> int:
     if message:
         print(message, file=sys.stderr, flush=True)
     return status
+
+
+def _of_memory(error: Exception) -> str | None:
+    """What to say of memory that could not be had; None of any other error."""
+    if not isinstance(error, (MemoryError, RuntimeError)):
+        return None
+    from ms_detr.engine.out_of_memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    reason = shortened(" ".join(str(error).split()) or type(error).__name__)
+    return f"out of memory ({reason}): take fewer or smaller images at once"
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 
 import ms_detr
 from ms_detr import cli
@@ -54,7 +55,15 @@ def test_error_of_the_user_is_one_line(monkeypatch, capsys, kind):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", [AssertionError, ValueError])
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(1 << 50), lambda: bytearray(1 << 55)])
+def test_memory_that_does_not_suffice_is_one_line(monkeypatch, capsys, allocate):
+    add_verb(monkeypatch, lambda args: allocate() is None)
+    assert cli.main(["try-it"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory (") and line.endswith("smaller images at once")
+
+
+@pytest.mark.parametrize("kind", [AssertionError, RuntimeError, ValueError])
 def test_bug_keeps_its_traceback(monkeypatch, kind):
     def run(args):
         raise kind("a bug")
