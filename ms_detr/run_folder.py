@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ AVERAGED = "ema/"  # starts the names of metrics of the weights' average
 CONFIG = "config.yaml"  # to read
 OWN_CONFIG = "config.py"  # of data of one's own, see `ms_detr.own_data`
 METRICS = "metrics.json"
+TOTAL = "total_loss"  # in METRICS, of each iteration that is logged
 LOG = "log.txt"
 REPORT = "report.html"
 EVALUATION = "evaluation"  # the folder of the next two
@@ -55,3 +56,12 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
             continue  # half a line, of a run that was killed or is writing it
         if isinstance(found, dict) and isinstance(found.get("iteration"), int):
             yield found
+
+
+def iterations_done(lines: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return after how many iterations each line of a run's metrics was logged.
+
+    The evaluation behind a training is logged as of the iteration that would come next.
+    """
+    trained = max((line["iteration"] for line in lines if TOTAL in line), default=0)
+    return [min(line["iteration"], trained) + 1 for line in lines]

@@ -17,7 +17,15 @@ from pathlib import Path
 from ms_detr.errors import ConfigError, UserError
 from ms_detr.files import write_text
 from ms_detr.locks import handed_down, hold
-from ms_detr.run_folder import EVALUATION, FINISHED, LAST, OUTPUT, STARTED, read_metrics
+from ms_detr.run_folder import (
+    EVALUATION,
+    FINISHED,
+    LAST,
+    OUTPUT,
+    STARTED,
+    iterations_done,
+    read_metrics,
+)
 
 from ._arguments import count, expect_not, path, seed
 from ._processes import Processes, processes
@@ -95,13 +103,14 @@ class Run:
         return None if math.isnan(value) else value
 
     def course(self, task: str) -> dict[int, float]:
-        """Return the AP of each evaluation by its iteration, empty where the run has failed."""
+        """Return the AP of each evaluation by the iterations done, empty where the run failed."""
         if not self.finished():
             return {}
         key = f"{task}/AP"
+        lines = list(read_metrics(self.folder))
         return {
-            line["iteration"]: line[key]
-            for line in read_metrics(self.folder)
+            done: line[key]
+            for done, line in zip(iterations_done(lines), lines, strict=True)
             if not math.isnan(line.get(key, math.nan))
         }
 

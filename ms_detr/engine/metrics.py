@@ -16,11 +16,9 @@ from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter,
 from torch import Tensor, distributed
 
 from ..files import reason, write_text
-from ..run_folder import METRICS, read_metrics
+from ..run_folder import METRICS, TOTAL, read_metrics
 
 logger = logging.getLogger(__name__)
-
-TOTAL = "total_loss"
 
 
 class RunningMean:

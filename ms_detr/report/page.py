@@ -11,11 +11,11 @@ from ..errors import UserError, short_message
 from ..evaluation.reading import read_detections
 from ..evaluation.table import percent
 from ..files import write_text
-from ..run_folder import AVERAGED, EVALUATION, PREDICTIONS, REPORT
+from ..run_folder import AVERAGED, EVALUATION, PREDICTIONS, REPORT, TOTAL
 from . import curves
 from .dataset import evaluated_images
 from .rendering import expect_writable, render
-from .run import DECAY, TOTAL, Run, read_run
+from .run import DECAY, Run, read_run
 from .seen import NMS, TASKS, Seen, look
 
 

@@ -25,11 +25,11 @@ from ..run_folder import (
     LOG,
     METRICS,
     RESULTS,
+    iterations_done,
     read_metrics,
 )
 from .log import Log, read_log
 
-TOTAL = "total_loss"
 LONGEST = 1e12  # seconds that can be told; NaN isn't less either
 DECAY = "train.ema.decay"
 MADE_BY = "made by: "  # before what the first line of a config tells of its origin
@@ -136,11 +136,8 @@ def _series(folder: Path) -> dict[str, Series]:
     if not (folder / METRICS).is_file():
         return {}
     lines = list(read_metrics(folder))
-    # The evaluation after a training is logged as of the iteration that would come next.
-    trained = max((line["iteration"] for line in lines if TOTAL in line), default=0)
     points: dict[str, dict[int, float]] = {}
-    for line in lines:
-        done = min(line["iteration"], trained) + 1
+    for done, line in zip(iterations_done(lines), lines, strict=True):
         for name, value in line.items():
             if name != "iteration" and isinstance(value, (int, float)):
                 points.setdefault(name, {})[done] = float(value)

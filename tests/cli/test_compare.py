@@ -51,7 +51,8 @@ def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
             folder.mkdir(parents=True)
             (folder / "results.json").write_text(json.dumps(results))
             times = [0.25 + seed, 0.25 + seed, 9.0] if name == "masks" else []
-            lines = [json.dumps({"iteration": 1}), *(json.dumps({"time": t}) for t in times)]
+            lines = [{"iteration": 0}, *({"iteration": i, "time": t} for i, t in enumerate(times))]
+            lines = map(json.dumps, lines)
             (run.folder / "metrics.json").write_text("\n".join(lines))
             (run.folder / "finished.json").write_text(json.dumps(run.description()))
             runs.append(run)
@@ -67,15 +68,16 @@ def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
 def test_compare_has_the_course_of_ap(tmp_path):
     """Means over seeds at each evaluation; a failed run has none."""
     logged = {
-        ("sam", 0): {10: 1.0, 20: 3.0},
-        ("sam", 1): {10: 2.0, 20: 6.0},
+        ("sam", 0): {9: 1.0, 20: 3.0},  # the last one as of the iteration that would come next
+        ("sam", 1): {9: 2.0, 20: 6.0},
         ("ms_detr_sam", 0): {20: 8.0},
     }
     for (name, seed), course in logged.items():
         run = Run(name, CONFIG, (), seed, tmp_path / name / f"seed{seed}")
         run.folder.mkdir(parents=True)
         lines = [{"iteration": at, "bbox/AP": ap} for at, ap in course.items()]
-        lines += [{"iteration": 15, "time": 0.1}, {"iteration": 15, "bbox/AP": math.nan}]
+        lines += [{"iteration": 14, "time": 0.1}, {"iteration": 14, "bbox/AP": math.nan}]
+        lines.append({"iteration": 19, "total_loss": 5.0})
         (run.folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
         (run.folder / "finished.json").write_text(json.dumps(run.description()))
     runs = [

@@ -94,7 +94,8 @@ def finish(folder, config, used, seed, ap, seconds=()):
     (run.folder / "evaluation").mkdir(parents=True)
     results = {"bbox": {"AP": ap}, "bbox_nms": {"AP": None if ap is None else ap + 1}}
     (run.folder / "evaluation" / "results.json").write_text(json.dumps(results))
-    lines = [json.dumps({"iteration": 0}), *(json.dumps({"time": time}) for time in seconds)]
+    lines = [{"iteration": 0}, *({"iteration": i, "time": time} for i, time in enumerate(seconds))]
+    lines = map(json.dumps, lines)
     (run.folder / "metrics.json").write_text("\n".join(lines))
     (run.folder / "finished.json").write_text(json.dumps(run.description()))
 
