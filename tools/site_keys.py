@@ -21,7 +21,7 @@ import griffe
 from omegaconf import OmegaConf
 from site_docstrings import plain
 
-from ms_detr.recipes import coco, run
+from ms_detr.recipes import coco, demo_data, run
 
 # The five nodes of a config, by the page that has their keys.
 NODES = {
@@ -29,8 +29,8 @@ NODES = {
     "keys/dataloader.md": ("dataloader",),
     "keys/training.md": ("train", "optimizer", "lr_multiplier"),
 }
-# What has no target, and whose docstring says what its keys do.
-PLAIN: dict[str, Any] = {"train": run, "dataloader": coco}
+# What has no target, and whose docstrings say what its keys do.
+PLAIN: dict[str, tuple[Any, ...]] = {"train": (run,), "dataloader": (coco, demo_data)}
 FIRST = "ms_detr/ms_detr_r50_300q_12ep.py"  # its order of keys; what others add follows
 MOST = 4  # values of a key that are listed
 INTRODUCTION = (
@@ -197,7 +197,7 @@ def types(target: Any) -> dict[str, str]:
 def meaning(node: Node, name: str, nodes: Mapping[str, Node]) -> str:
     """What a key does: as docstrings have it, or else by what it is linked to or a part of."""
     owners = [owner for owner in node.owners[name] if owner is not None]
-    texts = [described(owner).get(name, "") for owner in [*owners, PLAIN.get(node.key)]]
+    texts = [described(owner).get(name, "") for owner in [*owners, *PLAIN.get(node.key, ())]]
     below = nodes.get(f"{node.key}.{name}")
     if not any(texts) and below is not None:
         texts = [summary(target) for target in below.targets if target is not None]

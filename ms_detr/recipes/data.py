@@ -137,7 +137,9 @@ def square_tests(dataloader: DictConfig, size: int = 1024, pad_value: float = 11
 def demo_data(masks: bool = False) -> DictConfig:
     """The generated demo dataset (see `ms_detr.data.demo`), augmented by flips alone.
 
-    ``dataloader.short_edge`` makes its images, of 128 x 128 pixels, smaller or larger.
+    Attributes:
+        short_edge: length in pixels to which the shorter side of images is resized, 128 in the
+            files; null: they stay as they are.
     """
     root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), DEMO)
     dataloader = coco(masks)
