@@ -93,7 +93,7 @@ def test_the_wheels_metadata(wheel):
     assert (metadata["Name"], metadata["Version"]) == ("ms_detr", ms_detr.__version__)
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata["Requires-Python"] == ">=3.10"
-    assert {"vis", "log", "timm", "video"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"vis", "export", "log", "timm", "video"} <= set(metadata.get_all("Provides-Extra"))
     assert all(
         text.partition(", ")[2].startswith("https://") for text in metadata.get_all("Project-URL")
     )
@@ -115,7 +115,7 @@ def test_the_wheel_predicts_in_an_environment_of_its_own(
 
     (site_packages(python) / "detectron2").symlink_to(Path(detectron2.__file__).parent)
     install = ("-m", "pip", "install", "--no-index", "--quiet")
-    run(python, *install, f"{wheel}[timm,safetensors,vis]", cwd=tmp_path)
+    run(python, *install, f"{wheel}[timm,safetensors,vis,export]", cwd=tmp_path)
     script = "import ms_detr.ops; print(ms_detr.__file__, ms_detr.ops.status().devices)"
     where, devices = run(python, "-c", script, cwd=tmp_path).stdout.split()
     assert Path(where).is_relative_to(site_packages(python)) and devices == "()"

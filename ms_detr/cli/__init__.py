@@ -38,7 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, module_name in verbs().items():
         module = importlib.import_module(module_name)
         summary = (module.__doc__ or "").strip().partition("\n")[0].replace("%", "%%")
-        subparser = subparsers.add_parser(verb, help=summary, description=module.__doc__)
+        subparser = subparsers.add_parser(
+            verb,
+            help=summary,
+            description=(module.__doc__ or "").strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # examples keep their lines
+        )
         subparser.add_argument(
             "--debug", action="store_true", help="show the traceback of an error"
         )

@@ -22,11 +22,12 @@ EXAMPLES = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("data", type=path, metavar="DATA", help="a COCO JSON file, or a folder of a form that "
         "`ms-detr import` knows, with all its splits")  # fmt: skip
     add("--images", type=path, metavar="DIR", help="of a JSON file (default: found beside it)")
+    add("--format", default="auto",
+        help="of a folder that may be of several: coco, voc, yolo, labelme, masks")  # fmt: skip
     add("--config", metavar="CONFIG", help="its queries, feature levels and sizes of images count "
         "(default: 900 queries, strides 8 to 64, images of 800 x 1333)")  # fmt: skip
     add("--opts", nargs="*", default=[], metavar="key=value", help="overrides of that config")
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     _expect_places(args)
     with raised():
-        located = locate(args.data, args.images)
+        located = locate(args.data, args.images, args.format)
         checked = check_dataset(
             located,
             limits=_limits(args),

@@ -15,7 +15,7 @@ from ms_detr.cli import main
 from ms_detr.config import load
 from ms_detr.engine.building import build
 from ms_detr.ops import status
-from tests.docs.pages import DOCS
+from tests.docs.pages import DOCS, ROOT
 from tests.ops.inputs import needs_compiled
 from tests.test_configs import SMALLER
 
@@ -132,6 +132,19 @@ def test_without_the_operator_nothing_is_counted(monkeypatch, capsys):
 
 
 ROW = re.compile(r"^\| `(\S+\.py)` +\|(.+)\|$", re.MULTILINE)
+
+
+def test_the_page_has_every_model():
+    """Lines that differ in schedule or jitter alone have one row."""
+
+    def model(config: str) -> str:
+        return re.sub(r"(_lsj)?_\d+ep\.py$", "", config)
+
+    rows = [name for name, _ in ROW.findall((DOCS / "benchmarks" / "models.md").read_text())]
+    configs = ROOT / "configs"
+    files = (path.relative_to(configs) for path in configs.glob("*/*ep.py"))
+    assert {model(path.as_posix()) for path in files} == {model(name) for name in rows}
+    assert len(set(rows)) == len(rows)
 
 
 @pytest.mark.parametrize(

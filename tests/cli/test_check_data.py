@@ -13,6 +13,7 @@ import pytest
 from ms_detr.cli import main
 from ms_detr.data.check import image_files
 from tests.data.check_support import FAULTS, Clean
+from tests.own_data import forms
 
 FAULT = {fault.name: fault for fault in FAULTS}
 
@@ -87,6 +88,22 @@ def test_what_can_not_be_read_is_2(tmp_path, capsys, content, message):
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     status, out, err = run(capsys, file)
     assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_a_folder_of_two_forms(tmp_path, capsys):
+    folder = tmp_path / "data"
+    for form in ("voc", "yolo"):
+        forms.WRITERS[form](folder)
+    status, _, err = run(capsys, folder)
+    assert status == 2 and "may be of the forms voc, yolo: name the one that is meant" in err
+    for form in ("voc", "yolo"):
+        status, out, _ = run(capsys, folder, "--format", form)
+        assert status in (0, 1) and out.startswith(f"{folder}: {form}, 2 classes\n")
+    assert run(capsys, folder, "--format", "bmp")[::2] == (
+        2, "error: 'bmp' is no form of dataset; known are coco, voc, yolo, labelme, masks\n"
+    )  # fmt: skip
+    status, _, err = run(capsys, folder / "data.yaml", "--format", "yolo")
+    assert status == 2 and "is a file: give the folder in which the data lie" in err
 
 
 def test_places_that_can_not_be_taken_are_2(data, tmp_path, capsys):

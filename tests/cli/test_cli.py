@@ -38,6 +38,14 @@ def test_without_a_verb_it_prints_the_help(monkeypatch, capsys):
     assert "try-it" in output and "Try it: 100% of it." in output
 
 
+def test_examples_of_a_verb_keep_their_lines(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "ms-detr train demo/ms_detr.py train.max_iter=100" in lines
+    assert "ms-detr train --data FOLDER [--config CONFIG] [--split 0.8] [key=value ...]" in lines
+
+
 def test_exit_status_is_the_verbs(monkeypatch):
     add_verb(monkeypatch, lambda args: args.count)
     assert cli.main(["try-it", "--count", "5"]) == 5

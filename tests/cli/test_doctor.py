@@ -70,7 +70,7 @@ def extras(tmp_path_factory) -> tuple[Path, dict[str, list[str]]]:
 def test_the_doctor_knows_all_extras(extras, new_environment):
     """From the metadata, whatever setup.py names."""
     folder, listed = extras
-    assert {"vis", "log", "timm", "safetensors", "video"} <= set(listed)
+    assert {"vis", "export", "log", "timm", "safetensors", "video"} <= set(listed)
     hidden = ("timm", "tensorboard", "wandb", "mlflow")
     python = new_environment(packages=True, without=hidden)
     (site_packages(python) / "metadata.pth").write_text(f"{folder}\n")

@@ -16,7 +16,7 @@ from ms_detr.config import load
 from ms_detr.meta_arch import GeneralizedDETR
 from ms_detr.overrides import expand
 
-from .pages import PAGES, ROOT, Block, blocks, commands, inline, name_of
+from .pages import DOCS, PAGES, ROOT, Block, blocks, commands, inline, name_of
 
 KEY = r"(?:model|dataloader|train|optimizer|lr_multiplier)\.[\w.]+"
 OVERRIDE = re.compile(rf"\+?{KEY}=.*")
@@ -159,6 +159,23 @@ def test_commands_in_the_text(page: Path):
             assert words[1] in verbs(), code  # its name, without arguments
         elif "VERB" not in words and "VIEW" not in words:
             check(words)
+
+
+def all_commands(parser: argparse.ArgumentParser, start: tuple = ()) -> Iterator[tuple[str, ...]]:
+    """Every verb, those of several parts by part."""
+    parts = [x for x in parser._actions if isinstance(x, argparse._SubParsersAction)]
+    for part in parts:
+        for name, inner in part.choices.items():
+            yield from all_commands(inner, (*start, name))
+    if not parts:
+        yield start
+
+
+def test_the_command_lines_page_has_every_command():
+    block, *_ = blocks("bash", DOCS / "command_line.md")
+    listed = [tuple(words[1:]) for words in commands(block)]
+    for command in all_commands(build_parser()):
+        assert any(words[: len(command)] == command for words in listed), command
 
 
 def keys_of(node: dict, prefix: str = "") -> Iterator[str]:

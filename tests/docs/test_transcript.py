@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.data.formats.support import BCCD
 from tests.own_data import forms
 from tests.own_data.test_command import TINY
 
@@ -41,12 +42,13 @@ def test_it_takes_few_commands():
 
 @pytest.mark.slow
 def test_from_voc_to_an_exported_model(tmp_path, monkeypatch):
-    """Of generated images; with ``MS_DETR_VOC=FOLDER``, of some of that dataset's."""
+    """With a few micrographs of BCCD, or of ``MS_DETR_VOC=FOLDER``; else generated images."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    if dataset := os.environ.get("MS_DETR_VOC"):
-        part_of(Path(dataset), tmp_path / FOLDER)
+    dataset = Path(os.environ.get("MS_DETR_VOC", BCCD))
+    if dataset.is_dir():
+        part_of(dataset, tmp_path / FOLDER)
     else:
         forms.voc(tmp_path / FOLDER)
     for _, verb, *words in transcript():

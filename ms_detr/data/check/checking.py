@@ -15,6 +15,7 @@ from ...errors import ConfigError, MissingFileError
 from ..formats import FORMATS, Format, recognise
 from ..formats.coco import Part, part_of, parts
 from ..formats.dataset import SPLITS
+from ..formats.reading import format_of
 from .coco_source import open_coco
 from .entries import ImageEntry, Size, Source
 from .findings import Finding, Findings, Group, Kind
@@ -94,32 +95,38 @@ class Checked:
         }
 
 
-def locate(data: str | os.PathLike, images: str | os.PathLike | None = None) -> Located:
+def locate(
+    data: str | os.PathLike, images: str | os.PathLike | None = None, form: str = "auto"
+) -> Located:
     """Find out what a dataset is.
 
     Args:
         data: a COCO JSON file, or a folder of any form that `ms_detr.data.formats` recognises.
         images: the folder of a JSON file's images; None if it is to be found.
+        form: of a folder that may be of several.
 
     Raises:
         MissingFileError: there is no such file or folder.
         DataError: the folder is of no form, or can't be read.
-        ConfigError: images were given for a folder.
+        ConfigError: images were given for a folder; or there is no such form.
     """
     data = Path(data)
+    named = None if form == "auto" else format_of(form)
     if data.is_file():
+        if named not in (None, FORMATS["coco"]):
+            raise ConfigError(f"{data} is a file: give the folder in which the data lie")
         part = part_of(data, None if images is None else Path(images))
         return Located(data, FORMATS["coco"], (part,))
     if images is not None:
         raise ConfigError(f"{data} is no file: only of a JSON file the folder of images is given")
     if not data.exists():
         raise MissingFileError(f"there is no file or folder {data}")
-    form = recognise(data)
-    if form is not FORMATS["coco"]:
-        return Located(data, form)
+    kind = named or recognise(data)
+    if kind is not FORMATS["coco"]:
+        return Located(data, kind)
     found = parts(data, Recorder(data, Findings()))
     order = [*SPLITS, None]
-    return Located(data, form, tuple(sorted(found, key=lambda part: order.index(part.split))))
+    return Located(data, kind, tuple(sorted(found, key=lambda part: order.index(part.split))))
 
 
 def check_dataset(

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.conftest import ROOT
+
 SIZE = (64, 48)  # width, height
+BCCD = ROOT.parent / "shared" / "data" / "bccd"  # of VOC's form; not everywhere
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> None:

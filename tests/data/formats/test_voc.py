@@ -7,11 +7,8 @@ import pytest
 
 from ms_detr.data.formats import Options, import_dataset
 from ms_detr.errors import DataError
-from tests.conftest import ROOT
 
-from .support import read_split, voc_object, whats, write_image, write_text, write_xml
-
-BCCD = ROOT.parent / "shared" / "data" / "bccd"
+from .support import BCCD, read_split, voc_object, whats, write_image, write_text, write_xml
 
 
 def write_voc(folder, objects, size=(64, 48)):
