@@ -9,7 +9,7 @@ VENV ?= .venv
 DETECTRON2_SRC ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
-SLOW_ARGS ?= $(PYTEST_ARGS)
+SLOW_ARGS ?= -n 2 --dist loadfile
 ITERATIONS ?= 1600
 COMPARE_ARGS ?=
 
