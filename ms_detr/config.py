@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import difflib
 import os
+import shlex
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -89,6 +90,11 @@ def find(path: str | os.PathLike[str]) -> Path:
     for candidate in (given, folder / inside):
         if candidate.suffix == ".py" and candidate.is_file():
             return candidate
+    if given.is_dir():
+        raise MissingFileError(
+            f"config {given} is a folder, no .py file; if it holds images and annotations to train "
+            f"on: ms-detr train --data {shlex.quote(str(given))}"
+        )
     files = [file.relative_to(folder) for file in folder.rglob("*.py")]
     known = sorted(f"configs/{file}" for file in files)
     wanted = str(Path("configs") / inside)

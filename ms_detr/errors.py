@@ -102,6 +102,11 @@ def listed(names: Iterable[object], most: int = 10, separator: str = ", ") -> st
     return separator.join(texts[:most]) + more
 
 
+def counted(number: int, what: str, many: str = "") -> str:
+    """Return a number and what it counts: "1 image", "2 images"; ``many`` if an s isn't enough."""
+    return f"{number:,} {what if number == 1 else many or what + 's'}"
+
+
 def shortened(value: object, length: int = 120) -> str:
     """Return a value as text for a message, cut if it is longer."""
     text = str(value)

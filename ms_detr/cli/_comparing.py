@@ -269,7 +269,7 @@ def _text(
                 [
                     name,
                     *(percent(x) for x in (each.first, each.second, each.difference)),
-                    f"{percent(each.low)} to {percent(each.high)}",
+                    f"{percent(each.low)} to {percent(each.high)}" if each.draws else "none",
                     f"{each.better:.3f}" if each.draws else "none",
                 ]
                 for name, each in overall(values).items()

@@ -181,7 +181,7 @@ def _write(found: "Study", folder: Path, name: str) -> None:
     from ms_detr.report import write_study
 
     page, *others = write_study(found, folder, name)
-    print(summary(found))
+    print(f"\n{summary(found)}")  # the log ends with a table
     print(f"{page}, and beside it {', '.join(file.name for file in others)}")
 
 

@@ -13,7 +13,7 @@ from ms_detr.data.sources import STDIN, SourceFile, read_stdin
 from ms_detr.data.video import open_video, write_video
 from ms_detr.engine import Predictor
 from ms_detr.engine.prediction import Source, read_image
-from ms_detr.errors import DataError, MissingFileError, UserError, short_message
+from ms_detr.errors import DataError, MissingFileError, UserError, counted, short_message
 from ms_detr.evaluation.listing import Listed
 from ms_detr.files import atomic_path, reason
 from ms_detr.visualization import draw_objects
@@ -73,7 +73,7 @@ class Predicting:
             for label, number in tally.most_common()
         ]
         of_kinds = f" ({', '.join(kinds)})" if kinds else ""
-        return f"{_counted(self.done, 'image')}: {_counted(tally.total(), 'object')}{of_kinds}"
+        return f"{counted(self.done, 'image')}: {counted(tally.total(), 'object')}{of_kinds}"
 
     def _images(self, sources: Sequence[SourceFile]) -> None:
         numbered = dict(enumerate(sources, self._next))
@@ -145,7 +145,3 @@ class Predicting:
         self.listed.append(Listed.of(number, file, frame, found))
         self.done += 1
         self._counter.advance()
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

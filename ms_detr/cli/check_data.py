@@ -9,7 +9,7 @@ The exit status is 0 if nothing is wrong, 1 if something was found, 2 if the dat
 import argparse
 from typing import TYPE_CHECKING
 
-from ms_detr.errors import ConfigError
+from ms_detr.errors import ConfigError, counted
 
 from ._arguments import count, expect_folder, path
 
@@ -112,8 +112,8 @@ def _told(checked: "Checked") -> list[str]:
         (name, split.images, split.empty, split.objects, split.crowds, split.most)
         for name, split in checked.statistics.splits.items()
     ]
-    classes = len(checked.objects.names)
-    head = f"{checked.located.folder}: {checked.located.form.name}, {classes} classes"
+    classes = counted(len(checked.objects.names), "class", "classes")
+    head = f"{checked.located.folder}: {checked.located.form.name}, {classes}"
     lines = [head, tabulate(rows, titles, intfmt=","), ""]
     if not checked.groups:
         return [*lines, "nothing is wrong"]

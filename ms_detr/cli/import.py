@@ -7,6 +7,8 @@ most of it, or with --strict any of it, nothing is written and the exit status i
 import argparse
 from typing import TYPE_CHECKING
 
+from ms_detr.errors import counted
+
 from ._arguments import path
 
 if TYPE_CHECKING:
@@ -90,17 +92,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(imported: "Imported", to: str) -> list[str]:
     """Say what was written, what was wrong, and how to train on it."""
-    lines = [f"{imported.folder}: from {imported.form}, {len(imported.classes)} classes"]
+    import shlex
+
+    classes = counted(len(imported.classes), "class", "classes")
+    lines = [f"{imported.folder}: from {imported.form}, {classes}"]
     lines += [
-        f"  {split}: {images:,} images, {imported.objects[split]:,} objects"
+        f"  {split}: {counted(images, 'image')}, {counted(imported.objects[split], 'object')}"
         for split, images in imported.images.items()
     ]
     if imported.made_splits:
         lines.append("the splits were made here; --split chooses their shares")
     lines += imported.problems.lines()
+    lines.append(f"use it: ms-detr train --data {shlex.quote(str(imported.folder))}")
     evaluated = next((split for split in ("val", "test") if split in imported.images), None)
     if to == "coco" and "train" in imported.images and evaluated:
-        lines.append("use it: ms-detr train CONFIG " + " ".join(_overrides(imported, evaluated)))
+        lines.append("or: ms-detr train CONFIG " + " ".join(_overrides(imported, evaluated)))
     return lines
 
 

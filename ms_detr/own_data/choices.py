@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..engine.pairs import WITH_MASKS, WITHOUT_MASKS
 from ..engine.weights import local_file
-from ..errors import ConfigError, DataError, MissingFileError, SystemLimitError, listed
+from ..errors import ConfigError, DataError, MissingFileError, SystemLimitError, counted, listed
 from ..evaluation import MAX_DETECTIONS
 from .facts import Facts, Split
 from .source import Source
@@ -101,7 +101,7 @@ def data(measured: Measured) -> Iterator[Choice]:
         keys[f"{prefix}.name"] = f"{source.name}_{'train' if loader == 'train' else 'val'}"
         keys[f"{prefix}.images"] = str(split.images.resolve())
         keys[f"{prefix}.annotations"] = str(split.annotations.resolve())
-    classes = f"{len(train.classes)} classes ({listed(train.classes, 6)})"
+    classes = f"{counted(len(train.classes), 'class', 'classes')} ({listed(train.classes, 6)})"
     counts = f"{_counts('train', train)}; {_counts(measured.evaluated, test)}"
     made = "divided here" if source.made_splits else "as divided there"
     yield Choice("data", f"{source.form}, {classes}", "--format", keys)
@@ -117,7 +117,9 @@ def data(measured: Measured) -> Iterator[Choice]:
 
 def _counts(split: str, facts: Facts) -> str:
     empty = f", {facts.empty:,} of them without any" if facts.empty else ""
-    return f"{split} {facts.images:,} images with {facts.objects:,} objects{empty}"
+    return (
+        f"{split} {counted(facts.images, 'image')} with {counted(facts.objects, 'object')}{empty}"
+    )
 
 
 def masks(measured: Measured, cfg: DictConfig) -> Iterator[Choice]:

@@ -45,7 +45,7 @@ class Sample:
 def draw_samples(checked: Checked) -> tuple[list[Sample], dict[tuple, list[Sample]]]:
     """Draw ordinary images, and images of each group of findings, by its kind and words.
 
-    What a finding speaks of is framed in red. Images that can't be read are left out.
+    What a finding speaks of is framed in dashed red. Images that can't be read are left out.
     """
     drawn = [k for k, look in enumerate(checked.looks) if look.header and look.kind is None]
     by_group = {

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,7 @@ def test_files_are_compared(files, data, demo_dataset, names, tmp_path, capsys):
     assert ap["high"] >= max(drawn[:, 0] - drawn[:, 1])
     same = numbers["compared_with_the_first"]["bbox"]["good (2)"]["AP"]
     assert (same["low"], same["high"], same["better"]) == (0, 0, 0.5)
+    assert "none to" not in err and re.search(r"\| APl +\|( none +\|){5}", err)  # no large objects
     assert "p(good > bad)" in err and "40 draws of 12 images, seed 3" in err
     assert (tmp_path / "differences.png").stat().st_size > 5000
 

@@ -1,5 +1,7 @@
 """`ms-detr train` and `ms-detr evaluate`: what they are asked for, and that they do it."""
 
+import re
+
 import pytest
 
 from ms_detr.cli import build_parser, main
@@ -67,6 +69,7 @@ def test_trained_and_evaluated(options, tmp_path, capsys):
     weights = str(tmp_path / "out" / "model_final.pth")
     assert main(["evaluate", CONFIG, weights, *options]) == 0
     results = tmp_path / "out" / "evaluation" / "results.json"
+    assert re.search(r"\|\n\n\| task +\| AR@1", capsys.readouterr().out)  # tables stand apart
     alone = tmp_path / "out" / "eval_only" / "evaluation" / "results.json"
     assert alone.read_text() == results.read_text()
     assert main(["train", CONFIG, *options]) == 2
@@ -80,12 +83,15 @@ def test_trained_and_evaluated(options, tmp_path, capsys):
     [
         (["train"], "error: which config? Give one of"),
         (["train", "demo/ms_dter.py"], "the nearest are configs/demo/ms_detr.py"),
+        (["train", "my photos"], "is a folder, no .py file; if it holds images and annotations"),
+        (["train", "my photos"], "on: ms-detr train --data 'my photos'\n"),
         (["evaluate", "demo/ms_detr.py", "gone.pth"], "checkpoint gone.pth not found"),
         (["train", "demo/ms_detr.py"], "train.json. It is generated: ms-detr demo --data-only.\n"),
     ],
 )
 def test_mistakes(words, problem, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
     assert main(words) == 2
     assert problem in capsys.readouterr().err
 

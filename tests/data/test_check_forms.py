@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ms_detr.data.check import Kind, check_dataset, write_mended
+from ms_detr.data.formats import import_dataset
 
 from .formats.support import shape, voc_object, write_image, write_labelme, write_text, write_xml
 
@@ -83,6 +84,21 @@ def test_voc(tmp_path):
     mended = write_mended(checked, tmp_path / "mended")
     assert mended.rest.groups == () and mended.images == 5 and mended.objects == 5
     assert "a" * 40 not in (tmp_path / "mended" / "Annotations" / "bild ä1.xml").read_text()
+
+
+def test_classes_are_in_the_order_that_training_gives_them(tmp_path):
+    data = tmp_path / "data"
+    write_voc(data)
+    write_xml(data / "bild ä1.xml", voc_object("wolf", BOX) + voc_object("ant", BOX))
+    import_dataset("voc", data, tmp_path / "coco")
+    content = json.loads((tmp_path / "coco" / "annotations" / "train.json").read_text())
+    checked = check_dataset(data)
+    assert checked.as_json()["classes"] == [one["name"] for one in content["categories"]]
+    assert next(iter(checked.statistics.splits.values())).by_class == {
+        "ant": 1,
+        "cat": 7,
+        "wolf": 1,
+    }
 
 
 def test_yolo(tmp_path):

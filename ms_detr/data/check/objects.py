@@ -62,7 +62,7 @@ def read_objects(
     Args:
         sizes: of the images, where something tells them; what labels tell comes first.
         real: those of the image files, which masks may have where labels tell other ones.
-        classes: come first among ``names``.
+        classes: come first among ``names``; others follow by their names, as in training.
     """
     number_of = {name: number for number, name in enumerate(classes)}
     numbers, boxes, flags = array("q"), array("d"), bytearray()
@@ -75,11 +75,14 @@ def read_objects(
         masks.take(entry)
     masks.look()
     image, category, ids = np.frombuffer(numbers, np.int64).reshape(-1, 3).T
+    names = (*dict.fromkeys(classes), *sorted(number_of.keys() - set(classes)))
+    place = {name: number for number, name in enumerate(names)}
+    category = np.array([place[name] for name in number_of], np.int64)[category]
     crowd, masked = np.frombuffer(bytes(flags), bool).reshape(-1, 2).T
     box = np.frombuffer(boxes, np.float64).reshape(-1, 4)
     known = np.array([size or (np.inf, np.inf) for size in sizes], np.float64).reshape(-1, 2)
     fine = _have_a_part(box, known[image])
-    objects = Objects(tuple(number_of), image, category, box, crowd, masked, ids, fine)
+    objects = Objects(names, image, category, box, crowd, masked, ids, fine)
     _Boxes(objects, images, known[image], findings).look()
     _find_unmasked(objects, images, findings)
     return objects

@@ -291,7 +291,7 @@ def test_the_command(tmp_path, capsys):
     words = ["import", "auto", str(tmp_path / "in dir")]
     assert main([*words, str(tmp_path / "out dir"), "--split", "0.6", "0.2"]) == 0
     output = capsys.readouterr().out.splitlines()
-    assert output[0].endswith("out dir: from voc, 1 classes")
+    assert output[0].endswith("out dir: from voc, 1 class")
     assert output[1:5] == [
         "  train: 6 images, 6 objects",
         "  val: 2 images, 2 objects",
@@ -299,7 +299,9 @@ def test_the_command(tmp_path, capsys):
         "the splits were made here; --split chooses their shares",
     ]
     assert output[5] == "1 boxes of one pixel, as a click leaves them: kept: a3.xml: cat 7 7 7 7"
-    assert "model.num_classes=1" in output[6] and "annotations/val.json" in output[6]
+    assert output[6] == f"use it: ms-detr train --data '{tmp_path / 'out dir'}'"
+    assert output[7].startswith("or: ms-detr train CONFIG model.num_classes=1 ")
+    assert "annotations/val.json" in output[7]
     assert main([*words, str(tmp_path / "b"), "--json", "--to", "yolo", "--link"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["format"] == "voc" and found["images"] == {"train": 8, "val": 2}
