@@ -37,7 +37,7 @@ class Slow(DetrMapper):
 def test_images_a_second_are_those_of_the_processes():
     options = [
         f"dataloader.train.mapper._target_={__name__}.Slow",
-        "dataloader.train.mapper.augmentations=[]",
+        "dataloader.train.mapper.augmentations.flip=0",
         "dataloader.train.total_batch_size=2",
     ]
     rows = measure_loading(CONFIG, options, images=8, rounds=1)

@@ -17,9 +17,15 @@ from .test_train_net import TORCHRUN
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 from ms_detr.cli import main
+from ms_detr.signals import termination
 from tests.engine.standin import in_step
+
+def be_told(number):
+    os.kill(os.getpid(), number)
+    while not termination.requested:  # a thread notes it, in its own time
+        time.sleep(0.01)
 
 {patches}
 
@@ -93,7 +99,7 @@ def assert_the_same_run(whole, other):
 def test_a_signal_to_one_of_two(run, whole, folder, number, rank, status):
     """In the fifth iteration, between the two parts of its batch."""
     name = f"{number.name}{rank}"
-    patches = f"in_step({rank}, 10, lambda: os.kill(os.getpid(), signal.{number.name}))"
+    patches = f"in_step({rank}, 10, lambda: be_told(signal.{number.name}))"
     found, errors = run(name, patches)
     assert found == status, errors
     last = 3 if number == signal.SIGKILL else 4
