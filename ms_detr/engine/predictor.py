@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from detectron2.structures import Instances
 from omegaconf import DictConfig
@@ -68,30 +68,24 @@ class Predictor:
         """The names of the classes, by their number; empty where the weights tell none."""
         return self.model.class_names
 
-    @overload
-    def __call__(self, images: Source) -> Instances: ...
-
-    @overload
-    def __call__(self, images: Sequence[Source]) -> list[Instances]: ...
-
-    def __call__(self, images: Source | Sequence[Source]) -> Instances | list[Instances]:
-        """Find the wanted objects of an image, or of each image of a list.
+    def __call__(self, images: Source | Sequence[Source]) -> list[Instances]:
+        """Find the wanted objects of each image; an image alone is a list of one.
 
         Args:
             images: as of `ms_detr.predict`.
 
         Returns:
-            As of `ms_detr.predict`.
+            What `ms_detr.predict` finds in each.
 
         Raises:
             ImageError: masks of an image would take too much memory; and see `ms_detr.predict`.
         """
         if isinstance(images, (list, tuple)):
             named = [(i, f"images[{i}]", image) for i, image in enumerate(images)]
-            found = dict(self.each(named, _raise))
-            return [found[index] for index in range(len(named))]
-        ((_, found_in_one),) = self.each([(0, ALONE, cast(Source, images))], _raise)
-        return found_in_one
+        else:
+            named = [(0, ALONE, cast(Source, images))]
+        found = dict(self.each(named, _raise))
+        return [found[index] for index in range(len(named))]
 
     def each(
         self, images: Iterable[tuple[K, str, Source]], failed: Failed[K]

@@ -116,7 +116,7 @@ def test_csv_choices_and_tiles(weights, photos, capsys):
     assert not Path("output").exists()
     rows = list(csv.DictReader(io.StringIO(printed.out)))
     predictor = ms_detr.Predictor(weights, threshold=0.02, classes=["star", "rectangle"], top=2)
-    found = predictor(photos / "L.png")
+    (found,) = predictor(photos / "L.png")
     assert [row["name"] for row in rows] == [CLASSES[k] for k in found.pred_classes.tolist()]
     assert [int(row["class"]) for row in rows] == found.pred_classes.tolist()
     assert {row["file"] for row in rows} == {str(photos / "L.png")}
@@ -129,7 +129,7 @@ def test_csv_choices_and_tiles(weights, photos, capsys):
     words = ["--json", "-", "--tile", "32", "--overlap", "0.5", "--nms", "0.4"]
     assert predicted(weights, str(photos / "L.png"), *words) == 0
     results = json.loads(capsys.readouterr().out)
-    found = ms_detr.Predictor(weights, threshold=0.02, tile=32, overlap=0.5, nms=0.4)(
+    (found,) = ms_detr.Predictor(weights, threshold=0.02, tile=32, overlap=0.5, nms=0.4)(
         photos / "L.png"
     )
     assert [result["score"] for result in results] == found.scores.tolist()
@@ -142,7 +142,7 @@ def test_masks(photos, tmp_path_factory, capsys):
     results = json.loads(capsys.readouterr().out)
     from pycocotools import mask as coco_mask
 
-    found = ms_detr.Predictor(weights, threshold=0.02, top=3)(file)
+    (found,) = ms_detr.Predictor(weights, threshold=0.02, top=3)(file)
     assert len(results) == 3
     for result, mask in zip(results, found.pred_masks, strict=True):
         decoded = coco_mask.decode(result["segmentation"])
@@ -245,7 +245,7 @@ def test_the_standard_input(weights, photos, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     assert predicted(weights, "-", "--json", "-", "--output", "out") == 0
     results = json.loads(capsys.readouterr().out)
-    expected = ms_detr.Predictor(weights, threshold=0.02)(photos / "L.png")
+    (expected,) = ms_detr.Predictor(weights, threshold=0.02)(photos / "L.png")
     assert [result["score"] for result in results] == expected.scores.tolist()
     assert os.listdir("out") == ["stdin.png"]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"hello")))

@@ -88,7 +88,7 @@ def as_rectangles(found: Instances) -> list[Rectangle]:
 @given(scenes())
 def test_tiles_find_what_there_is_once_and_in_its_place(scene):
     image, rectangles, size, overlap = scene
-    found = ms_detr.Predictor(Finder(with_masks=True), tile=size, overlap=overlap)(image)
+    found = ms_detr.Predictor(Finder(with_masks=True), tile=size, overlap=overlap)(image)[0]
     assert as_rectangles(found) == sorted(rectangles)
     assert found.image_size == image.shape[:2]
     assert torch.equal(found.scores, found.scores.sort(descending=True).values)
@@ -118,8 +118,9 @@ def test_an_image_that_fits_is_predicted_whole():
     image = np.zeros((40, 60, 3), np.uint8)
     image[5:35, 10:50] = 100
     finder = Finder()
-    expected = ms_detr.Predictor(finder)(image)
-    assert as_rectangles(ms_detr.Predictor(finder, tile=60)(image)) == as_rectangles(expected)
+    (expected,) = ms_detr.Predictor(finder)(image)
+    (found,) = ms_detr.Predictor(finder, tile=60)(image)
+    assert as_rectangles(found) == as_rectangles(expected)
     assert finder.shapes == [(3, 40, 60)] * 2
     ms_detr.Predictor(finder, tile=59)(image)
     assert finder.shapes[2:] == [(3, 40, 59)]
@@ -127,7 +128,7 @@ def test_an_image_that_fits_is_predicted_whole():
 
 def test_an_object_larger_than_a_tile_is_still_found():
     image = np.full((100, 100, 3), 50, np.uint8)
-    assert len(ms_detr.Predictor(Finder(), tile=40)(image)) >= 1
+    assert len(ms_detr.Predictor(Finder(), tile=40)(image)[0]) >= 1
 
 
 def test_masks_that_take_too_much_memory(monkeypatch):
@@ -135,11 +136,11 @@ def test_masks_that_take_too_much_memory(monkeypatch):
     image = np.zeros((60, 60, 3), np.uint8)
     with pytest.raises(ImageError, match=r"the image: 100 masks of 60 x 60 pixels take .* tiles"):
         ms_detr.Predictor(Finder(with_masks=True))(image)
-    assert len(ms_detr.Predictor(Finder())(image)) == 0
+    assert len(ms_detr.Predictor(Finder())(image)[0]) == 0
     image[::4, ::4] = 50  # 225 objects
     with pytest.raises(ImageError, match="225 masks of 60 x 60 pixels"):
         ms_detr.Predictor(Finder(with_masks=True), tile=50)(image)
-    assert len(ms_detr.Predictor(Finder(with_masks=True), tile=50, top=9)(image)) == 9
+    assert len(ms_detr.Predictor(Finder(with_masks=True), tile=50, top=9)(image)[0]) == 9
 
 
 def objects(boxes, scores, labels) -> Instances:
@@ -228,7 +229,7 @@ def test_a_checkpoint_is_enough(weights):
         assert torch.equal(one.scores, found.scores) and len(found) >= 18
         assert torch.equal(one.pred_boxes.tensor, found.pred_boxes.tensor)
     chosen = ms_detr.Predictor(predictor.model, threshold=0.0, classes=["star", 5], top=4)
-    found, whole = chosen(images[0]), plain[0]
+    (found,), whole = chosen(images[0]), plain[0]
     wanted = whole[(whole.pred_classes == 3) | (whole.pred_classes == 5)][:4]
     torch.testing.assert_close(found.scores, wanted.scores)  # alone and in a batch
     assert set(found.pred_classes.tolist()) <= {3, 5}
@@ -242,7 +243,7 @@ def test_without_supervision(weights, monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     predictor = ms_detr.Predictor(Finder())
     with pytest.raises(MissingPackageError, match="pip install supervision"):
-        predictor.to_supervision(predictor(np.zeros((9, 9, 3), np.uint8)))
+        predictor.to_supervision(predictor(np.zeros((9, 9, 3), np.uint8))[0])
 
 
 @pytest.mark.parametrize("with_masks", [False, True])
@@ -251,14 +252,14 @@ def test_to_supervision(with_masks):
     image = np.zeros((30, 40, 3), np.uint8)
     image[3:9, 4:20], image[20:25, 30:33] = 100, 250
     predictor = ms_detr.Predictor(Finder(with_masks))
-    detections = predictor.to_supervision(predictor(image))
+    detections = predictor.to_supervision(predictor(image)[0])
     assert detections.xyxy.tolist() == [[4, 3, 20, 9], [30, 20, 33, 25]]
     assert detections.class_id.tolist() == [1, 4]
     assert detections["class_name"].tolist() == ["b", "e"]
     np.testing.assert_allclose(detections.confidence, [0.31096, 0.31015], atol=1e-8)
     if with_masks:
         assert np.array_equal(detections.mask.any(0), image[:, :, 0] > 0)
-    nothing = predictor.to_supervision(predictor(np.zeros_like(image)))
+    nothing = predictor.to_supervision(predictor(np.zeros_like(image))[0])
     assert len(nothing) == 0
 
 
