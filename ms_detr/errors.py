@@ -107,6 +107,11 @@ def counted(number: int, what: str, many: str = "") -> str:
     return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an error says in one line, or its type's name if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def shortened(value: object, length: int = 120) -> str:
     """Return a value as text for a message, cut if it is longer."""
     text = str(value)

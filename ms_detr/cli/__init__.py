@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from ms_detr import __version__
-from ms_detr.errors import USER_ERROR, short_message, shortened
+from ms_detr.errors import USER_ERROR, short_message
 from ms_detr.pipes import with_reader
 from ms_detr.signals import TERMINATED, Terminated, insisting
 
@@ -114,12 +114,9 @@ def _of_memory(error: Exception) -> str | None:
     """What to say of memory that could not be had; None of any other error."""
     if not isinstance(error, (MemoryError, RuntimeError)):
         return None
-    from ms_detr.engine.out_of_memory import is_out_of_memory
+    from ms_detr.engine.out_of_memory import is_out_of_memory, told
 
-    if not is_out_of_memory(error):
-        return None
-    reason = shortened(" ".join(str(error).split()) or type(error).__name__)
-    return f"out of memory ({reason}): take fewer or smaller images at once"
+    return told(error, "take fewer or smaller images at once") if is_out_of_memory(error) else None
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

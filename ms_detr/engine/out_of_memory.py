@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from detectron2.utils import comm
 
-from ..errors import OutOfMemoryError, listed, shortened
+from ..errors import OutOfMemoryError, listed, one_line, shortened
 from .checkpoint import RESUME
 
 MAX_NAMED = 8
@@ -41,8 +41,12 @@ def advised(advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OutOfMemoryError(f"out of memory ({shortened(reason)}): {advice}") from error
+        raise OutOfMemoryError(told(error, advice)) from error
+
+
+def told(error: BaseException, advice: str) -> str:
+    """The message about memory that could not be had outside the steps of a training."""
+    return f"out of memory ({shortened(one_line(error))}): {advice}"
 
 
 @contextmanager
@@ -82,7 +86,7 @@ def report(where: str, iteration: int, trouble: str, last: str) -> str:
 
 def describe(error: BaseException, batch: Sequence[Mapping[str, Any]]) -> str:
     """What there wasn't memory for, in one line: ids, sizes and objects of the images."""
-    reason = shortened(" ".join(str(error).split()) or type(error).__name__)
+    reason = shortened(one_line(error))
     return f"{reason}; images at once: {len(batch)}: {listed(map(_image, batch), MAX_NAMED)}"
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, one_line
 
 SUFFIX = ".pkl"
 # What picklers write for numbers, texts, containers, and what is made by a call.
@@ -69,8 +69,7 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     except _Refused as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
     except Exception as error:  # an unpickler raises whatever its program leads it to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path} can't be read as a pickle: {reason}") from error
+        raise CheckpointError(f"{path} can't be read as a pickle: {one_line(error)}") from error
     return {"model": model, **({"__author__": author} if isinstance(author, str) else {})}
 
 

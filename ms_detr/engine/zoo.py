@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..errors import CheckpointError, SystemLimitError
+from ..errors import CheckpointError, SystemLimitError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _fetched(uri: str) -> tuple[str, str]:
     try:
         return PathManager.get_local_path(uri), ""
     except Exception as error:  # whatever the network, the cache or the path manager raise
-        return "", " ".join(str(error).split()) or type(error).__name__
+        return "", one_line(error)
 
 
 def _stride_in_1x1(model: nn.Module) -> bool | None:
