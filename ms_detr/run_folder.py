@@ -29,6 +29,8 @@ RESULTS = "results.json"
 PREDICTIONS = "coco_instances_results.json"  # Detectron2's name
 EVAL_ONLY = "eval_only"  # where an evaluation alone leaves what it writes
 
+COMPARED = "output/compared"  # of models that are compared: where checkpoints' detections go
+
 # Of runs that verbs start.
 STARTED = "started.json"
 FINISHED = "finished.json"

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 # Modules without __all__ whose functions and classes are for users too.
-MODULES = ("backbones", "config", "errors", "meta_arch", "overrides")
+MODULES = ("backbones", "benchmarks.model", "config", "errors", "meta_arch", "overrides")
 NO_MEMBERS = """\
     options:
       members: false
@@ -49,7 +49,9 @@ def pages(root: Path) -> dict[str, str]:
     """The text of each page of the reference, by its place in the site."""
     members = public_packages(root)
     for name in MODULES:
-        members[f"ms_detr.{name}"] = defined_names(root / "ms_detr" / f"{name}.py")
+        members[f"ms_detr.{name}"] = defined_names(
+            root.joinpath("ms_detr", *name.split(".")).with_suffix(".py")
+        )
     return {place_of(module): page(root, module, names) for module, names in members.items()}
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from detectron2.data.transforms import AugInput, AugmentationList
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,7 +23,7 @@ from ..ops import status
 from .limits import measure_peak, timed
 from .pairs import choose_machine
 
-SIZE = (800, 1333)  # pixels, of COCO's images as the published models see most of them
+LARGE = (1200, 2000)  # pixels: COCO's configs make 800 x 1333 of such an image
 CORNERS = 4  # cells that a sample is made of
 WARM_UP = 2  # rounds that aren't counted
 
@@ -45,11 +47,29 @@ class Cost:
     attention_gflops: float
 
 
-def count_cost(cfg: DictConfig, size: tuple[int, int] = SIZE, batch: int = 1) -> Cost:
+def image_size(cfg: DictConfig) -> tuple[int, int]:
+    """Height and width that a config's test images have when they are large, in pixels.
+
+    It is what the config's augmentations make of an image of 1200 x 2000.
+
+    Raises:
+        ConfigError: they leave it as it is, so that images have any size; or can't be built.
+    """
+    augmentations = AugmentationList(build(cfg, "dataloader.test.mapper.augmentations"))
+    seen = AugInput(np.zeros((*LARGE, 3), np.uint8))
+    augmentations(seen)
+    if seen.image.shape[:2] == LARGE:
+        raise ConfigError(
+            "the config leaves its test images as they are: give --size HEIGHT WIDTH, in pixels"
+        )
+    return seen.image.shape[:2]
+
+
+def count_cost(cfg: DictConfig, size: tuple[int, int] | None = None, batch: int = 1) -> Cost:
     """Count what a config's model costs, without computing anything: on the "meta" device.
 
     Args:
-        size: (height, width) of an image.
+        size: (height, width) of an image, in pixels; None for the config's, see `image_size`.
         batch: so many images.
 
     Raises:
@@ -66,7 +86,8 @@ def count_cost(cfg: DictConfig, size: tuple[int, int] = SIZE, batch: int = 1) ->
     model = model.to("meta")
     used = _UsedParameters(model)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    images = torch.zeros((batch, 3, *size), dtype=torch.uint8, device="meta")
+    shape = (batch, 3, *(size or image_size(cfg)))
+    images = torch.zeros(shape, dtype=torch.uint8, device="meta")
     with torch.no_grad(), counter, used:
         model.forward_tensors(*model.preprocess([{"image": image} for image in images]))
     counts = counter.get_flop_counts()["Global"]
@@ -126,7 +147,7 @@ def _attention_flops(value: Any, *shapes: Any, out_shape: Any = None, **_: Any) 
 def measure_models(
     configs: Sequence[str],
     overrides: Sequence[str] = (),
-    size: tuple[int, int] = SIZE,
+    size: tuple[int, int] | None = None,
     batch: int = 1,
     rounds: int = 9,
     device: str = "cpu",
@@ -137,6 +158,16 @@ def measure_models(
 
     All models are held, and timed turn by turn in each round, pre- and postprocessing included;
     the first rounds warm up.
+
+    Args:
+        configs: by name or path.
+        overrides: for all of them.
+        size: (height, width) of an image, in pixels; None for each config's, see `image_size`.
+        batch: so many images at a time.
+        rounds: that are counted.
+        device: "cpu" or "cuda".
+        threads: of the CPU; None leaves them as they are.
+        timing: whether to measure time and memory, or to count alone.
 
     Returns:
         A dict a config: millions of parameters, of those at inference, GFLOPs of an image (see
@@ -149,13 +180,14 @@ def measure_models(
     """
     choose_machine(device, threads)
     cfgs = [load(config, overrides) for config in configs]
+    sizes = [size or image_size(cfg) for cfg in cfgs]
     rows = []
-    for config, cfg in zip(configs, cfgs, strict=True):
-        cost = count_cost(cfg, size)
+    for config, cfg, (height, width) in zip(configs, cfgs, sizes, strict=True):
+        cost = count_cost(cfg, (height, width))
         rows.append(
             {
                 "config": config,
-                "image": f"{size[0]} x {size[1]}",
+                "image": f"{height} x {width}",
                 "parameters M": cost.parameters * 1e-6,
                 "at inference M": cost.at_inference * 1e-6,
                 "GFLOPs": cost.gflops,
@@ -163,7 +195,7 @@ def measure_models(
             }
         )
     if timing:
-        times = _time_models(cfgs, size, batch, rounds, device)
+        times = _time_models(cfgs, sizes, batch, rounds, device)
         rows = [
             {**row, **_named(of, configs[0], batch)} for row, of in zip(rows, times, strict=True)
         ]
@@ -180,19 +212,15 @@ class _Times:
 
 
 def _time_models(
-    cfgs: Sequence[DictConfig], size: tuple[int, int], batch: int, rounds: int, device: str
+    cfgs: Sequence[DictConfig],
+    sizes: Sequence[tuple[int, int]],
+    batch: int,
+    rounds: int,
+    device: str,
 ) -> list[_Times]:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
-    inputs = [{"image": image} for image in pixels]
     torch.manual_seed(0)
     models = [build(cfg, "model").eval().to(device) for cfg in cfgs]
-
-    def predict(model: nn.Module) -> None:
-        with torch.inference_mode():
-            model(inputs)
-
-    calls = [lambda model=model: predict(model) for model in models]
+    calls = [_call(model, size, batch) for model, size in zip(models, sizes, strict=True)]
     turns = [[timed(call, device) for call in calls] for _ in range(rounds + WARM_UP)][WARM_UP:]
     columns = [list(column) for column in zip(*turns, strict=True)]
     return [
@@ -203,6 +231,19 @@ def _time_models(
         )
         for column, call in zip(columns, calls, strict=True)
     ]
+
+
+def _call(model: nn.Module, size: tuple[int, int], batch: int) -> Callable[[], None]:
+    """A prediction for a batch of random images."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
+    inputs = [{"image": image} for image in pixels]
+
+    def predict() -> None:
+        with torch.inference_mode():
+            model(inputs)
+
+    return predict
 
 
 def _named(times: _Times, first: str, batch: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Arguments that several verbs have: their types and checks."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ms_detr.errors import ConfigError
@@ -35,6 +35,20 @@ def share(text: str) -> float:
 
 
 STDOUT = Path("-")  # in the place of a file
+
+
+def parts(parser: argparse.ArgumentParser, name: str) -> Callable[..., argparse.ArgumentParser]:
+    """Return what adds a part of a verb: ``add(name, summary, *parents)``.
+
+    The summary stands in the verb's help and at the head of the part's own.
+    """
+    group = parser.add_subparsers(dest=name, required=True, metavar=name.upper())
+
+    def add(part: str, summary: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        described = f"{summary[0].upper()}{summary[1:]}."
+        return group.add_parser(part, help=summary, description=described, parents=parents)
+
+    return add
 
 
 def expect_folder(folder: Path) -> None:

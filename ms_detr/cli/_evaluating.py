@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,14 +52,13 @@ class Looking:
         """As the report has them; what isn't given is the config's."""
         from omegaconf import OmegaConf
 
-        from ms_detr.report import Options
+        from ms_detr.report import Options, detection_limit
         from ms_detr.report.seen import NMS
 
         measured = OmegaConf.select(cfg, f"{EVALUATOR}.nms_threshold")
         nms = self.nms if self.nms is not None else measured
-        return Options(
-            self.threshold, self.iou, NMS if nms is None else nms, limit_of(cfg), self.worst
-        )
+        limit = detection_limit(partial(OmegaConf.select, cfg))
+        return Options(self.threshold, self.iou, NMS if nms is None else nms, limit, self.worst)
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ class StudiedEvaluation(Evaluation):
             cfg = load(self.config, self.overrides)
             try:
                 place = _predictions(cfg)
-                data = dataset_of(cfg)
+                data = _dataset_of(cfg)
             except DataError as error:
                 print(f"not looked into: {error}")
                 return results
@@ -108,7 +108,7 @@ def study_file(config: str, overrides: tuple[str, ...], file: Path, looking: Loo
     folder = looking.output or file.parent
     expect_others([*(folder / name for name in WRITTEN), looking.json], [file])
     with stdout_for_json(looking.json):
-        found = _study(cfg, dataset_of(cfg), file, looking)
+        found = _study(cfg, _dataset_of(cfg), file, looking)
         print(f"{format_results(found.results)}\n")
         _write(found, folder, name)
     write_json(found.numbers(), looking.json)
@@ -122,16 +122,7 @@ def expect_others(written: Iterable[Path | None], read: Iterable[Path]) -> None:
             raise ConfigError(f"{path} would be written over, and is read: choose another --output")
 
 
-def limit_of(cfg: Any) -> int:
-    """How many detections of a class in an image a config scores."""
-    from omegaconf import OmegaConf
-
-    from ms_detr.evaluation import MAX_DETECTIONS
-
-    return OmegaConf.select(cfg, f"{EVALUATOR}.max_detections") or MAX_DETECTIONS
-
-
-def dataset_of(cfg: Any) -> "Images":
+def _dataset_of(cfg: Any) -> "Images":
     """The images of a config's evaluation.
 
     Raises:
@@ -141,7 +132,7 @@ def dataset_of(cfg: Any) -> "Images":
 
     from ms_detr.report import evaluated_images
 
-    return evaluated_images(lambda key: OmegaConf.select(cfg, key))
+    return evaluated_images(partial(OmegaConf.select, cfg))
 
 
 def _predictions(cfg: Any) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import add_run_configs, count, expect_configs, expect_own_names, path, seed
+from ._arguments import add_run_configs, count, expect_configs, expect_own_names, parts, path, seed
 
 if TYPE_CHECKING:
     from ms_detr.analysis import Sample
@@ -33,16 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pixels.add_argument("--masks", action="store_true", help="objects by masks, not by boxes")
     pictures = argparse.ArgumentParser(add_help=False)
     pictures.add_argument("--pictures", type=count, default=4, help="images drawn (default: 4)")
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    discriminability = what.add_parser(
+    add = parts(parser, "what")
+    discriminability = add(
         "discriminability",
-        parents=[shared, pixels, pictures],
-        help="where the encoder's features are strong, in objects and outside",
+        "where the encoder's features are strong, in objects and outside",
+        shared,
+        pixels,
+        pictures,
     )
-    curve = what.add_parser(
+    curve = add(
         "iof-iob",
-        parents=[shared, pixels],
-        help="how well features or attention tell objects from background, by thresholds",
+        "how well features or attention tell objects from background, by thresholds",
+        shared,
+        pixels,
     )
     curve.add_argument(
         "--what", choices=("encoder", "attention"), default="encoder", dest="scored",
@@ -58,22 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     curve.add_argument(
         "--all-layers", action="store_true", help="attention of all layers, not of the last one"
     )
-    conflict = what.add_parser(
-        "conflict", parents=[shared], help="how far the heads of a model disagree"
-    )
+    conflict = add("conflict", "how far the heads of a model disagree", shared)
     conflict.add_argument(
         "--epsilon", type=float, default=1e-6,
         help="added to every cell of a map whose largest value is 1 (default: 1e-6)",
     )  # fmt: skip
-    distribution = what.add_parser(
+    distribution = add(
         "query-distribution",
-        parents=[shared, pictures],
-        help="where the positive queries of groups lie beside the primary ones",
+        "where the positive queries of groups lie beside the primary ones",
+        shared,
+        pictures,
     )
-    instability = what.add_parser(
+    instability = add(
         "instability",
-        parents=[shared],
-        help="how many queries change their object from one checkpoint of a run to the next",
+        "how many queries change their object from one checkpoint of a run to the next",
+        shared,
     )
     analyses = {
         discriminability: _discriminability,

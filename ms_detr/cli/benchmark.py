@@ -7,7 +7,7 @@ from typing import Any
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import add_run_configs, count, expect_configs, path, seed
+from ._arguments import add_run_configs, count, expect_configs, parts, path, seed
 from ._tasks import add_process_arguments
 
 LOADED = "ms_detr/ms_detr_r50_300q_12ep.py"  # COCO's usual augmentations
@@ -22,25 +22,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rounds = argparse.ArgumentParser(add_help=False)
     rounds.add_argument("--rounds", type=count, default=9, help="interleaved rounds (default: 9)")
     device = argparse.ArgumentParser(add_help=False)
-    device.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    step = what.add_parser(
-        "step",
-        parents=[rounds, shared],
-        help="a training step and a prediction, data loading left out",
-    )
-    step.add_argument("--config-file", nargs="+", required=True, dest="configs")
+    device.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    add = parts(parser, "what")
+    step = add("step", "a training step and a prediction, data loading left out", rounds, shared)
+    step.add_argument("--config-file", nargs="+", required=True, dest="configs", help="one or more")
     step.add_argument("--steps", type=count, default=5, help="steps a round (default: 5)")
     step.add_argument("--opts", nargs="*", default=[], help="overrides, key=value, for all configs")
-    model = what.add_parser(
+    model = add(
         "model",
-        parents=[rounds, shared, device],
-        help="a model at inference: parameters, FLOPs, latency, throughput, memory",
+        "a model at inference: parameters, FLOPs, latency, throughput, memory",
+        rounds,
+        shared,
+        device,
     )
-    model.add_argument("--config-file", nargs="+", required=True, dest="configs")
     model.add_argument(
-        "--size", type=count, nargs=2, default=(800, 1333), metavar=("HEIGHT", "WIDTH"),
-        help="of the images, in pixels (default: 800 1333)",
+        "--config-file", nargs="+", required=True, dest="configs", help="one or more"
+    )
+    model.add_argument(
+        "--size", type=count, nargs=2, metavar=("HEIGHT", "WIDTH"),
+        help="of the images, in pixels (default: what each config makes of 1200 x 2000)",
     )  # fmt: skip
     model.add_argument("--batch", type=count, default=1, help="images at a time (default: 1)")
     model.add_argument(
@@ -49,10 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--opts", nargs="*", default=[], help="overrides, key=value, for all configs"
     )
-    train = what.add_parser(
+    train = add(
         "train",
-        parents=[rounds, shared],
-        help="where the time of training goes, stage by stage, by the real trainer",
+        "where the time of training goes, stage by stage, by the real trainer",
+        rounds,
+        shared,
     )
     add_run_configs(train)
     train.add_argument("--steps", type=count, default=5, help="steps a round (default: 5)")
@@ -62,79 +63,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     train.add_argument("--objects", type=count, default=7, help="of a made image (default: 7)")
     add_process_arguments(train)
-    op = what.add_parser(
+    op = add(
         "op",
-        parents=[rounds, shared, device],
-        help="the compiled operator against pure torch and the original scheme",
+        "the compiled operator against pure torch and the original scheme",
+        rounds,
+        shared,
+        device,
     )
     op.add_argument("--case", nargs="+", dest="cases", help="such as encoder, 'decoder 900'")
     op.add_argument("--entry", nargs="+", dest="entries", help="such as operator, fused")
-    criterion = what.add_parser(
-        "criterion",
-        parents=[rounds, shared, device],
-        help="matching and losses against the usual loop",
+    criterion = add(
+        "criterion", "matching and losses against the usual loop", rounds, shared, device
     )
-    criterion.add_argument("--batch", type=count, nargs="+", default=[2, 8])
-    criterion.add_argument("--queries", type=count, nargs="+", default=[300, 900])
+    criterion.add_argument("--batch", type=count, nargs="+", default=[2, 8], help="images")
+    criterion.add_argument("--queries", type=count, nargs="+", default=[300, 900], help="an image")
     criterion.add_argument("--objects", type=count, nargs="+", default=[7, 30], help="an image")
     criterion.add_argument("--tokens", type=count, help="of the encoder term (default: as queries)")
-    masks = what.add_parser(
-        "masks", parents=[shared, device], help="supervision of masks, and the memory it takes"
-    )
-    masks.add_argument("--queries", type=count, default=900)
-    masks.add_argument("--objects", type=count, default=100)
+    masks = add("masks", "supervision of masks, and the memory it takes", shared, device)
+    masks.add_argument("--queries", type=count, default=900, help="default: 900")
+    masks.add_argument("--objects", type=count, default=100, help="default: 100")
     masks.add_argument("--size", type=count, default=1024, help="pixels of the image's side")
-    groups = what.add_parser(
-        "groups",
-        parents=[rounds, shared, device],
-        help="self-attention by blocks against one dense mask",
+    groups = add(
+        "groups", "self-attention by blocks against one dense mask", rounds, shared, device
     )
-    groups.add_argument("--batch", type=count, default=2)
-    aligned = what.add_parser(
+    groups.add_argument("--batch", type=count, default=2, help="images (default: 2)")
+    aligned = add(
         "aligned",
-        parents=[rounds, shared, device],
-        help="SAM-DETR's attention of a layer against its naive form, and the memory both take",
+        "SAM-DETR's attention of a layer against its naive form, and the memory both take",
+        rounds,
+        shared,
+        device,
     )
-    aligned.add_argument("--batch", type=count, default=2)
-    aligned.add_argument("--queries", type=count, default=300)
-    images = what.add_parser(
-        "images", parents=[shared], help="the look at all image files before a training"
-    )
+    aligned.add_argument("--batch", type=count, default=2, help="images (default: 2)")
+    aligned.add_argument("--queries", type=count, default=300, help="default: 300")
+    images = add("images", "the look at all image files before a training", shared)
     images.add_argument("--files", type=count, default=2000, help="of each kind (default: 2000)")
-    export = what.add_parser(
+    export = add(
         "export",
-        parents=[rounds, shared],
-        help="a model's exported files against PyTorch, on one image size, and their differences",
+        "a model's exported files against PyTorch, on one image size, and their differences",
+        rounds,
+        shared,
     )
-    export.add_argument("--weights", required=True, metavar="FILE")
-    export.add_argument("--batch", type=count, default=1)
-    export.add_argument("--size", type=count, nargs=2, default=(800, 1216), metavar=("H", "W"))
-    loading = what.add_parser(
-        "loading",
-        parents=[json_flag],
-        help="images a second of a config's training loader, by its processes",
+    export.add_argument("--weights", required=True, metavar="FILE", help="of the model")
+    export.add_argument("--batch", type=count, default=1, help="images (default: 1)")
+    export.add_argument(
+        "--size",
+        type=count,
+        nargs=2,
+        default=(800, 1216),
+        metavar=("HEIGHT", "WIDTH"),
+        help="default: 800 1216",
+    )
+    loading = add(
+        "loading", "images a second of a config's training loader, by its processes", json_flag
     )
     loading.add_argument(
         "--config-file", default=LOADED, metavar="CONFIG", help=f"default: {LOADED}"
     )
-    loading.add_argument("--workers", type=seed, nargs="+", default=[0, 1, 2])
+    loading.add_argument(
+        "--workers",
+        type=seed,
+        nargs="+",
+        default=[0, 1, 2],
+        help="numbers of processes (default: 0 1 2)",
+    )
     loading.add_argument("--images", type=count, default=200, help="a turn (default: 200)")
     loading.add_argument("--rounds", type=count, default=3, help="interleaved (default: 3)")
     loading.add_argument("--opts", nargs="*", default=[], help="overrides, key=value")
-    evaluation = what.add_parser(
-        "evaluation",
-        parents=[json_flag],
-        help="evaluation against Detectron2's, on random detections",
+    evaluation = add(
+        "evaluation", "evaluation against Detectron2's, on random detections", json_flag
     )
-    evaluation.add_argument("--images", type=count, default=5000)
+    evaluation.add_argument("--images", type=count, default=5000, help="default: 5000")
     evaluation.add_argument("--detections", type=count, default=100, help="an image")
-    annotations = what.add_parser(
+    annotations = add(
         "annotations",
-        parents=[json_flag],
-        help="starts on a large generated annotation file: time, memory, loader processes",
+        "starts on a large generated annotation file: time, memory, loader processes",
+        json_flag,
     )
-    annotations.add_argument("--images", type=count, default=200_000)
-    annotations.add_argument("--workers", type=seed, nargs="+", default=[0, 2, 4])
+    annotations.add_argument("--images", type=count, default=200_000, help="default: 200000")
+    annotations.add_argument(
+        "--workers",
+        type=seed,
+        nargs="+",
+        default=[0, 2, 4],
+        help="numbers of processes (default: 0 2 4)",
+    )
     annotations.add_argument("--folder", type=path, help="where a folder is made, and removed")
     measures = {
         step: _step,
@@ -197,7 +210,7 @@ def _step(args: argparse.Namespace) -> None:
 def _model(args: argparse.Namespace) -> None:
     from ms_detr.benchmarks.model import measure_models
 
-    size = args.size[0], args.size[1]
+    size = (args.size[0], args.size[1]) if args.size else None
     rows = measure_models(
         args.configs, args.opts, size, args.batch, args.rounds, args.device, args.threads,
         args.timing,

@@ -9,9 +9,10 @@ import argparse
 from pathlib import Path
 
 from ms_detr.errors import ConfigError
+from ms_detr.run_folder import COMPARED
 
 from ._arguments import count, expect_not, path, seed, share
-from ._comparing import COMPARED, compare
+from ._comparing import compare
 from ._tasks import add_process_arguments, launched
 
 JSON = ".json"

@@ -4,30 +4,30 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ._arguments import count, expect_not, expect_own_names, path, share
+from ._arguments import count, expect_not, expect_own_names, parts, path, share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    views = parser.add_subparsers(dest="view", required=True, metavar="VIEW")
-    predictions = views.add_parser("predictions", help="predictions beside annotations")
+    add = parts(parser, "view")
+    predictions = add("predictions", "predictions beside annotations")
     _one_model(predictions, images=16)
     predictions.add_argument(
         "--threshold", type=share, default=0.3, help="least score that is drawn (default: 0.3)"
     )
-    assignments = views.add_parser("assignments", help="which queries learn which objects")
+    assignments = add("assignments", "which queries learn which objects")
     _one_model(assignments, images=4)
-    sampling = views.add_parser("sampling", help="where a query looks, layer by layer")
+    sampling = add("sampling", "where a query looks, layer by layer")
     _one_model(sampling, images=4)
     sampling.add_argument("--query", type=int, help="its number (default: the best-scored one)")
-    gaussians = views.add_parser("gaussians", help="where the heads of an SMCA query are led to")
+    gaussians = add("gaussians", "where the heads of an SMCA query are led to")
     _one_model(gaussians, images=4)
     gaussians.add_argument("--query", type=int, help="its number (default: the best-scored one)")
     gaussians.add_argument(
         "--layer", type=int, default=-1, help="of the decoder, -1 for the last (default: the last)"
     )
-    salient = views.add_parser(
-        "salient-points", help="the points of SAM-DETR's queries, and what each head attends to"
+    salient = add(
+        "salient-points", "the points of SAM-DETR's queries, and what each head attends to"
     )
     _one_model(salient, images=4)
     salient.add_argument(
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     salient.add_argument(
         "--layer", type=int, default=-1, help="of the decoder, -1 for the last (default: the last)"
     )
-    candidates = views.add_parser("candidates", help="the best-scored boxes of several models")
+    candidates = add("candidates", "the best-scored boxes of several models")
     candidates.add_argument(
         "--run",
         action="append",
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     candidates.add_argument("--count", type=count, default=8, help="images (default: 8)")
     candidates.add_argument("--top", type=count, default=20, help="boxes (default: 20)")
     candidates.add_argument("opts", nargs="*", help="config overrides for all, key=value")
-    losses = views.add_parser("losses", help="one-to-one losses of several runs over time")
+    losses = add("losses", "one-to-one losses of several runs over time")
     losses.add_argument(
         "--run",
         action="append",

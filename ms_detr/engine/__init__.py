@@ -2,6 +2,7 @@
 
 from .archive import read_checkpoint
 from .checkpoint import Checkpointer
+from .comparing import ComparedModel, Comparison, compare_models
 from .device import choose_device
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import launch
@@ -18,6 +19,8 @@ from .weights import load_weights
 __all__ = [
     "CheckpointHook",
     "Checkpointer",
+    "ComparedModel",
+    "Comparison",
     "EvaluationHook",
     "MlflowWriter",
     "Origin",
@@ -26,6 +29,7 @@ __all__ = [
     "WandbWriter",
     "build_optimizer",
     "choose_device",
+    "compare_models",
     "evaluate",
     "launch",
     "load_model",

@@ -1,5 +1,6 @@
 """Evaluation: COCO's box and mask AP, with and without NMS."""
 
+from .bootstrap import Difference, bootstrap
 from .coco import CocoEvaluator
 from .inference import evaluate, evaluating, metrics_of
 from .lvis import LvisEvaluator
@@ -10,8 +11,10 @@ from .table import format_results
 __all__ = [
     "MAX_DETECTIONS",
     "CocoEvaluator",
+    "Difference",
     "LvisEvaluator",
     "UnwrittenError",
+    "bootstrap",
     "evaluate",
     "evaluating",
     "format_results",

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from ..data import GroundTruth, coco_dataset, kept_truth, read_truth
 from ..errors import DataError
+from ..evaluation import MAX_DETECTIONS
 
 KEY = "dataloader.test.dataset"
 COCO = f"{coco_dataset.__module__}.{coco_dataset.__qualname__}"  # as a config names it
@@ -67,3 +68,12 @@ def evaluated_images(setting: Callable[[str], Any]) -> Images:
     truth = kept_truth(name, masks) or read_truth(name, masks)
     by_id = {record["image_id"]: record for record in records}
     return Images(by_id, truth, MetadataCatalog.get(name))
+
+
+def detection_limit(setting: Callable[[str], Any]) -> int:
+    """How many detections of a class in an image an evaluation scores.
+
+    Args:
+        setting: the value of a key of the config; None where it isn't there.
+    """
+    return setting("dataloader.evaluator.max_detections") or MAX_DETECTIONS

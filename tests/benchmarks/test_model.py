@@ -10,7 +10,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from ms_detr.benchmarks.model import count_cost
+from ms_detr.benchmarks.model import count_cost, image_size
 from ms_detr.cli import main
 from ms_detr.config import load
 from ms_detr.engine.building import build
@@ -116,6 +116,28 @@ def test_benchmark_model_counts_and_times(capsys):
     assert "ms" not in json.loads(capsys.readouterr().out)[0]
 
 
+@pytest.mark.parametrize(
+    ("config", "overrides", "size"),
+    [
+        ("ms_detr/ms_detr_r50_300q_12ep.py", [], (800, 1333)),
+        (DEMO, ["dataloader.short_edge=64"], (64, 107)),
+        ("co_detr/co_dino_r50_5scale_lsj_12ep.py", [], (1024, 1024)),
+    ],
+)
+def test_images_have_the_size_of_the_configs_test_images(config, overrides, size):
+    assert image_size(load(config, overrides)) == size
+
+
+def test_a_size_that_the_config_leaves_open_is_asked_for(capsys):
+    words = ["benchmark", "model", "--count-only", "--json", "--config-file", DEMO]
+    assert main(words) == 2
+    assert "give --size HEIGHT WIDTH" in capsys.readouterr().err
+    assert main([*words, "--opts", "dataloader.short_edge=64"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    cost = count_cost(load(DEMO), (64, 107))
+    assert (row["image"], row["GFLOPs"]) == ("64 x 107", pytest.approx(cost.gflops))
+
+
 def test_images_that_no_memory_holds(capsys):
     words = ["benchmark", "model", "--config-file", DEMO, "--size", "4000000", "4000000"]
     assert main(words) == 2
@@ -125,7 +147,8 @@ def test_images_that_no_memory_holds(capsys):
 def test_without_the_operator_nothing_is_counted(monkeypatch, capsys):
     without = type(status())((), {"cpu": "not built"}, "", "make ops")
     monkeypatch.setattr("ms_detr.benchmarks.model.status", lambda: without)
-    assert main(["benchmark", "model", "--count-only", "--config-file", DEMO]) == 2
+    words = ["benchmark", "model", "--count-only", "--size", "64", "96", "--config-file", DEMO]
+    assert main(words) == 2
     assert "the compiled operator, which is missing here. To build it: make ops" in (
         capsys.readouterr().err
     )

@@ -38,6 +38,27 @@ def test_without_a_verb_it_prints_the_help(monkeypatch, capsys):
     assert "try-it" in output and "Try it: 100% of it." in output
 
 
+def parsers(parser):
+    """A parser with those of all its verbs and their parts."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from parsers(each)
+
+
+def test_every_part_and_argument_says_what_it_is():
+    every = {each.prog: each for each in parsers(cli.build_parser())}
+    assert {"ms-detr predict", "ms-detr benchmark model", "ms-detr analyze conflict"} <= set(every)
+    assert not [name for name, parser in every.items() if not parser.description]
+    arguments = [(name, action) for name, parser in every.items() for action in parser._actions]
+    assert not [
+        (name, action.dest)
+        for name, action in arguments
+        if not action.help and not isinstance(action, argparse._SubParsersAction)
+    ]
+
+
 def test_examples_of_a_verb_keep_their_lines(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])

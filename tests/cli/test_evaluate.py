@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ms_detr.cli import main
-from ms_detr.cli._comparing import short_names
+from ms_detr.engine import compare_models
+from ms_detr.engine.comparing import short_names
 from ms_detr.engine.logs import NAMES
 from tests.evaluation.judge import judge
 from tests.evaluation.samples import resampled
@@ -208,6 +209,16 @@ def test_files_are_compared(files, data, demo_dataset, names, tmp_path, capsys):
     assert "none to" not in err and re.search(r"\| APl +\|( none +\|){5}", err)  # no large objects
     assert "p(good > bad)" in err and "40 draws of 12 images, seed 3" in err
     assert (tmp_path / "differences.png").stat().st_size > 5000
+
+
+def test_python_compares_as_the_verb_does(files, data, tmp_path):
+    compared = [files / "good.json", files / "bad.json"]
+    words = ["evaluate", CONFIG, *data, "--compare", *map(str, compared), "--draws", "20"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    found = compare_models(compared, CONFIG, data, draws=20)
+    assert found.numbers() == json.loads((tmp_path / "comparison.json").read_text())
+    ap = found.differences["bbox"]["bad"]["AP"]
+    assert ap.first - ap.second == ap.difference > 0
 
 
 def test_checkpoints_are_compared(weights, data, tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ms_detr.cli import main
-from ms_detr.cli._comparing import distinct
+from ms_detr.engine.comparing import distinct
 from tests.evaluation.judge import judge
 from tests.tiny_demo import on_demo_data
 
@@ -73,7 +73,7 @@ def test_checkpoints_of_one_name_predict_into_places_of_their_own(
         content = near(content_of(demo_dataset), 0, noise)
         written(tmp_path / places[-1], "coco_instances_results.json", content)
 
-    monkeypatch.setattr("ms_detr.engine.evaluate", evaluate)
+    monkeypatch.setattr("ms_detr.engine.comparing.evaluate", evaluate)
     monkeypatch.chdir(tmp_path)
     for name in ("model.pth", "model.safetensors"):
         (tmp_path / name).write_bytes(b"")

@@ -1,0 +1,301 @@
+"""Models on the same images, with how much chance there is in a difference of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ..config import load
+from ..errors import CheckpointError, ConfigError, MissingFileError
+from ..evaluation import Difference, bootstrap
+from ..evaluation.bootstrap import DRAWS
+from ..evaluation.detections import Detections
+from ..evaluation.reading import check_detections, read_detections
+from ..evaluation.results import without_nan
+from ..report import Images, detection_limit, evaluated_images
+from ..report.dataset import KEY
+from ..report.run import read_run
+from ..run_folder import COMPARED, EVAL_ONLY, EVALUATION, PREDICTIONS
+from .rebuild import READ, read_config
+from .run import Origin, evaluate
+from .weights import local_file
+
+NMS = 1.0  # nothing is taken away
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """What took part in a comparison.
+
+    Attributes:
+        name: its own, made of the parts in which paths differ.
+        place: of its detections.
+        detections: how many it has.
+        images: on how many images it has any.
+    """
+
+    name: str
+    place: Path
+    detections: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first of several models beside each other one.
+
+    Attributes:
+        models: in the order in which they were given.
+        images: how many the dataset has, and every draw.
+        draws: of the images.
+        seed: of the draws.
+        differences: by "bbox" and "segm" (where all have masks), by the names of the other models,
+            and by metrics.
+    """
+
+    models: tuple[ComparedModel, ...]
+    images: int
+    draws: int
+    seed: int
+    differences: dict[str, dict[str, dict[str, Difference]]]
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything for JSON; None where there is no value."""
+        described = [
+            {
+                "name": model.name,
+                "detections_from": str(model.place),
+                "detections": model.detections,
+                "images_with_detections": model.images,
+            }
+            for model in self.models
+        ]
+        compared = {
+            kind: {
+                other: {name: _plain(each) for name, each in values.items()}
+                for other, values in others.items()
+            }
+            for kind, others in self.differences.items()
+        }
+        return {
+            "models": described,
+            "images": self.images,
+            "draws": self.draws,
+            "seed": self.seed,
+            "compared_with_the_first": compared,
+        }
+
+
+def compare_models(
+    models: Sequence[str | os.PathLike[str]],
+    config: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    folder: str | os.PathLike[str] = COMPARED,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the first model with each other one on the same draws of the images.
+
+    Args:
+        models: two or more: folders of runs that were evaluated, checkpoints, or ``.json`` files of
+            COCO's results.
+        config: whose test images are compared on; may be missing where one of the models is a run.
+        overrides: of the config.
+        folder: for the detections of checkpoints, which predict first.
+        draws: of the images, see `ms_detr.evaluation.bootstrap`.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: models were evaluated on different images, or it isn't known on which ones.
+        UserError: something is wrong with a file.
+    """
+    return read_models(models, config, overrides, folder).compare(draws, seed)
+
+
+@dataclass(frozen=True)
+class ReadModels:
+    """What several models have detected on the same images.
+
+    Attributes:
+        places: of the detections, by name.
+        detections: by name.
+        data: the images.
+        limit: so many detections of a class in an image count.
+    """
+
+    places: dict[str, Path]
+    detections: dict[str, Detections]
+    data: Images
+    limit: int
+
+    @property
+    def kinds(self) -> list[str]:
+        """What is compared: masks where all have some."""
+        everything = [self.data.truth.masks, *(found.masks for found in self.detections.values())]
+        return ["bbox"] if any(masks is None for masks in everything) else ["bbox", "segm"]
+
+    @property
+    def steps(self) -> int:
+        """How often `compare` tells of its progress."""
+        return len(self.kinds) * len(self.detections) * len(self.data.truth.class_names)
+
+    def compare(
+        self, draws: int = DRAWS, seed: int = 0, progress: Callable[[], object] = lambda: None
+    ) -> Comparison:
+        """See `compare_models`; ``progress`` is called after every class of a model."""
+        differences = {
+            kind: bootstrap(
+                self.data.truth, self.detections, kind, self.limit, draws, seed, progress
+            )
+            for kind in self.kinds
+        }
+        models = tuple(
+            ComparedModel(name, self.places[name], len(found.scores), len({*found.images.tolist()}))
+            for name, found in self.detections.items()
+        )
+        return Comparison(models, len(self.data.truth.sizes), draws, seed, differences)
+
+
+def read_models(
+    models: Sequence[str | os.PathLike[str]],
+    config: str | None,
+    overrides: Sequence[str],
+    folder: str | os.PathLike[str],
+) -> ReadModels:
+    """Read the detections of all models; what is a checkpoint predicts them first.
+
+    Args, Raises: see `compare_models`.
+    """
+    if len(models) < 2:
+        raise ConfigError("two models or more are compared")
+    paths = [os.fspath(model) for model in models]
+    names = distinct(short_names(paths))
+    asked = None if config is None else (config, tuple(overrides))
+    places = {
+        name: _detections_of(path, asked, Path(folder, name))
+        for name, path in zip(names, paths, strict=True)
+    }
+    runs = [Path(path) for path in paths if Path(path).is_dir()]
+    data, limit = _dataset(asked, runs)
+    for run in runs:
+        _expect_same(run, data)
+    detections = {}
+    for name, place in places.items():
+        detections[name] = read_detections(place, data.class_of, NMS)
+        check_detections(detections[name], data.truth, place)
+    return ReadModels(places, detections, data, limit)
+
+
+Asked = tuple[str, tuple[str, ...]] | None  # a config and its overrides
+
+
+def _detections_of(model: str, asked: Asked, folder: Path) -> Path:
+    """Where they are; a checkpoint's go to the folder."""
+    if model.endswith(".json"):
+        return Path(model)
+    if Path(model).is_dir():
+        return _of_run(Path(model))
+    return _predicted(asked, model, folder)
+
+
+def _of_run(folder: Path) -> Path:
+    """The detections of a run's last evaluation."""
+    places = [folder / EVALUATION, folder / EVAL_ONLY / EVALUATION, folder]
+    for place in places:
+        if (place / PREDICTIONS).is_file():
+            return place / PREDICTIONS
+    raise MissingFileError(
+        f"{folder} holds no {EVALUATION}/{PREDICTIONS}: give the folder of a run that was "
+        "evaluated, a checkpoint or a .json file"
+    )
+
+
+def _predicted(asked: Asked, weights: str, folder: Path) -> Path:
+    """Let a checkpoint's model predict on the config's images; the model is the checkpoint's."""
+    if asked is None:
+        raise ConfigError(
+            f"{weights} is a checkpoint: name the CONFIG whose images its model is to predict on, "
+            "ms-detr evaluate CONFIG --compare ..."
+        )
+    cfg = load(*asked)
+    path = local_file(weights)
+    with contextlib.suppress(CheckpointError):  # which keeps none: the config's model
+        kept = read_config(path)
+        for key in READ:
+            OmegaConf.update(cfg, key, OmegaConf.select(kept, key), merge=False)
+        if "masks" in cfg.dataloader:
+            cfg.dataloader.masks = kept.model.get("masks") is not None
+    cfg.train.output_dir = str(folder)
+    cfg.dataloader.evaluator.output_dir = str(folder)
+    evaluate(cfg, path, Origin(*asked))
+    return folder / PREDICTIONS
+
+
+def _dataset(asked: Asked, runs: Sequence[Path]) -> tuple[Images, int]:
+    """The images that are compared on, and how many detections of a class count in each."""
+    setting: Callable[[str], Any]
+    if asked is not None:
+        setting = partial(OmegaConf.select, load(*asked))
+    elif runs:
+        setting = read_run(runs[0]).setting
+    else:
+        raise ConfigError(
+            "which images? Name the CONFIG of their dataset: ms-detr evaluate CONFIG --compare ..."
+        )
+    return evaluated_images(setting), detection_limit(setting)
+
+
+def _expect_same(run: Path, data: Images) -> None:
+    """Raise ConfigError where a run was evaluated on other annotations."""
+    ours = os.fspath(data.metadata.json_file)
+    theirs = read_run(run).setting(f"{KEY}.annotations")
+    if theirs is None or not os.path.isfile(theirs):
+        return  # gone or Detectron2's own: images and classes are checked all the same
+    if not (os.path.samefile(ours, theirs) or filecmp.cmp(ours, theirs, shallow=False)):
+        raise ConfigError(
+            f"{run} was evaluated on {theirs}, the others on {ours}: models are compared on the "
+            "same images"
+        )
+
+
+def short_names(given: Sequence[str]) -> list[str]:
+    """Names of paths: the parts in which they differ.
+
+    Parts that all begin or end with are left out, as long as each has a part left.
+    """
+    paths = [Path(os.path.abspath(text)) for text in given]
+    parts = [[*path.parts[:-1], _plain_name(path)] for path in paths]
+    for end in (0, -1):
+        while min(map(len, parts)) > 1 and len({each[end] for each in parts}) == 1:
+            for each in parts:
+                del each[end]
+    return ["_".join(part.strip("/\\") for part in each) or "model" for each in parts]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return names with numbers behind those that are taken."""
+    known: list[str] = []
+    for name in names:
+        number, unique = 1, name
+        while unique in known:
+            number += 1
+            unique = f"{name} ({number})"
+        known.append(unique)
+    return known
+
+
+def _plain_name(path: Path) -> str:
+    return path.stem if path.suffix in (".json", ".pth", ".safetensors") else path.name
+
+
+def _plain(each: Difference) -> dict[str, Any]:
+    return without_nan({**asdict(each), "difference": each.difference})
