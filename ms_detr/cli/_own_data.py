@@ -6,6 +6,7 @@ import os
 from ms_detr.errors import ConfigError
 
 from ._arguments import path
+from ._reading import add_classes_argument, add_voc_arguments
 from ._tasks import Training, named_config
 
 # An argument, and the key that says the same.
@@ -14,6 +15,9 @@ KEYS = {
     "split": "dataloader.own.split",
     "format": "dataloader.own.form",
     "converted": "dataloader.own.converted",
+    "classes": "dataloader.own.classes",
+    "voc_boxes": "dataloader.own.voc_boxes",
+    "difficult": "dataloader.own.difficult",
 }
 
 
@@ -42,6 +46,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where data are kept that have to be converted (default: beside the run's folder)",
     )
+    add_classes_argument(add)
+    add_voc_arguments(add)
     add("--weights", metavar="FILE", help="of a detector, to take what fits: see fine-tuning")
 
 
@@ -68,8 +74,8 @@ def on_own_data(args: argparse.Namespace) -> Training:
     request, others = request_of([*overrides, *_as_keys(args, overrides)])
     if request is None:
         raise ConfigError(
-            "--split, --format, --converted and --weights, or their keys, go with --data FOLDER: "
-            f"give it, or {KEYS['data']}=FOLDER"
+            f"{_listed()} and --weights, or their keys, go with --data FOLDER: give it, or "
+            f"{KEYS['data']}=FOLDER"
         )
     if args.eval_only:
         raise ConfigError(
@@ -105,14 +111,25 @@ def _config(args: argparse.Namespace) -> tuple[str | None, tuple[str, ...]]:
     return None, tuple(words)
 
 
+def _listed() -> str:
+    """The arguments that have keys, but for the folder."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in KEYS if name != "data")
+
+
 def _as_keys(args: argparse.Namespace, overrides: tuple[str, ...]) -> list[str]:
     """Return the arguments as overrides."""
-    from ms_detr.overrides import in_quotes, values
+    from ms_detr.overrides import values
 
     given = {key: value for name, key in KEYS.items() if (value := getattr(args, name)) is not None}
     if twice := given.keys() & values(overrides).keys():
         raise ConfigError(f"{twice.pop()} says the same as an argument: give one of them")
-    return [
-        f"{key}={value}" if isinstance(value, list) else f"{key}={in_quotes(str(value))}"
-        for key, value in given.items()
-    ]
+    return [f"{key}={_as_value(value)}" for key, value in given.items()]
+
+
+def _as_value(value: object) -> str:
+    """A path, a text or a list as overrides have it."""
+    from ms_detr.overrides import in_quotes
+
+    if isinstance(value, list):
+        return f"[{','.join(_as_value(each) for each in value)}]"
+    return str(value) if isinstance(value, float) else in_quotes(str(value))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ms_detr.errors import ConfigError, counted
 
 from ._arguments import count, expect_folder, path
+from ._reading import add_voc_arguments, options_of
 
 if TYPE_CHECKING:
     from ms_detr.data.check import Checked, Limits, Mended
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", type=path, metavar="DIR", help="of a JSON file (default: found beside it)")
     add("--format", default="auto",
         help="of a folder that may be of several: coco, voc, yolo, labelme, masks")  # fmt: skip
+    add_voc_arguments(add)
     add("--config", metavar="CONFIG", help="its queries, feature levels and sizes of images count "
         "(default: 900 queries, strides 8 to 64, images of 800 x 1333)")  # fmt: skip
     add("--opts", nargs="*", default=[], metavar="key=value", help="overrides of that config")
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     _expect_places(args)
     with raised():
-        located = locate(args.data, args.images, args.format)
+        located = locate(args.data, args.images, args.format, options_of(args))
         checked = check_dataset(
             located,
             limits=_limits(args),

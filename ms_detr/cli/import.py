@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ms_detr.errors import counted
 
 from ._arguments import path
+from ._reading import add_classes_argument, add_voc_arguments, options_of
 
 if TYPE_CHECKING:
     from ms_detr.data.formats import Imported
@@ -35,23 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="divide all images anew: the share of train, the rest is val; or those of train and "
         "val, the rest is test. Left out, the splits of SRC are taken, and 0.8 if it has none",
     )
-    parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="keep these, numbered from 1 in this order"
-    )
-    parser.add_argument(
-        "--voc-boxes",
-        choices=("auto", "one-based", "zero-based", "edges"),
-        default="auto",
-        help="what the numbers of VOC's boxes are: first and last pixel from 1 (the devkit's) or "
-        "from 0, or edges; auto: one-based, or edges if a box begins at 0",
-    )
-    parser.add_argument(
-        "--difficult",
-        choices=("crowd", "keep", "drop"),
-        default="crowd",
-        help="VOC's difficult objects become crowds, which neither training nor evaluation counts "
-        "(default), or are kept as others, or are left out",
-    )
+    add_classes_argument(parser.add_argument)
+    add_voc_arguments(parser.add_argument)
     parser.add_argument("--to", choices=TARGETS, default="coco", help="the form that is written")
     parser.add_argument(
         "--link",
@@ -68,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, divide, write."""
     import json
 
-    from ms_detr.data.formats import Options, import_dataset
+    from ms_detr.data.formats import import_dataset
     from ms_detr.signals import raised
 
     with raised():
@@ -77,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             args.source,
             args.target,
             split=args.split,
-            options=Options(args.classes, args.voc_boxes, args.difficult),
+            options=options_of(args),
             to=args.to,
             link=args.link,
             strict=args.strict,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..data.formats import Options
 from ..data.formats.splits import check_shares
 from ..errors import ConfigError, MissingFileError
 from ..overrides import values
 from ..paths import expand
 
 NODE = "dataloader.own"
+OPTIONS = tuple(field.name for field in fields(Options))
+KEYS = ("folder", "split", "form", "converted", *OPTIONS)
+_AS_FOUND = Options()
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Request:
             takes the folder's splits, and makes them where it has none.
         form: its name, or auto.
         converted: where data are kept that had to be converted; None: beside the run's folder.
+        options: how they are read.
 
     Raises:
         ConfigError: the shares are no shares.
@@ -36,6 +41,7 @@ class Request:
     split: Sequence[float] | None = None
     form: str = "auto"
     converted: Path | None = None
+    options: Options = _AS_FOUND
 
     def __post_init__(self) -> None:
         if self.split is not None:
@@ -74,7 +80,18 @@ def request_of(overrides: Sequence[str]) -> tuple[Request | None, list[str]]:
         split,
         str(said.get("form") or "auto"),
         None if converted is None else Path(expand(str(converted))),
+        _options(said),
     ), others
+
+
+def _options(said: Mapping[str, Any]) -> Options:
+    given = {name: said[name] for name in OPTIONS if said.get(name) is not None}
+    classes = given.get("classes")
+    if classes is not None and not (
+        isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    ):
+        raise ConfigError(f"{NODE}.classes is {classes}: give a list of names, as [cat,dog]")
+    return Options(**given)
 
 
 def _said(overrides: Sequence[str]) -> Mapping[str, Any]:
@@ -84,7 +101,8 @@ def _said(overrides: Sequence[str]) -> Mapping[str, Any]:
         for key, value in values(overrides).items()
         if key.startswith(f"{NODE}.")
     }
-    if unknown := found.keys() - {"folder", "split", "form", "converted"}:
-        raise ConfigError(f"unknown config key '{NODE}.{unknown.pop()}'; known are folder, split, "
-                          "form and converted")  # fmt: skip
+    if unknown := found.keys() - {*KEYS}:
+        raise ConfigError(
+            f"unknown config key '{NODE}.{unknown.pop()}'; known are {', '.join(KEYS)}"
+        )
     return found

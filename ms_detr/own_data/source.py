@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from ..data.formats import Format, Imported, import_dataset, recognise
+from ..data.formats import Format, Imported, Options, import_dataset, recognise
 from ..data.formats import coco as coco_form
 from ..data.formats.dataset import SPLITS, walk
 from ..data.formats.problems import Problems
@@ -62,7 +62,9 @@ def obtain(request: Request, kept: Path, progress: bool = False) -> Source:
     """
     form = recognise(request.folder) if request.form == "auto" else format_of(request.form)
     name = f"{request.name}-{_digest(request, form)}"
-    if form.name == "coco" and request.split is None and (splits := _as_it_is(request.folder)):
+    request.options.expect_for(form.name)
+    as_it_is = form.name == "coco" and request.split is None and request.options == Options()
+    if as_it_is and (splits := _as_it_is(request.folder)):
         return Source(form.name, name, splits)
     target = kept / name
     waits = f"{request.folder} is being converted by another process"
@@ -74,7 +76,13 @@ def obtain(request: Request, kept: Path, progress: bool = False) -> Source:
             for left in (target, target.with_name(target.name + PARTIAL)):
                 shutil.rmtree(left, ignore_errors=True)
         imported = import_dataset(
-            form.name, request.folder, target, split=request.split, link=True, progress=progress
+            form.name,
+            request.folder,
+            target,
+            split=request.split,
+            options=request.options,
+            link=True,
+            progress=progress,
         )
         report = _report(imported, request)
         write_text(target / REPORT, json.dumps(report, indent=1))
@@ -149,7 +157,8 @@ def _digest(request: Request, form: Format) -> str:
     """Return what changes with the data, and with how they are read."""
     digest = blake2b(digest_size=5)
     split = None if request.split is None else [float(share) for share in request.split]
-    digest.update(json.dumps([VERSION, form.name, split]).encode())
+    options = asdict(request.options)
+    digest.update(json.dumps([VERSION, form.name, split, options]).encode())
     for root in (request.folder, *form.elsewhere(request.folder)):
         digest.update(os.fsencode(root.resolve()) + b"\0")
         for line in _stats(root):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import load
+from ..data.formats import Options
 from ..engine import Origin, train
 from .preparing import prepare
 from .request import Request
@@ -23,6 +24,7 @@ def train_on(
     *,
     split: Sequence[float] | None = None,
     form: str = "auto",
+    options: Options | None = None,
     weights: str | None = None,
     resume: bool = False,
 ) -> Mapping[str, Any]:
@@ -35,6 +37,7 @@ def train_on(
             ``train.output_dir=output/mine``.
         split: shares of train, or of train and val, in which images are divided anew.
         form: of the data, where it can't be told.
+        options: which classes are kept, and how VOC's boxes and difficult objects are read.
         weights: of a detector, of which is taken what fits.
         resume: go on from the newest checkpoint.
 
@@ -45,7 +48,7 @@ def train_on(
     Raises:
         UserError: about an argument, the data or the weights, by its kind.
     """
-    request = Request(Path(data), split, form)
+    request = Request(Path(data), split, form, options=options or Options())
     prepared = prepare(request, config, overrides, weights=weights, resume=resume)
     logger.info("%s", "\n".join(prepared.lines))
     origin = Origin(prepared.config, prepared.overrides)

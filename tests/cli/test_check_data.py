@@ -1,5 +1,6 @@
 """`ms-detr check-data`: exit codes, JSON, pages and copies; hostile data; Ctrl-C."""
 
+import argparse
 import json
 import os
 import signal
@@ -11,8 +12,11 @@ import time
 import pytest
 
 from ms_detr.cli import main
+from ms_detr.cli._reading import add_voc_arguments
 from ms_detr.data.check import image_files
+from ms_detr.data.formats.dataset import VOC_OPTIONS
 from tests.data.check_support import FAULTS, Clean
+from tests.data.formats.support import SIZE, voc_object, write_image, write_xml
 from tests.own_data import forms
 
 FAULT = {fault.name: fault for fault in FAULTS}
@@ -34,6 +38,40 @@ def test_a_clean_dataset_is_0(data, capsys):
     assert out.splitlines()[0] == f"{data.root}: coco, 2 classes"
     status, out, _ = run(capsys, data.root, "--json")
     assert status == 0 and json.loads(out)["findings"] == []
+
+
+def test_vocs_boxes_are_read_as_is_asked_for(tmp_path, capsys):
+    """A box to the last pixel of the devkit's counting lies a pixel outside counted from 0."""
+    width, height = SIZE
+    for i, (first, extra) in enumerate((((5, 5), ""), ((9, 9), "<difficult>1</difficult>"))):
+        write_image(tmp_path / "data" / f"{i}.jpg", i)
+        found = voc_object("cat", (*first, width, height), extra)
+        write_xml(tmp_path / "data" / f"{i}.xml", found, filename=f"{i}.jpg")
+    for words, cut, crowds in (
+        ((), 0, 1),
+        (("--voc-boxes", "zero-based"), 2, 1),
+        (("--difficult", "keep"), 0, 0),
+        (("--difficult", "drop"), 0, 0),
+    ):
+        fixed = tmp_path / "".join(("fixed", *words))
+        _, out, _ = run(capsys, tmp_path / "data", *words, "--json", "--fix", fixed)
+        content = json.loads(out)
+        found = sum(x["count"] for x in content["findings"] if x["kind"] == "doubtful-labels")
+        (split,) = content["splits"].values()
+        assert (found, split["crowds"]) == (cut, crowds)
+        assert split["objects"] == 2 - crowds - ("drop" in words)
+        assert content["fixed"]["objects"] == 2 - ("drop" in words)
+    yolo = tmp_path / "yolo"
+    forms.yolo(yolo)
+    status, _, err = run(capsys, yolo, "--voc-boxes", "edges")
+    assert status == 2 and "voc_boxes is of VOC's form, and the data are of the form yolo" in err
+
+
+def test_the_command_line_knows_all_options():
+    parser = argparse.ArgumentParser()
+    add_voc_arguments(parser.add_argument)
+    choices = {action.dest: action.choices for action in parser._actions if action.choices}
+    assert choices == VOC_OPTIONS
 
 
 def test_findings_are_1_and_json_has_all_of_them(data, capsys, tmp_path):

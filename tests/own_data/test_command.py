@@ -82,9 +82,11 @@ def test_two_keys_do_the_same(tmp_path, monkeypatch):
     one, two = configs(
         tmp_path,
         monkeypatch,
-        ["--data", "data", "--split", "0.5", "--config", config, "train.output_dir=a/x"],
+        ["train.output_dir=a/x", "--data", "data", "--split", "0.5", "--config", config,
+         "--voc-boxes", "edges", "--classes", "dog", "cat", "--difficult", "keep"],
         ["--config-file", config, "dataloader.own.folder=data", "dataloader.own.split=0.5",
-         "train.output_dir=b/x"],
+         "dataloader.own.voc_boxes=edges", "dataloader.own.classes=[dog,cat]",
+         "dataloader.own.difficult=keep", "train.output_dir=b/x"],
     )  # fmt: skip
     folders = {Path(cfg.dataloader.train.dataset.images).parent for cfg in (one, two)}
     assert {path.name for path in folders} == {folders.pop().name}
@@ -105,6 +107,7 @@ def test_two_keys_do_the_same(tmp_path, monkeypatch):
         (["--data", "data", "--config", "nothing.py"], "config nothing.py not found"),
         (["--data", "nothing"], "nothing is not there"),
         (["--data", "data", "--split", "2"], "give the share of train"),
+        (["demo/small.py", "--voc-boxes", "edges"], "go with --data FOLDER"),
     ],
 )
 def test_contradictions(words, message, tmp_path, capsys):
@@ -112,6 +115,12 @@ def test_contradictions(words, message, tmp_path, capsys):
     assert main(["train", *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "output").exists()
+
+
+def test_an_override_behind_names_of_classes_is_no_class(tmp_path, capsys):
+    forms.voc(tmp_path / "data")
+    assert main(["train", "--data", "data", "--classes", "dog", "train.epochs=3"]) == 2
+    assert "there is no train.epochs=3; the dataset has cat, dog" in capsys.readouterr().err
 
 
 def test_a_config_that_names_the_folder_itself(tmp_path, capsys):

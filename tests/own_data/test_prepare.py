@@ -12,7 +12,7 @@ from detectron2.config import instantiate
 
 from ms_detr.config import load
 from ms_detr.data import coco_dataset
-from ms_detr.data.formats import importing
+from ms_detr.data.formats import Options, importing
 from ms_detr.errors import ConfigError, DataError, MissingFileError, SystemLimitError
 from ms_detr.own_data import Request, choices, prepare, request_of
 from ms_detr.own_data.preparing import CONVERTED
@@ -154,6 +154,37 @@ def test_the_length_of_a_run(tmp_path):
     step, length = choices.schedule(large, load("ms_detr/ms_detr_r50_300q_12ep.py"), {}, 2)
     assert length.keys["train.epochs"] == 12.0
     assert step.keys["dataloader.train.total_batch_size"] == 8
+
+
+def test_boxes_are_read_as_is_asked_for(tmp_path):
+    """The files have the devkit's numbers; counted from 0 the same boxes lie a pixel further."""
+    folder = written("voc", tmp_path / "data")
+    name, (kind, x1, y1, x2, y2) = "a0", forms_first()
+    boxes = {}
+    for voc_boxes in ("auto", "zero-based", "edges"):
+        options = Options(voc_boxes=voc_boxes, classes=[kind])
+        output = f"train.output_dir=output/{voc_boxes}"
+        request = Request(folder, options=options)
+        cfg = load(prepare(request, None, [*CPU, output]).config)
+        assert cfg.model.num_classes == 1
+        boxes[voc_boxes] = objects_of(cfg, "train")[name][0]
+    assert boxes["auto"] == (kind, x1, y1, x2 - x1, y2 - y1)
+    assert boxes["zero-based"] == (kind, x1 + 1, y1 + 1, x2 - x1, y2 - y1)
+    assert boxes["edges"] == (kind, x1 + 1, y1 + 1, x2 - x1 - 1, y2 - y1 - 1)
+    assert len([*(tmp_path / "output" / CONVERTED).glob("data-*")]) == 3  # none is another's
+
+
+def forms_first() -> tuple:
+    """Class and corners of the first image's first object."""
+    _, _, found = forms.names()[0]
+    kind, corners = found[0]
+    return kind, *corners
+
+
+def test_options_of_another_form_are_errors(tmp_path):
+    folder = written("yolo", tmp_path / "data")
+    with pytest.raises(ConfigError, match="difficult is of VOC's form, and the data are of the fo"):
+        prepare(Request(folder, options=Options(difficult="keep")), None, CPU)
 
 
 def test_data_are_converted_once_and_again_when_they_have_changed(tmp_path, monkeypatch):
@@ -356,6 +387,13 @@ def test_keys_say_what_arguments_say():
     request, others = request_of(said)
     assert others == ["a=1", "b=2"]
     assert request == Request(Path("."), [0.7])
+    said = ["voc_boxes=edges", "difficult=drop", "classes=[cat,'a dog']"]
+    request, _ = request_of([f"dataloader.own.{x}" for x in ("folder=.", *said)])
+    assert request.options == Options(["cat", "a dog"], "edges", "drop")
+    with pytest.raises(ConfigError, match="give a list of names"):
+        request_of(["dataloader.own.folder=.", "dataloader.own.classes=cat"])
+    with pytest.raises(ConfigError, match="voc_boxes is 'inclusive', not one of auto"):
+        request_of(["dataloader.own.folder=.", "dataloader.own.voc_boxes=inclusive"])
     shares, _ = request_of(["dataloader.own.folder=.", "dataloader.own.split=[0.6,0.2]"])
     assert shares.split == [0.6, 0.2]
     assert request_of(["a=1"]) == (None, ["a=1"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConfigError, MissingFileError
-from ..formats import FORMATS, Format, recognise
+from ..formats import FORMATS, Format, Options, recognise
 from ..formats.coco import Part, part_of, parts
 from ..formats.dataset import SPLITS
 from ..formats.reading import format_of
@@ -25,6 +25,7 @@ from .limits import Limits
 from .objects import Objects, place_of, read_objects
 from .statistics import Statistics, measure, seen_scales
 
+_AS_FOUND = Options()
 _CLAIMS = ("val", "test", "train", None)  # to an image that several splits have
 
 
@@ -34,11 +35,19 @@ class Located:
 
     Attributes:
         parts: its JSON files, if it is of COCO's form.
+        options: how it is read.
+
+    Raises:
+        ConfigError: an option is of another form.
     """
 
     folder: Path
     form: Format
     parts: tuple[Part, ...] = ()
+    options: Options = _AS_FOUND
+
+    def __post_init__(self) -> None:
+        self.options.expect_for(self.form.name)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,10 @@ class Checked:
 
 
 def locate(
-    data: str | os.PathLike, images: str | os.PathLike | None = None, form: str = "auto"
+    data: str | os.PathLike,
+    images: str | os.PathLike | None = None,
+    form: str = "auto",
+    options: Options = _AS_FOUND,
 ) -> Located:
     """Find out what a dataset is.
 
@@ -104,11 +116,13 @@ def locate(
         data: a COCO JSON file, or a folder of any form that `ms_detr.data.formats` recognises.
         images: the folder of a JSON file's images; None if it is to be found.
         form: of a folder that may be of several.
+        options: how VOC's boxes and difficult objects are read.
 
     Raises:
         MissingFileError: there is no such file or folder.
         DataError: the folder is of no form, or can't be read.
-        ConfigError: images were given for a folder; or there is no such form.
+        ConfigError: images were given for a folder; or there is no such form, or an option is of
+            another one.
     """
     data = Path(data)
     named = None if form == "auto" else format_of(form)
@@ -116,17 +130,18 @@ def locate(
         if named not in (None, FORMATS["coco"]):
             raise ConfigError(f"{data} is a file: give the folder in which the data lie")
         part = part_of(data, None if images is None else Path(images))
-        return Located(data, FORMATS["coco"], (part,))
+        return Located(data, FORMATS["coco"], (part,), options)
     if images is not None:
         raise ConfigError(f"{data} is no file: only of a JSON file the folder of images is given")
     if not data.exists():
         raise MissingFileError(f"there is no file or folder {data}")
     kind = named or recognise(data)
     if kind is not FORMATS["coco"]:
-        return Located(data, kind)
+        return Located(data, kind, options=options)
     found = parts(data, Recorder(data, Findings()))
     order = [*SPLITS, None]
-    return Located(data, kind, tuple(sorted(found, key=lambda part: order.index(part.split))))
+    ordered = sorted(found, key=lambda part: order.index(part.split))
+    return Located(data, kind, tuple(ordered), options)
 
 
 def check_dataset(
@@ -155,7 +170,7 @@ def check_dataset(
     if located.parts:
         source = open_coco(located.parts, findings)
     else:
-        source = open_form(located.folder, located.form, findings)
+        source = open_form(located.folder, located.form, located.options, findings)
     files = [str(image.path) for image in source.images]
     found = look_at(files, most_pixels, pixels, progress)
     looks = [found[file] for file in files]

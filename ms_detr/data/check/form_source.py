@@ -37,14 +37,14 @@ class Recorder(Problems):
         self._findings.add(kind, self.without_folder(example), what)
 
 
-def open_form(folder: Path, form: Format, findings: Findings) -> Source:
+def open_form(folder: Path, form: Format, options: Options, findings: Findings) -> Source:
     """List the images of a folder, and prepare to read their labels.
 
     Raises:
         DataError: the folder is not of the form.
     """
     problems = Recorder(folder, findings)
-    listing = form.find(folder, Options(), problems)
+    listing = form.find(folder, options, problems)
     kept = [*with_paths(listing.pictures, problems)]
     images = [ImageEntry(p.path, p.name, p.split, _told(p.told), p.id) for p in kept]
     classes = None if listing.classes is None else [*listing.classes]

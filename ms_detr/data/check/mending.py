@@ -79,7 +79,7 @@ def write_mended(
     if folder == located.folder:
         expect_outside(folder, target, "--fix")
     problems = Problems(folder)
-    dataset = read(folder, _reader(checked), Options(), problems, progress)
+    dataset = read(folder, _reader(checked), located.options, problems, progress)
     unusable = _unusable(checked)
     pictures = [
         _mended(picture, problems)

@@ -111,6 +111,13 @@ class Listing:
     classes: dict[str, int] | None = None
 
 
+# What the options may be that are of VOC alone; what comes first is taken.
+VOC_OPTIONS = {
+    "voc_boxes": ("auto", "one-based", "zero-based", "edges"),
+    "difficult": ("crowd", "keep", "drop"),
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """How a source is read.
@@ -126,10 +133,7 @@ class Options:
     difficult: str = "crowd"
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("voc_boxes", ("auto", "one-based", "zero-based", "edges")),
-            ("difficult", ("crowd", "keep", "drop")),
-        ):
+        for name, known in VOC_OPTIONS.items():
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}, not one of {', '.join(known)}"
@@ -138,6 +142,12 @@ class Options:
             raise ConfigError("classes: a name is empty")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"classes: a name comes twice in {list(self.classes)}")
+
+    def expect_for(self, form: str) -> None:
+        """Raise ConfigError where an option is not of the form, and would change nothing."""
+        for name, known in VOC_OPTIONS.items():
+            if form != "voc" and getattr(self, name) != known[0]:
+                raise ConfigError(f"{name} is of VOC's form, and the data are of the form {form}")
 
 
 def split_of(name: str) -> str | None:

@@ -90,8 +90,8 @@ def import_dataset(
         progress: show bars on a terminal.
 
     Raises:
-        ConfigError: an argument is wrong, or there is something in the target, or it lies in the
-            source.
+        ConfigError: an argument is wrong, or of another form than the source; or there is something
+            in the target, or it lies in the source.
         MissingFileError: there is no such source.
         DataError: the source is of another form, or most of it can't be used; or some, if strict.
         OSError: the target can't be written.

@@ -101,8 +101,10 @@ def read(
     Raises:
         MissingFileError: there is no such folder.
         DataError: it is not of the form, or most of it can't be used.
+        ConfigError: an option is of another form.
     """
     _expect_folder(folder)
+    options.expect_for(form.name)
     listing = form.find(folder, options, problems)
     listed = _each_once(with_paths(listing.pictures, problems), problems)
     listed.sort(key=lambda one: str(one.path))
