@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import platform
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+import torch
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 
+from .. import __version__
 from ..errors import short_message
 from ..files import reason
 from ..pipes import Terminal
@@ -40,8 +43,13 @@ class _Formatter(logging.Formatter):
         return (FORMAT_MARKED if marked else FORMAT).format(record)
 
 
+FOR_THE_FILE = {"for_the_file": True}  # `extra` of what is too long for a terminal
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether the terminal needs a record: an error that ends the command is printed by it."""
+    if getattr(record, "for_the_file", False):
+        return False
     error = record.exc_info[1] if record.exc_info else None
     return error is None or short_message(error) is None
 
@@ -129,6 +137,11 @@ def through(stream: TextIO) -> Iterator[None]:
     finally:
         for handler, old in before.items():
             handler.setStream(old or sys.stdout)
+
+
+def versions() -> str:
+    """Return the versions that matter most, in a line."""
+    return f"ms_detr {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}"
 
 
 def environment() -> str:

@@ -45,7 +45,7 @@ from .fit import epoch_of, fit, kept_every
 from .job import TimeLimit, goes_on, seconds_before
 from .learner import Learner
 from .limits import check_limits
-from .logs import environment, setup_logging
+from .logs import FOR_THE_FILE, environment, setup_logging, versions
 from .metrics import forget_metrics_from
 from .pairs import check_pairs, check_training
 from .pictures import with_pictures
@@ -167,7 +167,8 @@ def _set_up(cfg: DictConfig, origin: Origin) -> torch.device:
     """Begin the log of a run, and return the device that it takes."""
     setup_logging(cfg.train.output_dir)
     device = prepare(cfg.train)
-    logger.info("environment:\n%s", environment())
+    logger.info("environment:\n%s", environment(), extra=FOR_THE_FILE)
+    logger.info("%s, on %s", versions(), device)
     logger.info("config: %s", origin)
     return device
 

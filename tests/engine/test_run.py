@@ -62,7 +62,9 @@ def test_a_run_trains_evaluates_and_reports(train, tmp_path, capsys):
         "| bbox",
     ):
         assert part in log + (out / "config.yaml").read_text(), part
-    assert "iter 9/9" in capsys.readouterr().out
+    out_text = capsys.readouterr().out
+    assert "iter 9/9" in out_text and f"PyTorch {torch.__version__}" in out_text
+    assert "built with" in log and "built with" not in out_text  # Detectron2's long description
     assert list(out.glob("events.out.tfevents.*"))
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["optimizer"]["params"]["_target_"] == (
