@@ -19,7 +19,8 @@ from ..data.segmentation import parse, to_bitmap
 from .fonts import families
 
 Color = tuple[float, float, float]
-FIRST_COLORS = [to_rgb(colormaps["tab10"](k)) for k in range(10) if k != 7]  # no grey
+# No grey, and no red, in which mistakes are marked.
+FIRST_COLORS = [to_rgb(colormaps["tab10"](k)) for k in range(10) if k not in (3, 7)]
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, less their whole parts, never come close
 BOX_ALPHA = 0.9
 LABEL_SIZE, LABEL_PADDING = 11, 2  # pixels
@@ -57,11 +58,11 @@ class Canvas(Visualizer):
         if annotations and all("segmentation" in item for item in annotations):
             masks = [item["segmentation"] for item in annotations]
         classes = [item["category_id"] for item in annotations]
-        crowds = [" (crowd)" if item.get("iscrowd") else "" for item in annotations]
+        crowds = ["(crowd)" if item.get("iscrowd") else "" for item in annotations]
         return self.overlay_instances(
             boxes=np.reshape(boxes, (-1, 4)),
             masks=masks,
-            labels=[self._name(c) + crowd for c, crowd in zip(classes, crowds, strict=True)],
+            labels=[self._label(c, crowd) for c, crowd in zip(classes, crowds, strict=True)],
             assigned_colors=[class_color(label) for label in classes],
         )
 
@@ -72,7 +73,7 @@ class Canvas(Visualizer):
         return self.overlay_instances(
             boxes=predictions.pred_boxes.tensor.numpy(),
             masks=list(predictions.pred_masks.numpy()) if predictions.has("pred_masks") else None,
-            labels=[f"{self._name(c)} {s:.0%}" for c, s in zip(classes, scores, strict=True)],
+            labels=[self._label(c, f"{s:.0%}") for c, s in zip(classes, scores, strict=True)],
             assigned_colors=[class_color(label) for label in classes],
         )
 
@@ -89,7 +90,8 @@ class Canvas(Visualizer):
         Args:
             boxes: (n, 4) corners in pixels of the image.
             masks: bitmaps, or segmentations of a dataset.
-            labels: at the boxes' corners; where there is no room for one, the colour has to do.
+            labels: at the boxes' corners; where there is no room for one, the colour has to do. An
+                empty one is none.
             assigned_colors: of the objects.
         """
         for mask, color in zip(masks or (), assigned_colors, strict=False):
@@ -102,13 +104,16 @@ class Canvas(Visualizer):
             self.draw_box(boxes[k], alpha=BOX_ALPHA, edge_color=assigned_colors[k])
         if labels is not None:
             taken: list[Bbox] = []
-            for k in range(len(boxes)):
+            for k in filter(labels.__getitem__, range(len(boxes))):
                 self._draw_label(labels[k], boxes[k], assigned_colors[k], taken)
         return self.output
 
-    def _name(self, label: int) -> str:
+    def _label(self, label: int, remark: str) -> str:
+        """A class's name and a remark; of data with one class the remark alone."""
         names = self.metadata.get("thing_classes")
-        return str(names[label]) if names else str(label)
+        if names and len(names) == 1:
+            return remark
+        return f"{names[label] if names else label} {remark}".rstrip()
 
     def _draw_label(self, label: str, box: np.ndarray, color: Any, taken: list[Bbox]) -> None:
         """Write a label on its colour where it covers no other; `taken` is where those are."""

@@ -1,5 +1,6 @@
 """Boxes, labels, titles: colours, places, and letters that fonts have."""
 
+import colorsys
 import itertools
 import logging
 import warnings
@@ -66,6 +67,32 @@ def test_classes_have_other_colors():
     colors = np.array([class_color(label) for label in range(80)])
     distance = np.abs(colors[:, None] - colors).max(-1) + np.eye(80)
     assert distance.min() > 0.02 and distance[:11, :11].min() > 0.2
+
+
+def test_the_first_classes_are_not_red():
+    """In which mistakes are drawn."""
+    hues = [colorsys.rgb_to_hsv(*class_color(label))[0] * 360 for label in range(8)]
+    assert min(min(hue, 360 - hue) for hue in hues) > 10
+
+
+@pytest.mark.parametrize(
+    ("names", "annotations", "detections"),
+    [
+        (["cell"], ["(crowd)"], ["90%", "50%"]),
+        (["cell", "nucleus"], ["cell", "cell (crowd)"], ["cell 90%", "cell 50%"]),
+        (None, ["0", "0 (crowd)"], ["0 90%", "0 50%"]),
+    ],
+)
+def test_the_only_class_is_not_named_again_and_again(names, annotations, detections):
+    known = Metadata() if names is None else Metadata(thing_classes=names)
+    objects = [([50.0, 50, 150, 150], 0), ([200.0, 200, 300, 300], 0)]
+    record = annotated(*objects)
+    record["annotations"][1]["iscrowd"] = 1
+    truth, guess = blank(known), blank(known)
+    truth.draw_dataset_dict(record)
+    guess.draw_instance_predictions(detected(*objects))
+    assert [text.get_text() for text in truth.output.ax.texts] == annotations
+    assert [text.get_text() for text in guess.output.ax.texts] == detections
 
 
 def test_labels_can_be_read_on_all_colors():
