@@ -168,6 +168,12 @@ def _untrained(data: Clean) -> dict[str, Any]:
     return {}
 
 
+def _similar(data: Clean) -> dict[str, Any]:
+    _category(id=4, name="D-og")(data)
+    data.add_object(category_id=4)
+    return {}
+
+
 def _entry(kind: str, entry: Any) -> Callable[[Clean], dict[str, Any]]:
     def plant(data: Clean) -> dict[str, Any]:
         data.content["train"][kind].append(entry)
@@ -227,6 +233,7 @@ FAULTS = [
     Fault("unknown", Kind.UNKNOWN_CLASS, _object(category_id=17)),
     Fault("unused", Kind.UNUSED_CLASS, _category(), (Kind.UNUSED_CLASS,)),
     Fault("untrained", Kind.UNTRAINED_CLASS, _untrained, (Kind.UNTRAINED_CLASS,)),
+    Fault("similar", Kind.SIMILAR_CLASSES, _similar, (Kind.SIMILAR_CLASSES,)),
     Fault("nan", Kind.BAD_BOX, _object(bbox=[5, float("nan"), 3, 3])),
     Fault("infinite", Kind.BAD_BOX, _object(bbox=[5, 5, float("inf"), 3])),
     Fault("three numbers", Kind.BAD_BOX, _object(bbox=[5, 5, 3])),

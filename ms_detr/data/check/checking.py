@@ -242,12 +242,22 @@ def _find_in_classes(source: Source, objects: Objects, findings: Findings) -> No
     trained = set(objects.category[split_of == "train"].tolist())
     used = set(objects.category.tolist())
     has_train = any(image.split == "train" for image in source.images)
+    spelt: dict[str, str] = {}
+    for name in objects.names:
+        first = spelt.setdefault(_letters(name), name)
+        if first != name:
+            findings.add(Kind.SIMILAR_CLASSES, f"{name!r} and {first!r}")
     for number, name in enumerate(objects.names):
         if number not in used:
             if name not in source.headings:
                 findings.add(Kind.UNUSED_CLASS, name)
         elif has_train and number not in trained:
             findings.add(Kind.UNTRAINED_CLASS, name)
+
+
+def _letters(name: str) -> str:
+    """What is left of a name without case, spaces and signs; all of it where that is nothing."""
+    return "".join(filter(str.isalnum, name.casefold())) or name
 
 
 def _hold_against(

@@ -89,6 +89,12 @@ class Kind(Enum):
         "classes that have objects, and none in train",
         "Divide the dataset anew, or correct the names.",
     )
+    SIMILAR_CLASSES = (
+        "similar-classes",
+        "classes whose names differ in case, spaces or signs alone",
+        "Give them one name, unless they are two classes.",
+        False,
+    )
     LABELS = ("labels", "labels that can't be used", "Correct them.")
     DOUBTFUL_LABELS = (
         "doubtful-labels",
