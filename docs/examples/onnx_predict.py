@@ -4,7 +4,8 @@
     python onnx_predict.py model.onnx --serve 8000
     curl --data-binary @image.jpg localhost:8000
 
-It prints, or answers with, JSON: for every image its objects, best first, with ``name``,
+It prints a line of JSON an image, with its ``file`` and ``objects``, or answers with the objects of
+an image: best first, with ``name``,
 ``score``, ``box`` (x1, y1, x2, y2 in pixels of the upright image) and, of files with masks,
 ``area`` in pixels.
 The file has to be one of `ms-detr export` with preprocessing and postprocessing inside.
@@ -17,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 LARGEST = 100_000_000  # bytes of an image that the server takes
 PATIENCE = 10  # seconds for which it waits for more of one
@@ -145,14 +146,14 @@ def stretch(values, size):
     return values
 
 
-def as_json(objects):
-    """Return objects as text; of masks how large they are."""
+def for_json(objects):
+    """Return objects as JSON can hold them; of masks how large they are."""
     plain = [
         {key: x for key, x in one.items() if key != "mask"}
         | ({"area": int(one["mask"].sum())} if "mask" in one else {})
         for one in objects
     ]
-    return json.dumps(plain)
+    return plain
 
 
 def serve(detector, port):
@@ -167,13 +168,20 @@ def serve(detector, port):
                 if not 0 < length <= LARGEST:
                     raise ValueError(f"send an image file of at most {LARGEST} bytes")
                 body = io.BytesIO(self.rfile.read(length))
-                answer, status = as_json(detector(Image.open(body))), 200
+                self.answer(200, for_json(detector(Image.open(body))))
+            except UnidentifiedImageError:  # whose text names an object of Python's
+                self.answer(400, {"error": "the body is no image of a kind that is known"})
             except Exception as error:  # an answer for one client, and the next one is served
-                answer, status = json.dumps({"error": f"{type(error).__name__}: {error}"}), 400
+                self.answer(400, {"error": f"{type(error).__name__}: {error}"})
+
+        def do_GET(self):
+            self.answer(405, {"error": "POST an image file, as curl --data-binary @image.jpg does"})
+
+        def answer(self, status, content):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
-            self.wfile.write(answer.encode())
+            self.wfile.write(json.dumps(content).encode())
 
     with HTTPServer(("127.0.0.1", port), Handler) as server:
         print(f"http://127.0.0.1:{server.server_port}", flush=True)
@@ -191,7 +199,7 @@ def main():
     try:
         model = Detector(arguments.model, arguments.threshold)
         for path in arguments.images:
-            print(json.dumps(path) + ": " + as_json(model(Image.open(path))))
+            print(json.dumps({"file": path, "objects": for_json(model(Image.open(path)))}))
         if arguments.serve is not None:
             serve(model, arguments.serve)
     except KeyboardInterrupt:

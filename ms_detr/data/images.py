@@ -19,7 +19,7 @@ from hashlib import blake2b
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import DataError, MissingFileError
 
@@ -163,9 +163,15 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except DataError:  # of who looks at it
         raise
     except Exception as error:  # Pillow's decoders raise errors of many kinds
-        raise ImageError(
-            f"{path} can't be read as an image: {type(error).__name__}: {error}"
-        ) from error
+        raise ImageError(unreadable(path, error)) from error
+
+
+def unreadable(name: str | os.PathLike[str], error: Exception) -> str:
+    """Say why Pillow could not read an image, and name it once."""
+    problem = f"{name} can't be read as an image"
+    if isinstance(error, UnidentifiedImageError):  # which names the file, or an object of Python's
+        return f"{problem}: it is of no kind that is known"
+    return f"{problem}: {type(error).__name__}: {error}"
 
 
 def read_header(image: Image.Image) -> Header:

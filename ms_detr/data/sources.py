@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .images import ImageError
+from .images import ImageError, unreadable
 
 STDIN = "-"
 MAX_STDIN = 2**30  # bytes
@@ -96,9 +96,7 @@ def read_stdin() -> Image.Image:
     try:
         return Image.open(io.BytesIO(content))
     except Exception as error:  # Pillow's decoders raise errors of many kinds
-        raise ImageError(
-            f"the standard input can't be read as an image: {type(error).__name__}: {error}"
-        ) from error
+        raise ImageError(unreadable("the standard input", error)) from error
 
 
 def _matches(word: str, problems: list[str]) -> Iterator[tuple[str, str]]:

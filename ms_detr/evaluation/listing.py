@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import numpy as np
 from detectron2.structures import Instances
 
 from .detections import ImageDetections
@@ -43,7 +44,16 @@ class Listed:
         frame = {} if self.frame is None else {"frame": self.frame}
         for result in self.objects.in_coco_format(range(1 + max(self.objects.classes, default=0))):
             name = class_names[result["category_id"]] if class_names else None
-            yield {**result, "category_name": name, **origin, **frame}
+            numbers = {
+                "bbox": [_shortest(x) for x in result["bbox"]],
+                "score": _shortest(result["score"]),
+            }
+            yield {**result, **numbers, "category_name": name, **origin, **frame}
+
+
+def _shortest(value: float) -> float:
+    """Return the number of fewest digits that stands for the same single-precision one."""
+    return float(str(np.float32(value)))
 
 
 def write_json(file: TextIO, images: Sequence[Listed], class_names: Sequence[str]) -> None:

@@ -103,7 +103,9 @@ def example(*words):
 def answers(done):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no runtime's remarks on what it doesn't make faster
-    return [json.loads(line.partition('": ')[2]) for line in done.stdout.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["file"] for line in lines] == done.args[3:]
+    return [line["objects"] for line in lines]
 
 
 def test_pictures(model, photo):
@@ -188,7 +190,7 @@ def test_a_server_answers_as_the_command_does(server, photo):
     ("body", "headers", "problem"),
     [
         (b"", None, "send an image file"),
-        (b"no image", None, "cannot identify image file"),
+        (b"no image", None, "the body is no image of a kind that is known"),
         (None, {"Content-Length": "many"}, "invalid literal"),
         (None, {"Content-Length": "-1"}, "send an image file"),
         (None, {"Content-Length": "999999999999"}, "send an image file"),
@@ -205,7 +207,8 @@ def test_a_picture_that_is_too_large_ends_no_server(server, photo, tmp_path):
     status, text = server.ask((tmp_path / "large.png").read_bytes())
     assert status == 400 and "51 x 20 pixels" in json.loads(text)["error"]
     assert server.ask(photo.read_bytes())[0] == 200
-    assert server.ask(None, "GET")[0] == 501
+    status, text = server.ask(None, "GET")
+    assert status == 405 and "curl --data-binary" in json.loads(text)["error"]
 
 
 def test_a_client_that_stops_half_way_is_not_waited_for(model, photo, tmp_path):
