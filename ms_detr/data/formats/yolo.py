@@ -118,7 +118,7 @@ def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
 
     Classes are numbered from 0 in the order of their ids. Polygons are written if every object
     has a single one, of which its box is the extent, for a line of either kind is read as the other
-    in one file; or else boxes. Crowds, which the form lacks, are left out.
+    in one file; or else boxes. Crowds and flags, which the form lacks, are left out.
     """
     names = sorted(dataset.classes, key=lambda name: dataset.classes[name])
     number_of = {name: number for number, name in enumerate(names)}
@@ -138,6 +138,8 @@ def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
                     "segmentations, of which not all are one polygon: only the box is kept",
                     picture.name,
                 )
+            for flag in [name for name, value in item.flags.items() if value]:
+                problems.note(f"flags {flag}, which YOLO has no place for", picture.name)
             numbers = _line(item, picture, polygons)
             lines.append(" ".join([str(number_of[item.category]), *map(_text, numbers)]) + "\n")
         write_label(folder / _labels_of(Path(place(picture))), "".join(lines))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_detr.data.formats import import_dataset
+from ms_detr.data.formats import Options, import_dataset
 from ms_detr.errors import DataError
 
 from .support import read_split, voc_object, whats, write_image, write_text, write_xml
@@ -227,3 +227,24 @@ def test_names_are_as_they_stand_there(tmp_path):
     report, out = imported(tmp_path / "yolo", tmp_path)
     assert report.classes == {name: number for number, name in enumerate(names)}
     assert [name for name, _, _ in read_split(out, "train")["a0.png"]] == ["no"]
+
+
+def test_flags_that_yolo_lacks_are_told(tmp_path):
+    """A difficult object is a crowd unless it is kept; truncated is told, and the box stays."""
+    write_image(tmp_path / "voc" / "a.jpg")
+    flags = ("<truncated>1</truncated>", "<difficult>1</difficult>", "")
+    objects = "".join(voc_object("cat", (5, 5, 9 + k, 9), each) for k, each in enumerate(flags))
+    write_xml(tmp_path / "voc" / "a.xml", objects, filename="a.jpg")
+    for difficult, lines, told in (
+        ("crowd", 2, {"crowds, which YOLO has no place for", "flags truncated, which YOLO has no "
+                      "place for"}),
+        ("keep", 3, {"flags truncated, which YOLO has no place for", "flags difficult, which YOLO "
+                     "has no place for"}),
+    ):  # fmt: skip
+        made = import_dataset(
+            "voc", tmp_path / "voc", tmp_path / difficult, options=Options(difficult=difficult),
+            to="yolo", split=[1],
+        )  # fmt: skip
+        assert {each["what"] for each in made.problems.as_json()} == told
+        (label,) = (tmp_path / difficult / "labels").rglob("a.txt")
+        assert len(label.read_text().splitlines()) == lines
