@@ -139,7 +139,7 @@ def write(dataset: Dataset, folder: Path, problems: Problems) -> None:
                     picture.name,
                 )
             for flag in [name for name, value in item.flags.items() if value]:
-                problems.note(f"flags {flag}, which YOLO has no place for", picture.name)
+                problems.note(f"flags {flag}, which YOLO has no place for: left out", picture.name)
             numbers = _line(item, picture, polygons)
             lines.append(" ".join([str(number_of[item.category]), *map(_text, numbers)]) + "\n")
         write_label(folder / _labels_of(Path(place(picture))), "".join(lines))
