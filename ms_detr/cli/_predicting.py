@@ -1,5 +1,6 @@
 """What `ms-detr predict` does with images and videos: predict, draw, list."""
 
+import errno
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -21,8 +22,8 @@ from ms_detr.visualization import draw_objects
 from ._progress import Counter
 
 LOST = 0.1  # of a video's frames; what files tell of their number may be a little off
-# A file stands where a folder should, or a folder where a file should.
-TAKEN = (FileExistsError, IsADirectoryError, NotADirectoryError)
+# A file stands where a folder should, or a folder where a file should; or the name is too long.
+NO_PLACE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class Predicting:
@@ -56,7 +57,7 @@ class Predicting:
                     self._video(source)
                 except UserError as error:
                     self.skip(str(error))
-                except TAKEN as error:
+                except OSError as error:
                     self._skip_picture(source, error)
 
     def skip(self, problem: str) -> None:
@@ -131,12 +132,15 @@ class Predicting:
         try:
             with atomic_path(folder / source.picture) as path:
                 Image.fromarray(picture).save(path, "PNG")
-        except TAKEN as error:
+        except OSError as error:
             self._skip_picture(source, error)
 
     def _skip_picture(self, source: SourceFile, error: OSError) -> None:
-        place = f"{error.filename} ({reason(error)})"
-        self.skip(f"the picture of {source.path}, whose place is taken: {place}")
+        """Say that a picture has no place; raise what other pictures would fail by, too."""
+        if error.errno not in NO_PLACE:
+            raise error
+        where = f"{error.filename} ({reason(error)})"
+        self.skip(f"the picture of {source.path}, which can't be {where}")
 
     def _drawn(self, image: np.ndarray, found: Any) -> np.ndarray:
         return draw_objects(image, found, self._predictor.class_names)

@@ -168,6 +168,13 @@ def _untrained(data: Clean) -> dict[str, Any]:
     return {}
 
 
+def _nameless(data: Clean) -> dict[str, Any]:
+    _category(id=9, name=" ")(data)
+    del data.content["val"]["categories"][-1]
+    data.add_object(category_id=9)
+    return {}
+
+
 def _similar(data: Clean) -> dict[str, Any]:
     _category(id=4, name="D-og")(data)
     data.add_object(category_id=4)
@@ -228,6 +235,7 @@ FAULTS = [
     Fault("no id", Kind.ENTRY, _entry("images", {"file_name": "x.png", "width": 2, "height": 2})),
     Fault("a number", Kind.ENTRY, _entry("annotations", 7)),
     Fault("no name", Kind.ENTRY, _entry("categories", {"id": 8, "name": None})),
+    Fault("empty name", Kind.ENTRY, _nameless),
     Fault("iscrowd", Kind.ENTRY, _object(iscrowd="yes")),
     Fault("orphan", Kind.ORPHAN, _object(image_id=999)),
     Fault("unknown", Kind.UNKNOWN_CLASS, _object(category_id=17)),

@@ -169,6 +169,8 @@ class _Reader:
                 self._add(
                     Kind.DUPLICATE_ID, f"category {key} is called {entry['name']!r} as another"
                 )
+            if not entry["name"].strip():
+                self._add(Kind.ENTRY, f"category {key} has no name, and is called (id {key})")
             over = entry.get("supercategory")
             if isinstance(over, str) and over != entry["name"]:
                 self.headings.add(over)
