@@ -100,11 +100,11 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
         images.setdefault(stem(name), []).append(name)
     convention = _convention(labels.values(), options, problems)
     splits = _image_sets(folder, problems)
-    seen = set()
+    taken: dict[str, str] = {}
     pictures = []
     for key, label in labels.items():
         name = _image_of(key, label, images, image_root)
-        seen.add(stem(name))
+        taken[stem(name)] = name
         split, written = in_split(name)
         if splits:
             split, written = splits.get(key), name
@@ -113,7 +113,10 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
                 continue
         objects = partial(_objects, label, convention, options.difficult, problems)
         pictures.append(Listed(image_root / name, written, split, objects, label.size))
-    for key in sorted(images.keys() - seen):
+    for key, name in sorted(taken.items()):
+        for other in set(images.get(key, ())) - {name}:
+            problems.note("images whose name another has but for the suffix: passed over", other)
+    for key in sorted(images.keys() - taken.keys()):
         problems.lose_image("images without an XML file that can be read", images[key][0])
     for key in sorted(splits.keys() - labels.keys()):
         problems.note("names in ImageSets/Main without an XML file: passed over", key)

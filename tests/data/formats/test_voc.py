@@ -219,3 +219,20 @@ def test_two_files_of_one_name(tmp_path):
     assert whats(report.problems.as_json()) == {
         "XML files of one name but for the suffix: the last one counts": 1
     }
+
+
+def test_two_images_of_one_name(tmp_path):
+    """The XML file names none of them: the first one is taken, and the other is told."""
+    write_voc(tmp_path / "voc", [voc_object("cat", (3, 4, 10, 20)), ""])
+    write_image(tmp_path / "voc" / "JPEGImages" / "a0.jpg")
+    report, out = imported(tmp_path / "voc", tmp_path)
+    assert whats(report.problems.as_json()) == {
+        "images whose name another has but for the suffix: passed over": 1
+    }
+    (told,) = report.problems.as_json()
+    files = {path.name for path in out.rglob("a0.*") if path.suffix != ".json"}
+    assert len(files) == 1 and {"a0.jpg", "a0.png"} - files == {*map(base, told["examples"])}
+
+
+def base(path):
+    return path.rpartition("/")[2]
