@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import re
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO, cast
 
 import torch
@@ -142,6 +144,10 @@ def _memory() -> int:
     """The most that was in use so far, in bytes: of the GPU, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    with suppress(OSError):  # Linux: what `resource` tells there is the parent's peak, too
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        if peak := re.search(r"VmHWM:\s*(\d+) kB", status):
+            return int(peak[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ms_detr.cli import main
 from ms_detr.cli._reading import add_voc_arguments
@@ -212,3 +215,39 @@ def test_without_a_terminal(data):
     done = subprocess.run(words, capture_output=True, env=environment, stdin=subprocess.DEVNULL)
     assert done.returncode == 1 and b"leaving-box" in done.stdout
     assert b"\x1b" not in done.stdout + done.stderr and b"img/s" not in done.stderr
+
+
+# Of this process alone: resource's peak is its parent's, too.
+PEAK = """
+import re, sys
+from ms_detr.cli import main
+status = main(sys.argv[1:])
+print(status, re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["check-data", "import"])
+def test_an_image_of_400_million_pixels_is_not_held(data, tmp_path, verb):
+    """Of which the pixels alone are 1.2 GB: its header is read, and the file is copied."""
+
+    def peak(root: Path) -> tuple[int, int]:
+        out = tmp_path / f"out {root.name}"
+        words = {
+            "check-data": ["check-data", root, "--report", f"{out}.html"],
+            "import": ["import", "coco", root, out, "--split", "0.5"],
+        }[verb]
+        command = [sys.executable, "-c", PEAK, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        status, size = done.stderr.splitlines()[-1].split()
+        return int(status), int(size) >> 10
+
+    _, small = peak(data.write())
+    rows = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1, 20_000, 3), np.uint8))
+    large = Clean(tmp_path / "large")
+    path = large.root / "train" / "large.png"
+    rows.resize((20_000, 20_000)).save(path, compress_level=1)
+    large.add_image(file_name=path.name, width=20_000, height=20_000)
+    status, size = peak(large.write())
+    assert status == {"check-data": 1, "import": 0}[verb]
+    assert size < small + 250

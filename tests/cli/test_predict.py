@@ -498,12 +498,11 @@ def test_memory_of_a_large_image_is_bounded(tmp_path):
     weights = str(write_tiny(tmp_path / "model_final.pth", resized=True))
     Image.new("RGB", (20_000, 8_000), (90, 120, 30)).save(tmp_path / "large.png")
     code = (
-        "import resource, sys; from ms_detr.cli import main; "
-        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "import re, sys; from ms_detr.cli import main; "
         "import ms_detr.engine, ms_detr.visualization; "
-        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; status = main(); "
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024 / 480e6); "
-        "sys.exit(status)"
+        # Of this process alone: resource's peak is its parent's, too.
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1]); "
+        "base = peak(); status = main(); print((peak() - base) * 1024 / 480e6); sys.exit(status)"
     )
     for words in ([], ["--tile", "4000", "--json", "a.json"]):
         command = ["predict", "large.png", "--weights", weights, "--output", "out", *words]
@@ -512,6 +511,6 @@ def test_memory_of_a_large_image_is_bounded(tmp_path):
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode == 0 and result.stderr == "", result.stderr
-        assert float(result.stdout.splitlines()[-1]) < 2.8  # 7 bytes a pixel, and what is small
+        assert float(result.stdout.splitlines()[-1]) < 3.1  # 7 bytes a pixel (2.3), and 350 MB
     with Image.open(tmp_path / "out" / "large.png") as picture:
         assert picture.size == (4000, 1600)
