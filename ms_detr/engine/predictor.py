@@ -141,7 +141,7 @@ class Predictor:
             try:
                 image = read_image(source, name, mapper.image_format)
                 size = image.shape[0], image.shape[1]
-                tiles = [whole(*size)] if self._tiling is None else self._tiling.of(*size)
+                tiles = [whole(*size)] if self._tiling is None else self._tiling.of(*size, name)
                 if self.model.masks is not None:
                     check_masks(name, self.model.postprocess.top_k, tiles[0].size)
                 pieces[key] = Pieces(name, size, tiles)

@@ -25,6 +25,7 @@ OVERLAP = 0.25
 # lies there may come from both tiles, and is not lost where each finds it a little off.
 MARGIN = 1 / 8
 MERGE_IOU = 0.5  # above it two boxes of a class are one object's
+MOST_TILES = 10_000  # of an image
 MAX_MASKS = 16 * 2**30  # bytes, one a pixel of each mask
 
 
@@ -89,10 +90,20 @@ class Tiling:
         if not 0 <= self.overlap <= 0.9:
             raise ConfigError(f"tiles overlap by 0 to 0.9 of their side, got {self.overlap}")
 
-    def of(self, height: int, width: int) -> list[Tile]:
-        """Return the tiles of an image, row by row; a single one where it is no larger."""
-        columns = self._spans(width)
-        return [Tile(x, y) for y in self._spans(height) for x in columns]
+    def of(self, height: int, width: int, name: str = "an image") -> list[Tile]:
+        """Return the tiles of an image, row by row; a single one where it is no larger.
+
+        Raises:
+            ImageError: they are more than anybody wants to wait for.
+        """
+        rows, columns = self._spans(height), self._spans(width)
+        count = len(rows) * len(columns)
+        if count > MOST_TILES:
+            raise ImageError(
+                f"{name}: {width} x {height} pixels are {count:,} tiles of {self.size}, more than "
+                f"{MOST_TILES:,}: choose larger ones by --tile"
+            )
+        return [Tile(x, y) for y in rows for x in columns]
 
     def _spans(self, length: int) -> list[Span]:
         size = min(self.size, length)

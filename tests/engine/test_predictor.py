@@ -114,6 +114,13 @@ def test_tiles_are_of_one_size_cover_the_image_and_share_enough(scene):
         assert end - begin >= overlap * min(size, width)
 
 
+def test_tiles_that_nobody_waits_for():
+    """Without overlap 20,000 pixels are 100 tiles of 200, and 101 of 199."""
+    assert len(Tiling(200, 0).of(20_000, 20_000)) == 10_000
+    with pytest.raises(ImageError, match="a.png: 20000 x 20000 pixels are 10,201 tiles of 199"):
+        Tiling(199, 0).of(20_000, 20_000, "a.png")
+
+
 def test_an_image_that_fits_is_predicted_whole():
     image = np.zeros((40, 60, 3), np.uint8)
     image[5:35, 10:50] = 100
