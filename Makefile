@@ -23,7 +23,7 @@ FAMILY := $(filter-out ms_detr_%,$(basename $(notdir $(sort $(wildcard configs/d
 ROW = --run $(1) demo/family/$(1).py train.max_iter=$(ITERATIONS)
 # Those whose AP over iterations `make convergence` draws.
 CONVERGING := detr conditional dab smca sam sam_smca ms_detr_smca ms_detr_sam ms_detr_sam_smca
-COURSE = --run $(1) demo/family/$(1).py dataloader.short_edge=64 model.num_queries=16 train.max_iter=12000 train.eval_epochs=2
+COURSE = --run $(1) demo/family/$(1).py dataloader.short_edge=64 model.num_queries=16 train.max_iter=9000 train.eval_epochs=2
 # The set-up looks only at the virtual environment, whatever PYTHONPATH holds.
 PIP := env -u PYTHONPATH $(BIN)/python -m pip --disable-pip-version-check
 
@@ -51,7 +51,7 @@ compare: setup ## train all methods on the demo's data: tables (ITERATIONS=1600,
 	  $(foreach method,$(FAMILY),demo/family/$(method).py demo/family/ms_detr_$(method).py)
 
 .PHONY: convergence
-convergence: setup ## draw AP over 12,000 iterations of DETR and what speeds it up (COMPARE_ARGS="--jobs 2")
+convergence: setup ## draw AP over 9,000 iterations of DETR and what speeds it up (COMPARE_ARGS="--jobs 2")
 	$(RUN) $(BIN)/python -m ms_detr demo --data-only
 	$(RUN) $(BIN)/python -m ms_detr compare --output output/convergence --seeds 0 1 --threads 1 \
 	  $(COMPARE_ARGS) $(foreach method,$(CONVERGING),$(call COURSE,$(method)))

@@ -22,7 +22,6 @@ BUILT = shutil.ignore_patterns(
     "*.so", "build_reasons.json", "__pycache__", "build", ".git", ".venv", "datasets", "output",
     "*.egg-info", ".*_cache", "docs", "tests",
 )  # fmt: skip
-SERVICES = "tests/engine/test_service_writers.py"
 WITHOUT_COMPILER = {"CC": "/bin/false", "CXX": "/bin/false", "MS_DETR_BUILD_CUDA": "0"}
 MAKE_SDIST = (
     "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
@@ -130,22 +129,35 @@ def test_the_wheel_predicts_in_an_environment_of_its_own(
 
 
 @pytest.mark.slow
-def test_the_wheels_extra_log_brings_the_services(wheel, new_environment, tmp_path, monkeypatch):
-    """What is not among the development requirements; skipped where no index can be reached."""
+@pytest.mark.parametrize(
+    ("extra", "packages", "tests", "passed"),
+    [
+        ("log", ["wandb", "mlflow-skinny"], "engine/test_service_writers.py -k itself", 2),
+        ("lvis", ["lvis"], "evaluation/test_lvis.py", None),
+        ("cityscapes", ["cityscapesscripts", "shapely"], "data/test_registered.py", None),
+    ],
+)
+def test_an_extra_of_the_wheel_brings_what_it_is_for(
+    wheel, new_environment, tmp_path, monkeypatch, extra, packages, tests, passed
+):
+    """Of packages that aren't installed here; skipped where no index can be reached."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    python = new_environment(packages=True, without=("wandb", "mlflow"))
+    hidden = tuple(name.partition("-")[0] for name in packages)
+    python = new_environment(packages=True, without=hidden)
     import detectron2
 
     (site_packages(python) / "detectron2").symlink_to(Path(detectron2.__file__).parent)
     install = (python, "-m", "pip", "install", "--quiet", "--retries", "0")
-    if subprocess.run([*install, "--dry-run", "wandb"], check=False, cwd=tmp_path).returncode:
+    if subprocess.run([*install, "--dry-run", packages[0]], check=False, cwd=tmp_path).returncode:
         pytest.skip("no package index can be reached")
-    run(*install, f"{wheel}[log]", cwd=tmp_path)
+    run(*install, f"{wheel}[{extra}]", cwd=tmp_path)
     found = run(python.parent / "ms-detr", "doctor", cwd=tmp_path).stdout
-    assert re.search(r"wandb +\d", found) and re.search(r"mlflow-skinny +\d", found)
-    tests = [f"{SERVICES}::test_{name}_itself" for name in ("wandb", "mlflow")]
-    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=ROOT).stdout
-    assert "2 passed" in said
+    for name in packages:
+        assert re.search(rf"{name} +\d", found), found
+    words = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow")
+    file, *chosen = tests.split()
+    said = run(*words, f"tests/{file}", *chosen, cwd=ROOT).stdout.splitlines()[-1]
+    assert "skipped" not in said and (f"{passed} passed" if passed else " passed") in said
 
 
 def test_dockerfiles_pass_the_linter():
