@@ -1,0 +1,102 @@
+"""Every verb that writes into a folder that is closed says so in a line, and leaves nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.own_data import forms
+from tests.tiny_checkpoint import SMALL, write_tiny
+from tests.tiny_demo import on_demo_data
+
+# Root may write everywhere, unless it gives this away.
+RIGHTS = "-dac_override,-dac_read_search"
+RUN = """
+import contextlib, io, json, sys
+from ms_detr.cli import main
+found = {}
+for name, words in json.load(sys.stdin).items():
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            found[name] = main(words), said.getvalue()
+        except SystemExit as end:
+            found[name] = end.code, said.getvalue()
+print("\\n" + json.dumps(found))
+"""
+
+
+def without_rights() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and setpriv isn't there")
+    return ["setpriv", f"--bounding-set={RIGHTS}", f"--inh-caps={RIGHTS}"]
+
+
+@pytest.mark.slow
+def test_every_verb_that_writes(demo_dataset, tmp_path):
+    weights = str(write_tiny(tmp_path / "model.pth"))
+    other = str(write_tiny(tmp_path / "other.pth", resized=True))
+    Image.new("RGB", (96, 64), (90, 120, 30)).save(tmp_path / "image.png")
+    forms.voc(tmp_path / "voc")
+    found = tmp_path / "found.json"
+    objects = json.loads((demo_dataset / "annotations/val.json").read_text())["annotations"]
+    keys = ("image_id", "category_id", "bbox")
+    found.write_text(json.dumps([{k: x[k] for k in keys} | {"score": 0.5} for x in objects]))
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    data = [*SMALL, *on_demo_data(demo_dataset, "read_only"), "train.device=cpu"]
+    demo = ["demo/ms_detr.py", *data]
+    view = ["--config-file", "demo/ms_detr.py", "--weights", weights]
+    out = str(closed / "out")
+    commands = {
+        "predict": ["predict", "image.png", "--weights", weights, "--output", out],
+        "predict --json": ["predict", "image.png", "--weights", weights, "--json", f"{out}.json",
+                           "--output", str(tmp_path / "drawn")],
+        "check-data --report": ["check-data", "voc", "--report", f"{out}.html"],
+        "check-data --fix": ["check-data", "voc", "--fix", out],
+        "import": ["import", "voc", "voc", out],
+        "evaluate": ["evaluate", demo[0], str(found), *data, "--output", out],
+        "evaluate --json": ["evaluate", demo[0], str(found), *data, "--json", f"{out}.json"],
+        "evaluate --compare": ["evaluate", demo[0], *data, "--compare", str(found), str(found),
+                               "--output", out],
+        "evaluate WEIGHTS": ["evaluate", demo[0], weights, *data, f"train.output_dir={out}"],
+        "export": ["export", "--weights", weights, "--output", f"{out}.onnx"],
+        "convert": ["convert", weights, f"{out}.safetensors"],
+        "average": ["average", f"{out}.pth", weights, other],
+        "train": ["train", *demo, f"train.output_dir={out}"],
+        "train --data": ["train", "--data", "voc", f"train.output_dir={out}", "train.device=cpu"],
+        "train --converted": ["train", f"train.output_dir={tmp_path}/run", "train.device=cpu",
+                              "--data", "voc", "--converted", out],
+        "compare": ["compare", "--output", out, "--run", "a", *demo],
+        "sweep": ["sweep", "--output", out, *demo, "optimizer.lr=1e-4,1e-3"],
+        "visualize": ["visualize", "predictions", *view, "--output", out, *data],
+        "analyze": ["analyze", "discriminability", "--run", "a", "demo/ms_detr.py", *data,
+                    f"train.init_checkpoint={weights}", "--output", out],
+    }  # fmt: skip
+    closed.chmod(0o500)
+    done = subprocess.run(
+        [*without_rights(), sys.executable, "-c", RUN],
+        input=json.dumps(commands), capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    wrong = {
+        name: (status, said)
+        for name, (status, said) in results.items()
+        if status != 2 or not last(said).startswith("error: ") or "denied" not in last(said)
+    }
+    assert results.keys() == commands.keys() and not wrong, json.dumps(wrong, indent=1)
+    assert os.listdir(closed) == []
+    assert not [str(path) for path in Path(tmp_path).rglob("*.partial*")]
+
+
+def last(said: str) -> str:
+    return (said.splitlines() or [""])[-1]
