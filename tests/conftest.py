@@ -57,6 +57,9 @@ def root() -> Path:
     return ROOT
 
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory is held")
+
+
 @pytest.fixture(scope="session")
 def demo_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny demo dataset to read: 24 train and 12 val images.

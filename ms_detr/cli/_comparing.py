@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ms_detr.errors import ConfigError
 from ms_detr.run_folder import COMPARED
 
 from ._arguments import expect_folder
@@ -26,8 +25,6 @@ def compare(args: argparse.Namespace) -> int:
 
     from ._progress import Counter
 
-    if len(args.compare) < 2:
-        raise ConfigError("--compare takes two models or more")
     folder = args.output or Path(COMPARED)
     expect_folder(folder)
     given = [Path(name) for name in args.compare]

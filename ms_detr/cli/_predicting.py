@@ -140,7 +140,7 @@ class Predicting:
         if error.errno not in NO_PLACE:
             raise error
         where = f"{error.filename} ({reason(error)})"
-        self.skip(f"the picture of {source.path}, which can't be {where}")
+        self.skip(f"the picture of {source.path}, which can't be written to {where}")
 
     def _drawn(self, image: np.ndarray, found: Any) -> np.ndarray:
         return draw_objects(image, found, self._predictor.class_names)

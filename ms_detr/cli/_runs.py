@@ -126,7 +126,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> 
     """Add the arguments that say where, how often and how many at a time is trained."""
     listed = " ".join(map(str, seeds))
     parser.add_argument(
-        "--seeds", type=seed, nargs="+", default=list(seeds), help=f"default: {listed}"
+        "--seeds",
+        type=seed,
+        nargs="+",
+        default=list(seeds),
+        help=f"of the runs (default: {listed})",
     )
     parser.add_argument("--output", type=path, required=True, help="folder of all runs")
     parser.add_argument("--jobs", type=count, default=1, help="trainings side by side (default: 1)")

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rounds = argparse.ArgumentParser(add_help=False)
     rounds.add_argument("--rounds", type=count, default=9, help="interleaved rounds (default: 9)")
     device = argparse.ArgumentParser(add_help=False)
-    device.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    device.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="that measures (default: cpu)"
+    )
     add = parts(parser, "what")
     step = add("step", "a training step and a prediction, data loading left out", rounds, shared)
     step.add_argument("--config-file", nargs="+", required=True, dest="configs", help="one or more")
@@ -75,14 +77,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     criterion = add(
         "criterion", "matching and losses against the usual loop", rounds, shared, device
     )
-    criterion.add_argument("--batch", type=count, nargs="+", default=[2, 8], help="images")
-    criterion.add_argument("--queries", type=count, nargs="+", default=[300, 900], help="an image")
-    criterion.add_argument("--objects", type=count, nargs="+", default=[7, 30], help="an image")
+    criterion.add_argument(
+        "--batch", type=count, nargs="+", default=[2, 8], help="images (default: 2 8)"
+    )
+    criterion.add_argument(
+        "--queries",
+        type=count,
+        nargs="+",
+        default=[300, 900],
+        help="of an image (default: 300 900)",
+    )
+    criterion.add_argument(
+        "--objects", type=count, nargs="+", default=[7, 30], help="of an image (default: 7 30)"
+    )
     criterion.add_argument("--tokens", type=count, help="of the encoder term (default: as queries)")
     masks = add("masks", "supervision of masks, and the memory it takes", shared, device)
-    masks.add_argument("--queries", type=count, default=900, help="default: 900")
-    masks.add_argument("--objects", type=count, default=100, help="default: 100")
-    masks.add_argument("--size", type=count, default=1024, help="pixels of the image's side")
+    masks.add_argument("--queries", type=count, default=900, help="of an image (default: 900)")
+    masks.add_argument("--objects", type=count, default=100, help="of an image (default: 100)")
+    masks.add_argument(
+        "--size", type=count, default=1024, help="pixels of the image's side (default: 1024)"
+    )
     groups = add(
         "groups", "self-attention by blocks against one dense mask", rounds, shared, device
     )
@@ -95,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         device,
     )
     aligned.add_argument("--batch", type=count, default=2, help="images (default: 2)")
-    aligned.add_argument("--queries", type=count, default=300, help="default: 300")
+    aligned.add_argument("--queries", type=count, default=300, help="of an image (default: 300)")
     images = add("images", "the look at all image files before a training", shared)
     images.add_argument("--files", type=count, default=2000, help="of each kind (default: 2000)")
     export = add(
@@ -112,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         default=(800, 1216),
         metavar=("HEIGHT", "WIDTH"),
-        help="default: 800 1216",
+        help="of the images, in pixels (default: 800 1216)",
     )
     loading = add(
         "loading", "images a second of a config's training loader, by its processes", json_flag
@@ -133,14 +147,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluation = add(
         "evaluation", "evaluation against Detectron2's, on random detections", json_flag
     )
-    evaluation.add_argument("--images", type=count, default=5000, help="default: 5000")
-    evaluation.add_argument("--detections", type=count, default=100, help="an image")
+    evaluation.add_argument(
+        "--images", type=count, default=5000, help="of the dataset (default: 5000)"
+    )
+    evaluation.add_argument(
+        "--detections", type=count, default=100, help="of an image (default: 100)"
+    )
     annotations = add(
         "annotations",
         "starts on a large generated annotation file: time, memory, loader processes",
         json_flag,
     )
-    annotations.add_argument("--images", type=count, default=200_000, help="default: 200000")
+    annotations.add_argument(
+        "--images", type=count, default=200_000, help="of the file (default: 200000)"
+    )
     annotations.add_argument(
         "--workers",
         type=seed,

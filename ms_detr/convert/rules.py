@@ -147,6 +147,40 @@ def vit() -> Rules:
     ]
 
 
+# Blocks of the stages of EfficientNet-Lite0, which efficientnet-pytorch counts through.
+LITE0 = (1, 2, 2, 3, 3, 4, 1)
+LITE_PARTS = (
+    ("conv_pw", "bn1", "_expand_conv", "_bn0"),
+    ("conv_dw", "bn2", "_depthwise_conv", "_bn1"),
+    ("conv_pwl", "bn3", "_project_conv", "_bn2"),
+)
+# The first block doesn't expand its channels, and timm names what is left in another way.
+LITE_FIRST = (
+    ("conv_dw", "bn1", "_depthwise_conv", "_bn1"),
+    ("conv_pw", "bn2", "_project_conv", "_bn2"),
+)
+
+
+def efficientnet_lite0() -> Rules:
+    """EfficientNet-Lite0 by efficientnet-pytorch's names, as `TimmBackbone` has it."""
+    body = "backbone.body."
+    rules = [
+        (f"{body}conv_stem.weight", "_conv_stem.weight"),
+        (f"{body}bn1.{{norm}}", "_bn0.{norm}"),
+    ]
+    places = [(stage, block) for stage, count in enumerate(LITE0) for block in range(count)]
+    for number, (stage, block) in enumerate(places):
+        ours, theirs = f"{body}blocks.{stage}.{block}.", f"_blocks.{number}."
+        for convolution, norm, their_convolution, their_norm in (
+            LITE_PARTS if number else LITE_FIRST
+        ):
+            rules += [
+                (f"{ours}{convolution}.weight", f"{theirs}{their_convolution}.weight"),
+                (f"{ours}{norm}.{{norm}}", f"{theirs}{their_norm}.{{norm}}"),
+            ]
+    return rules
+
+
 def swin_maps(theirs: str) -> Rules:
     """The norms of the maps that a detector with a Swin Transformer reads."""
     return [(f"backbone.norms.res{k + 2}.{{end}}", f"{theirs}norm{k}.{{end}}") for k in range(4)]

@@ -9,24 +9,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from ..config import load
 from ..errors import CheckpointError, ConfigError, MissingFileError
 from ..evaluation import Difference, bootstrap
-from ..evaluation.bootstrap import DRAWS
 from ..evaluation.detections import Detections
+from ..evaluation.intervals import DRAWS
 from ..evaluation.reading import check_detections, read_detections
 from ..evaluation.results import without_nan
-from ..report import Images, detection_limit, evaluated_images
-from ..report.dataset import KEY
-from ..report.run import read_run
 from ..run_folder import COMPARED, EVAL_ONLY, EVALUATION, PREDICTIONS
 from .rebuild import READ, read_config
 from .run import Origin, evaluate
 from .weights import local_file
+
+if TYPE_CHECKING:
+    from ..report import Images
 
 NMS = 1.0  # nothing is taken away
 
@@ -176,18 +176,20 @@ def read_models(
     Args, Raises: see `compare_models`.
     """
     if len(models) < 2:
-        raise ConfigError("two models or more are compared")
+        raise ConfigError(f"two models or more are compared, got {len(models)}")
     paths = [os.fspath(model) for model in models]
     names = distinct(short_names(paths))
     asked = None if config is None else (config, tuple(overrides))
-    places = {
-        name: _detections_of(path, asked, Path(folder, name))
-        for name, path in zip(names, paths, strict=True)
-    }
+    # What is wrong shows before anything is predicted.
+    known = [_known_detections(path, asked) for path in paths]
     runs = [Path(path) for path in paths if Path(path).is_dir()]
     data, limit = _dataset(asked, runs)
     for run in runs:
         _expect_same(run, data)
+    places = {
+        name: place or _predicted(asked, path, Path(folder, name))
+        for name, path, place in zip(names, paths, known, strict=True)
+    }
     detections = {}
     for name, place in places.items():
         detections[name] = read_detections(place, data.class_of, NMS)
@@ -198,13 +200,17 @@ def read_models(
 Asked = tuple[str, tuple[str, ...]] | None  # a config and its overrides
 
 
-def _detections_of(model: str, asked: Asked, folder: Path) -> Path:
-    """Where they are; a checkpoint's go to the folder."""
+def _known_detections(model: str, asked: Asked) -> Path | None:
+    """Where a model's detections are; None of a checkpoint, which has to predict them."""
     if model.endswith(".json"):
         return Path(model)
     if Path(model).is_dir():
         return _of_run(Path(model))
-    return _predicted(asked, model, folder)
+    if asked is None:
+        raise ConfigError(
+            f"{model} is a checkpoint: name the config on whose images its model is to predict"
+        )
+    return None
 
 
 def _of_run(folder: Path) -> Path:
@@ -221,11 +227,7 @@ def _of_run(folder: Path) -> Path:
 
 def _predicted(asked: Asked, weights: str, folder: Path) -> Path:
     """Let a checkpoint's model predict on the config's images; the model is the checkpoint's."""
-    if asked is None:
-        raise ConfigError(
-            f"{weights} is a checkpoint: name the CONFIG whose images its model is to predict on, "
-            "ms-detr evaluate CONFIG --compare ..."
-        )
+    assert asked is not None
     cfg = load(*asked)
     path = local_file(weights)
     with contextlib.suppress(CheckpointError):  # which keeps none: the config's model
@@ -242,20 +244,24 @@ def _predicted(asked: Asked, weights: str, folder: Path) -> Path:
 
 def _dataset(asked: Asked, runs: Sequence[Path]) -> tuple[Images, int]:
     """The images that are compared on, and how many detections of a class count in each."""
+    from ..report import detection_limit, evaluated_images  # draws: imported when it is needed
+    from ..report.run import read_run
+
     setting: Callable[[str], Any]
     if asked is not None:
         setting = partial(OmegaConf.select, load(*asked))
     elif runs:
         setting = read_run(runs[0]).setting
     else:
-        raise ConfigError(
-            "which images? Name the CONFIG of their dataset: ms-detr evaluate CONFIG --compare ..."
-        )
+        raise ConfigError("which images? Name the config of their dataset")
     return evaluated_images(setting), detection_limit(setting)
 
 
 def _expect_same(run: Path, data: Images) -> None:
     """Raise ConfigError where a run was evaluated on other annotations."""
+    from ..report.dataset import KEY
+    from ..report.run import read_run
+
     ours = os.fspath(data.metadata.json_file)
     theirs = read_run(run).setting(f"{KEY}.annotations")
     if theirs is None or not os.path.isfile(theirs):

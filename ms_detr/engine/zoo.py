@@ -26,21 +26,23 @@ class Input:
     Attributes:
         image_format: order of the channels.
         mean, std: of the channels, in that order.
-        stride_in_1x1: whether blocks have their stride in the first convolution.
+        stride_in_1x1: whether blocks have their stride in the first convolution; None where there
+            is no such choice.
     """
 
     image_format: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    stride_in_1x1: bool
+    stride_in_1x1: bool | None
 
     def overrides(self) -> str:
         """What a config of ours needs for it."""
         mean, std = (",".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         order = [f"dataloader.{x}.mapper.image_format={self.image_format}" for x in LOADERS]
         values = [f"model.pixel_mean=[{mean}]", f"model.pixel_std=[{std}]", *order]
-        stride = str(self.stride_in_1x1).lower()
-        return " ".join([*values, f"+model.backbone.stride_in_1x1={stride}"])
+        if self.stride_in_1x1 is not None:
+            values.append(f"+model.backbone.stride_in_1x1={str(self.stride_in_1x1).lower()}")
+        return " ".join(values)
 
     def fits(self, model: nn.Module) -> bool:
         """Whether a model prepares images so, as far as a model knows that."""
@@ -50,23 +52,30 @@ class Input:
             if found is not None and not np.allclose(found.flatten().tolist(), values):
                 return False
         stride = _stride_in_1x1(model)
-        return stride is None or stride == self.stride_in_1x1
+        return None in (stride, self.stride_in_1x1) or stride == self.stride_in_1x1
 
 
 TORCHVISION = Input("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
 MSRA = Input("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
-INPUTS = {"torchvision": TORCHVISION, "detectron2": TORCHVISION, "caffe2": MSRA}  # by layout
+LITE = Input("RGB", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), None)
+# By layout.
+INPUTS = {
+    "torchvision": TORCHVISION,
+    "detectron2": TORCHVISION,
+    "caffe2": MSRA,
+    "efficientnet-lite0": LITE,
+}
 
 
 def expect_input(model: nn.Module, source: str, layout: str) -> None:
-    """Make sure that a model prepares images as a ResNet's weights want them.
+    """Make sure that a model prepares images as a backbone's weights want them.
 
     The order of the channels is not the model's: a config's is compared with its means where it is
     checked, see `ms_detr.engine.pairs`.
 
     Args:
         layout: of the weights, see `ms_detr.convert.LAYOUTS`. What is surely wrong is an error; of
-            torchvision's weights, which may have been trained on since, it is a warning.
+            weights in torchvision's layout, which may have been trained on since, it is a warning.
 
     Raises:
         CheckpointError: it doesn't; says what to override.
@@ -78,7 +87,7 @@ def expect_input(model: nn.Module, source: str, layout: str) -> None:
         f"{source} was trained on {wanted.image_format} images with other means and deviations, or "
         f"with strides in another place, than the model has: {wanted.overrides()}"
     )
-    if wanted is MSRA:
+    if wanted is not TORCHVISION:
         raise CheckpointError(problem)
     logger.warning("%s", problem)
 

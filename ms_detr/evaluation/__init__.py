@@ -1,8 +1,8 @@
 """Evaluation: COCO's box and mask AP, with and without NMS."""
 
-from .bootstrap import Difference, bootstrap
 from .coco import CocoEvaluator
 from .inference import evaluate, evaluating, metrics_of
+from .intervals import Difference, bootstrap
 from .lvis import LvisEvaluator
 from .results import UnwrittenError, read_results
 from .scoring import MAX_DETECTIONS

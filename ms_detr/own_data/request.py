@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from ..overrides import values
 from ..paths import expand
 
 NODE = "dataloader.own"
-OPTIONS = tuple(field.name for field in fields(Options))
+OPTIONS = tuple(each.name for each in fields(Options))
 KEYS = ("folder", "split", "form", "converted", *OPTIONS)
-_AS_FOUND = Options()
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Request:
     split: Sequence[float] | None = None
     form: str = "auto"
     converted: Path | None = None
-    options: Options = _AS_FOUND
+    options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         if self.split is not None:

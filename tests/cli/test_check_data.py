@@ -18,6 +18,7 @@ from ms_detr.cli import main
 from ms_detr.cli._reading import add_voc_arguments
 from ms_detr.data.check import image_files
 from ms_detr.data.formats.dataset import VOC_OPTIONS
+from tests.conftest import on_linux
 from tests.data.check_support import FAULTS, Clean
 from tests.data.formats.support import SIZE, voc_object, write_image, write_xml
 from tests.own_data import forms
@@ -226,6 +227,7 @@ print(status, re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1
 """
 
 
+@on_linux
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["check-data", "import"])
 def test_an_image_of_400_million_pixels_is_not_held(data, tmp_path, verb):

@@ -367,9 +367,9 @@ def test_runs_are_compared_without_a_config(files, demo_dataset, tmp_path, capsy
     [
         ([], "evaluate what? CONFIG WEIGHTS, or --compare"),
         ([CONFIG], "evaluate what?"),
-        (["--compare", "a.json"], "--compare takes two models or more"),
-        (["--compare", "a.json", "b.json"], "which images? Name the CONFIG"),
-        (["--compare", "a.pth", "b.json"], "a.pth is a checkpoint: name the CONFIG"),
+        (["--compare", "a.json"], "two models or more are compared, got 1"),
+        (["--compare", "a.json", "b.json"], "which images? Name the config"),
+        (["--compare", "a.pth", "b.json"], "a.pth is a checkpoint: name the config"),
         (["--compare", ".", "b.json"], "holds no evaluation/coco_instances_results.json"),
         ([CONFIG, "gone.json"], "there is no file gone.json of detections"),
     ],

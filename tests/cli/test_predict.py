@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from detectron2.structures import BoxMode
 from PIL import Image
 
 import ms_detr
@@ -27,6 +28,7 @@ from ms_detr.cli._progress import Counter
 from ms_detr.data import load_image
 from ms_detr.data.images import MAX_PIXELS
 from ms_detr.data.video import open_video, write_video
+from tests.conftest import on_linux
 from tests.data.test_images import STORED
 from tests.tiny_checkpoint import CLASSES, write_tiny
 
@@ -113,6 +115,10 @@ def same_scores(results, found):
     scores = [result["score"] for result in results]
     assert np.array_equal(np.float32(scores), found.scores.numpy())
     assert all(len(str(score)) <= len("0.012345678e-05") for score in scores)
+    boxes = BoxMode.convert(found.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).numpy()
+    sides = [side for result in results for side in result["bbox"]]
+    assert np.array_equal(np.float32(sides), boxes.flatten())
+    assert all(len(str(side)) <= len("-12.345678") + 1 for side in sides)
 
 
 def test_csv_choices_and_tiles(weights, photos, capsys):
@@ -407,8 +413,8 @@ def test_pictures_whose_places_are_taken(weights, tmp_path, monkeypatch, capsys)
     assert predicted(weights, "in", "--output", "out", "--json", "a.json") == 1
     printed = capsys.readouterr()
     too_long, second, first = sorted(printed.err.splitlines(), key=lambda x: (long not in x, x))
-    assert re.match("skipped: the picture of in/x.*, which can't be out/x.png", first)
-    assert re.match("skipped: the picture of in/v.mp4, which can't be out/v.mp4", second)
+    assert re.match("skipped: the picture of in/x.*, which can't be written to out/x.png", first)
+    assert re.match("skipped: the picture of in/v.mp4, which can't be written to out/v.mp4", second)
     assert "File name too long" in too_long
     assert printed.out.startswith("5 images: ") and Path("out/z.png").is_file()
     assert len({x["file_name"] for x in json.loads(Path("a.json").read_text())}) == 5
@@ -492,6 +498,7 @@ def test_a_line_at_the_bottom_of_a_terminal(monkeypatch):
     assert "2/3" in shown and "eta" in shown and "skipped: [red]a.jpg\r\n" in shown
 
 
+@on_linux
 @pytest.mark.slow
 def test_memory_of_a_large_image_is_bounded(tmp_path):
     """20,000 x 8,000 pixels are 480 MB as an array."""

@@ -4,7 +4,9 @@ from collections import Counter
 
 import pytest
 
-from ms_detr.data.check import Kind, check_dataset, write_mended
+from ms_detr.data.check import Kind, check_dataset, locate, write_mended
+from ms_detr.data.formats import Options
+from ms_detr.errors import ConfigError
 
 from .check_support import FAULTS, LIMITS, Clean, Fault
 
@@ -46,6 +48,11 @@ def test_a_fault_is_found_alone_and_mended(clean, tmp_path, fault: Fault):
 
 # Numbered anew, or written as the image file has it: nothing is left out.
 SILENT = {Kind.DUPLICATE_ID, Kind.IMAGE_SIZE, Kind.ENTRY, Kind.NO_SEGMENTATION}
+
+
+def test_classes_are_not_chosen(clean):
+    with pytest.raises(ConfigError, match="all classes of a dataset are checked"):
+        locate(clean.write(), options=Options(classes=["dog"]))
 
 
 def test_all_faults_together(clean):

@@ -11,6 +11,8 @@ from PIL import Image
 import ms_detr
 from ms_detr import exporting
 from ms_detr.config import describe, load
+from ms_detr.engine import Comparison, compare_models
+from ms_detr.evaluation import Difference
 from tests.data.check_support import FAULTS, Clean
 from tests.tiny_checkpoint import CLASSES, SMALL
 
@@ -148,6 +150,16 @@ def test_what_is_wrong_with_a_dataset(tmp_path, monkeypatch, capsys):
     assert "of the same pixels" in lines[2] and lines[2].endswith(" {}")
 
 
+def test_comparing(monkeypatch, capsys):
+    (block,) = of_page(DOCS / "evaluation.md")
+    difference = Difference(31.25, 29.0, low=0.5, high=4.0, better=0.99, draws=1000)
+    found = Comparison((), 2, 1000, 0, {"bbox": {"host": {"AP": difference}}})
+    compare = create_autospec(compare_models, return_value=found)
+    monkeypatch.setattr("ms_detr.engine.compare_models", compare)
+    exec(block, {})
+    assert capsys.readouterr().out == "+2.25, 0.50 to 4.00\n"
+
+
 def test_nothing_is_left_out():
     """Every block that isn't a config of its own is run above, or by the page's own test."""
     pages = {block.page for block in BLOCKS}
@@ -155,5 +167,6 @@ def test_nothing_is_left_out():
         "README.md",
         *(f"docs/{name}.md" for name in ("prediction", "training", "export", "operator", "data")),
         "docs/check_data.md",
+        "docs/evaluation.md",
     }
     assert pages == run | {"docs/padding.md", "docs/your_own_method.md"}

@@ -118,3 +118,11 @@ def test_training_goes_on_without_tensorboard(train, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").glob("events*"))
     log = (tmp_path / "out" / "log.txt").read_text()
     assert log.count("python -m pip install tensorboard") == 1
+
+
+def test_training_and_predicting_load_nothing_that_draws():
+    """It costs seconds and memory in every process; what draws asks for it."""
+    drawing = {"matplotlib", "jinja2", "ms_detr.report", "ms_detr.visualization"}
+    code = f"import sys, ms_detr.engine; print({drawing} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

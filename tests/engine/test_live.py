@@ -18,7 +18,7 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from ms_detr.engine.live import LiveLine, describe
-from tests.conftest import ROOT
+from tests.conftest import ROOT, on_linux
 from tests.engine.standin import CONFIG, Detector, at_steps, overrides
 
 SIZE = (24, 150)  # lines, columns
@@ -128,10 +128,12 @@ def test_a_terminal_that_is_closed_costs_no_training(data, tmp_path):
 
 
 def test_pipes_are_as_ever(train, tmp_path, capsys):
-    """No line and no control character: what goes there is what the log has."""
+    """No line and no control character: what goes there is what the log has below its versions."""
     train("out", "train.log_period=5")
     out = capsys.readouterr().out
-    assert out == (tmp_path / "out" / "log.txt").read_text()
+    log = (tmp_path / "out" / "log.txt").read_text()
+    start = re.match(r"\[\S+ \S+\] environment:\n([^\[\n].*\n|\n)+", log)
+    assert start and "PyTorch" in start[0] and out == log[start.end() :]
     assert "\x1b" not in out and "\r" not in out and "━" not in out
 
 
@@ -162,6 +164,7 @@ def test_what_the_line_says(monkeypatch):
         assert "AP 12.0  2.000" in describe(storage, 100)
 
 
+@on_linux
 def test_memory_is_that_of_the_process():
     from ms_detr.engine.live import _memory
 
@@ -179,7 +182,7 @@ def test_no_terminal_that_can():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="what others tell is the process's own")
+@on_linux
 def test_memory_is_not_that_of_who_has_started_the_process():
     """A parent that once held two gigabytes, as `resource` tells of its children as well."""
     child = "from ms_detr.engine.live import _memory; print(_memory())"

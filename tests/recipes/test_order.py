@@ -23,6 +23,7 @@ RECIPES = {name: getattr(recipes, name) for name in (*METHODS, *ADDITIONS)}
 RECIPES |= {
     "one_stage": lambda model: recipes.one_stage(model, box_refinement=True),
     "swin_tiny": lambda model: recipes.swin_tiny(model, recipes.run()),
+    "lite0": lambda model: recipes.efficientnet_lite0(model, recipes.run()),
     "co_detr": lambda model: recipes.co_detr(model, heads=(toy,)),
     "co_dino": lambda model: recipes.co_dino(model, heads=(toy,)),
 }
@@ -56,6 +57,7 @@ EXCLUSIVE = {
     "denoising": "contrastive_denoising co_dino",
     "contrastive_denoising": "co_dino",
     "one_stage": "co_dino",
+    "swin_tiny": "lite0",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from .limits import Limits
 from .objects import Objects, place_of, read_objects
 from .statistics import Statistics, measure, seen_scales
 
-_AS_FOUND = Options()
 _CLAIMS = ("val", "test", "train", None)  # to an image that several splits have
 
 
@@ -38,16 +37,18 @@ class Located:
         options: how it is read.
 
     Raises:
-        ConfigError: an option is of another form.
+        ConfigError: an option is of another form; or classes are chosen, of which all are checked.
     """
 
     folder: Path
     form: Format
     parts: tuple[Part, ...] = ()
-    options: Options = _AS_FOUND
+    options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         self.options.expect_for(self.form.name)
+        if self.options.classes is not None:
+            raise ConfigError("all classes of a dataset are checked: options can't choose some")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def locate(
     data: str | os.PathLike,
     images: str | os.PathLike | None = None,
     form: str = "auto",
-    options: Options = _AS_FOUND,
+    options: Options | None = None,
 ) -> Located:
     """Find out what a dataset is.
 
@@ -124,7 +125,7 @@ def locate(
         ConfigError: images were given for a folder; or there is no such form, or an option is of
             another one.
     """
-    data = Path(data)
+    data, options = Path(data), options or Options()
     named = None if form == "auto" else format_of(form)
     if data.is_file():
         if named not in (None, FORMATS["coco"]):

@@ -170,7 +170,7 @@ class _Reader:
                     Kind.DUPLICATE_ID, f"category {key} is called {entry['name']!r} as another"
                 )
             if not entry["name"].strip():
-                self._add(Kind.ENTRY, f"category {key} has no name, and is called (id {key})")
+                self._add(Kind.ENTRY, f"category {key} has no name; training makes one of its id")
             over = entry.get("supercategory")
             if isinstance(over, str) and over != entry["name"]:
                 self.headings.add(over)

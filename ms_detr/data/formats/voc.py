@@ -114,7 +114,7 @@ def find(folder: Path, options: Options, problems: Problems) -> Listing:
         objects = partial(_objects, label, convention, options.difficult, problems)
         pictures.append(Listed(image_root / name, written, split, objects, label.size))
     for key, name in sorted(taken.items()):
-        for other in set(images.get(key, ())) - {name}:
+        for other in sorted(set(images.get(key, ())) - {name}):
             problems.note("images whose name another has but for the suffix: passed over", other)
     for key in sorted(images.keys() - taken.keys()):
         problems.lose_image("images without an XML file that can be read", images[key][0])

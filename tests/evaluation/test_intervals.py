@@ -7,8 +7,8 @@ import pytest
 
 from ms_detr.data import GroundTruth
 from ms_detr.errors import ConfigError
-from ms_detr.evaluation.bootstrap import bootstrap, compared, draw_weights
 from ms_detr.evaluation.detections import Detections
+from ms_detr.evaluation.intervals import bootstrap, compared, draw_weights
 from ms_detr.evaluation.per_image import image_aps
 
 from .judge import judge
