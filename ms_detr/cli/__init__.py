@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs. The chosen verb's `run` arrives in `args.run`."""
     parser = argparse.ArgumentParser(prog="ms-detr", description="Tools around MS-DETR.")
     parser.add_argument("--version", action="version", version=f"ms_detr {__version__}")
-    parser.set_defaults(run=None, debug=False)
+    parser.set_defaults(run=None, debug=False, behind=[])
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB")
     for verb, module_name in verbs().items():
         module = importlib.import_module(module_name)
@@ -122,6 +122,7 @@ def _of_memory(error: Exception) -> str | None:
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line, on which overrides may stand behind flags as well as before them."""
     args, left = parser.parse_known_args(argv)
+    left = [*args.behind, *left]
     if left and (not hasattr(args, "opts") or any(word.startswith("-") for word in left)):
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     if left:

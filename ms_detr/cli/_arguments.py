@@ -1,11 +1,15 @@
 """Arguments that several verbs have: their types and checks."""
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ms_detr.errors import ConfigError
 from ms_detr.paths import expand
+
+OVERRIDE = re.compile(r"[+]{0,2}\w+(\.\w+)*=|~\w+(\.\w+)*$")
 
 
 def path(text: str) -> Path:
@@ -32,6 +36,35 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
     return value
+
+
+class Words(argparse.Action):
+    """One or more words, for argparse; overrides that stand behind them stay overrides.
+
+    Args:
+        of: makes a value of a word.
+    """
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, of: Callable[[str], Any] = str, **more: Any
+    ):
+        super().__init__(option_strings, dest, nargs="+", **more)
+        self._of = of
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, words: Any, option: object = None
+    ) -> None:
+        count = next((i for i, word in enumerate(words) if OVERRIDE.match(word)), len(words))
+        if count == 0:
+            raise argparse.ArgumentError(self, "expected at least one argument")
+        try:
+            setattr(namespace, self.dest, [self._of(word) for word in words[:count]])
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+        except ValueError as error:
+            raise argparse.ArgumentError(self, f"invalid value: {error}") from error
+        # The namespace is the verb's own until it is parsed.
+        namespace.behind = [*getattr(namespace, "behind", []), *words[count:]]
 
 
 STDOUT = Path("-")  # in the place of a file

@@ -5,7 +5,7 @@ import os
 
 from ms_detr.errors import ConfigError
 
-from ._arguments import path
+from ._arguments import Words, path
 from ._reading import add_classes_argument, add_voc_arguments
 from ._tasks import Training, named_config
 
@@ -33,8 +33,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--split",
-        type=float,
-        nargs="+",
+        action=Words,
+        of=float,
         metavar="SHARE",
         help="divide all images anew: the share of train, the rest is val; or those of train and "
         "val. Left out, the splits of FOLDER are taken, and 0.8 if it has none",

@@ -4,13 +4,15 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import Words
+
 if TYPE_CHECKING:
     from ms_detr.data.formats import Options
 
 
 def add_classes_argument(add: Callable[..., Any]) -> None:
     """Add ``--classes``."""
-    add("--classes", nargs="+", metavar="NAME",
+    add("--classes", action=Words, metavar="NAME",
         help="keep these, numbered from 1 in this order")  # fmt: skip
 
 

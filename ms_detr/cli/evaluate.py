@@ -11,7 +11,7 @@ from pathlib import Path
 from ms_detr.errors import ConfigError
 from ms_detr.run_folder import COMPARED
 
-from ._arguments import count, expect_not, path, seed, share
+from ._arguments import Words, count, expect_not, path, seed, share
 from ._comparing import compare
 from ._tasks import add_process_arguments, launched
 
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--nms", type=share, metavar="IOU",
         help="of the NMS that is tried (default: the config's, or 0.7)")  # fmt: skip
     add("--worst", type=count, default=8, metavar="N", help="images that are drawn (default: 8)")
-    add("--compare", nargs="+", metavar="MODEL", help="two or more: folders of runs, checkpoints "
-        "or .json files; the first is compared with each other one")  # fmt: skip
+    add("--compare", action=Words, metavar="MODEL", help="two or more: folders of runs, "
+        "checkpoints or .json files; the first is compared with each other one")  # fmt: skip
     add("--draws", type=count, default=1000, help="of the images, in a comparison (default: 1000)")
     add("--seed", type=seed, default=0, help="of the draws (default: 0)")
     add_process_arguments(parser)

@@ -12,7 +12,7 @@ import torch
 
 import ms_detr
 from ms_detr import cli
-from ms_detr.cli._arguments import path
+from ms_detr.cli._arguments import Words, path
 from ms_detr.errors import ConfigError, MissingFileError, MissingPackageError
 
 
@@ -58,6 +58,38 @@ def test_every_part_and_argument_says_what_it_is():
         if (not action.help or (action.help.startswith("default: ") and action.metavar != "CONFIG"))
         and not isinstance(action, argparse._SubParsersAction)
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "behind"),
+    [
+        (["0.8"], [0.8], []),
+        (["0.7", "0.2", "a.b=1", "c=2"], [0.7, 0.2], ["a.b=1", "c=2"]),
+        (["1", "+a=1", "~b.c"], [1.0], ["+a=1", "~b.c"]),
+    ],
+)
+def test_overrides_behind_several_words(monkeypatch, words, values, behind):
+    seen = []
+    add_verb(monkeypatch, lambda args: seen.append(args) or 0)
+    module = sys.modules["ms_detr.cli.try_it"]
+
+    def add_arguments(parser):
+        parser.add_argument("opts", nargs="*")
+        parser.add_argument("--split", action=Words, of=float)
+
+    module.add_arguments = add_arguments
+    assert cli.main(["try-it", "x=0", "--split", *words]) == 0
+    assert (seen[0].split, seen[0].opts) == (values, ["x=0", *behind])
+
+
+@pytest.mark.parametrize("words", [["half"], ["a=1"], []])
+def test_several_words_that_are_none(monkeypatch, capsys, words):
+    add_verb(monkeypatch, lambda args: 0)
+    module = sys.modules["ms_detr.cli.try_it"]
+    module.add_arguments = lambda parser: parser.add_argument("--split", action=Words, of=float)
+    with pytest.raises(SystemExit):
+        cli.main(["try-it", "--split", *words])
+    assert "argument --split: " in capsys.readouterr().err
 
 
 def test_examples_of_a_verb_keep_their_lines(capsys):
