@@ -229,15 +229,24 @@ print(status, re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1
 
 @on_linux
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["check-data", "import"])
+@pytest.mark.parametrize("verb", ["check-data", "import", "train"])
 def test_an_image_of_400_million_pixels_is_not_held(data, tmp_path, verb):
-    """Of which the pixels alone are 1.2 GB: its header is read, and the file is copied."""
+    """Of which the pixels alone are 1.2 GB: its header is read, and a training refuses it."""
 
     def peak(root: Path) -> tuple[int, int]:
         out = tmp_path / f"out {root.name}"
         words = {
             "check-data": ["check-data", root, "--report", f"{out}.html"],
             "import": ["import", "coco", root, out, "--split", "0.5"],
+            "train": [
+                "train",
+                "--data",
+                root,
+                "train.max_iter=1",
+                "train.device=cpu",
+                f"train.output_dir={out}",
+                "train.report=false",
+            ],
         }[verb]
         command = [sys.executable, "-c", PEAK, *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -251,5 +260,5 @@ def test_an_image_of_400_million_pixels_is_not_held(data, tmp_path, verb):
     rows.resize((20_000, 20_000)).save(path, compress_level=1)
     large.add_image(file_name=path.name, width=20_000, height=20_000)
     status, size = peak(large.write())
-    assert status == {"check-data": 1, "import": 0}[verb]
+    assert status == {"check-data": 1, "import": 0, "train": 2}[verb]
     assert size < small + 250
