@@ -44,6 +44,16 @@ def test_a_clean_dataset_is_0(data, capsys):
     assert status == 0 and json.loads(out)["findings"] == []
 
 
+@pytest.mark.parametrize("content", ["[]", '{"images": 3}', '{"info": {}}'])
+def test_a_json_file_that_is_passed_over_is_found(data, capsys, content):
+    """Else a dataset whose annotations of train are lost is said to be in order."""
+    data.write()
+    (data.root / "annotations" / "train.json").write_text(content)
+    status, out, _ = run(capsys, data.root)
+    assert status == 1 and "JSON files without images and annotations: passed over" in out
+    assert "annotations/train.json" in out
+
+
 def test_vocs_boxes_are_read_as_is_asked_for(tmp_path, capsys):
     """A box to the last pixel of the devkit's counting lies a pixel outside counted from 0."""
     width, height = SIZE

@@ -35,6 +35,7 @@ class Located:
     Attributes:
         parts: its JSON files, if it is of COCO's form.
         options: how it is read.
+        findings: of the way there, such as JSON files that were passed over.
 
     Raises:
         ConfigError: an option is of another form; or classes are chosen, of which all are checked.
@@ -44,6 +45,7 @@ class Located:
     form: Format
     parts: tuple[Part, ...] = ()
     options: Options = field(default_factory=Options)
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         self.options.expect_for(self.form.name)
@@ -139,10 +141,11 @@ def locate(
     kind = named or recognise(data)
     if kind is not FORMATS["coco"]:
         return Located(data, kind, options=options)
-    found = parts(data, Recorder(data, Findings()))
+    findings = Findings()
+    found = parts(data, Recorder(data, findings))
     order = [*SPLITS, None]
     ordered = sorted(found, key=lambda part: order.index(part.split))
-    return Located(data, kind, tuple(ordered), options)
+    return Located(data, kind, tuple(ordered), options, tuple(findings))
 
 
 def check_dataset(
@@ -168,6 +171,8 @@ def check_dataset(
     """
     located = data if isinstance(data, Located) else locate(data, images)
     limits, findings = limits or Limits(), Findings()
+    for finding in located.findings:
+        findings.add(finding.kind, finding.detail, finding.what)
     if located.parts:
         source = open_coco(located.parts, findings)
     else:
