@@ -272,11 +272,7 @@ def lite0_names():
     return names
 
 
-def lite0(freeze=True):
-    return TimmBackbone(LITE0, ["res2", "res3", "res4", "res5"], frozen_bn=freeze)
-
-
-def test_efficientnet_lite0_by_the_names_of_its_weights(tmp_path, caplog):
+def test_efficientnet_lite0_by_the_names_of_its_weights(tmp_path):
     """Its maps are those of timm's classifier, which takes the tensors in their order."""
     torch.manual_seed(0)
     whole = timm.create_model(LITE0).eval()
@@ -287,7 +283,7 @@ def test_efficientnet_lite0_by_the_names_of_its_weights(tmp_path, caplog):
     theirs = dict(zip(lite0_names(), whole.state_dict().values(), strict=True))
     torch.save(theirs, tmp_path / "lite0.pth")
     model = nn.Module()
-    model.backbone = lite0()
+    model.backbone = TimmBackbone(LITE0, ["res2", "res3", "res4", "res5"])
     assert load_weights(model, str(tmp_path / "lite0.pth")) is False
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():

@@ -5,9 +5,8 @@
     curl --data-binary @image.jpg localhost:8000
 
 It prints a line of JSON an image, with its ``file`` and ``objects``, or answers with the objects of
-an image: best first, with ``name``,
-``score``, ``box`` (x1, y1, x2, y2 in pixels of the upright image) and, of files with masks,
-``area`` in pixels.
+an image: best first, with ``name``, ``score``, ``box`` (x1, y1, x2, y2 in pixels of the upright
+image) and, of files with masks, ``area`` in pixels.
 The file has to be one of `ms-detr export` with preprocessing and postprocessing inside.
 """
 

@@ -1,9 +1,6 @@
 """Every verb that reads data, on wrong data: goes on or ends in a line; nothing is half written."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from detectron2.config import instantiate
 from PIL import Image
 
 from ms_detr.config import load
-from tests.conftest import ROOT
+from tests.cli.in_one_process import last, statuses
 from tests.data.check_support import FAULTS, Clean
 from tests.data.formats.support import voc_object, write_image, write_xml
 from tests.tiny_checkpoint import SMALL, write_tiny
@@ -28,22 +25,6 @@ PLANTED = {
 BOMB = """<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb">""" + "".join(
     f'<!ENTITY {new} "{10 * f"&{old};"}">' for old, new in zip("bcdef", "cdefg", strict=True)
 ) + "]>"  # fmt: skip
-RUN = """
-import contextlib, io, json, sys, traceback
-from ms_detr.cli import main
-found = {}
-for name, words in json.load(sys.stdin).items():
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        try:
-            status = main(words)
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            traceback.print_exc()
-            status = "a bug"
-    found[name] = status, said.getvalue()
-print("\\n" + json.dumps(found))
-"""
 
 
 def write_inputs(folder: Path) -> dict[str, Path]:
@@ -148,12 +129,7 @@ def test_every_verb_that_reads_data(tmp_path):
         out.mkdir(parents=True)
         for verb, command in commands(root, out, weights, two_classes, str(found)).items():
             words[f"{verb} on {name}"] = command
-    done = subprocess.run(
-        [sys.executable, "-c", RUN], input=json.dumps(words), capture_output=True, text=True,
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout.splitlines()[-1])
+    results = statuses(words, tmp_path)
     found = {name: status for name, (status, _) in results.items()}
     assert found == {f"{verb} on {name}": status for name in roots
                      for verb, status in zip(VERBS, EXPECTED[name], strict=True)}  # fmt: skip
@@ -166,7 +142,3 @@ def test_every_verb_that_reads_data(tmp_path):
         verb, _, data = name.partition(" on ")
         for place in PLACES[verb] if status == 2 else ():
             assert not (tmp_path / "out" / data / place).exists(), name
-
-
-def last(said: str) -> str:
-    return (said.splitlines() or [""])[-1]

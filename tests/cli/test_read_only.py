@@ -4,33 +4,19 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from ms_detr import cli
-from tests.conftest import ROOT
+from tests.cli.in_one_process import last, statuses
 from tests.own_data import forms
 from tests.tiny_checkpoint import SMALL, write_tiny
 from tests.tiny_demo import on_demo_data
 
 # Root may write everywhere, unless it gives this away.
 RIGHTS = "-dac_override,-dac_read_search"
-RUN = """
-import contextlib, io, json, sys
-from ms_detr.cli import main
-found = {}
-for name, words in json.load(sys.stdin).items():
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        try:
-            found[name] = main(words), said.getvalue()
-        except SystemExit as end:
-            found[name] = end.code, said.getvalue()
-print("\\n" + json.dumps(found))
-"""
 
 
 def without_rights() -> list[str]:
@@ -95,13 +81,7 @@ def test_every_verb_that_writes(demo_dataset, tmp_path):
                     f"train.init_checkpoint={weights}", "--output", out],
     }  # fmt: skip
     closed.chmod(0o500)
-    done = subprocess.run(
-        [*without_rights(), sys.executable, "-c", RUN],
-        input=json.dumps(commands), capture_output=True, text=True, cwd=tmp_path, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "DETECTRON2_DATASETS": out},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout.splitlines()[-1])
+    results = statuses(commands, tmp_path, without_rights(), DETECTRON2_DATASETS=out)
     wrong = {
         name: (status, said)
         for name, (status, said) in results.items()
@@ -112,7 +92,3 @@ def test_every_verb_that_writes(demo_dataset, tmp_path):
     assert cli.verbs().keys() - tried == {"benchmark", "doctor", "replay"}  # which write nothing
     assert os.listdir(closed) == []
     assert not [str(path) for path in Path(tmp_path).rglob("*.partial*")]
-
-
-def last(said: str) -> str:
-    return (said.splitlines() or [""])[-1]
