@@ -181,20 +181,23 @@ def read_models(
     names = distinct(short_names(paths))
     asked = None if config is None else (config, tuple(overrides))
     # What is wrong shows before anything is predicted.
-    known = [_known_detections(path, asked) for path in paths]
+    known = {name: _known_detections(path, asked) for name, path in zip(names, paths, strict=True)}
     runs = [Path(path) for path in paths if Path(path).is_dir()]
     data, limit = _dataset(asked, runs)
     for run in runs:
         _expect_same(run, data)
-    places = {
-        name: place or _predicted(asked, path, Path(folder, name))
-        for name, path, place in zip(names, paths, known, strict=True)
-    }
-    detections = {}
-    for name, place in places.items():
-        detections[name] = read_detections(place, data.class_of, NMS)
-        check_detections(detections[name], data.truth, place)
+    read = {name: _read(place, data) for name, place in known.items() if place is not None}
+    places, detections = {}, {}
+    for name, path in zip(names, paths, strict=True):
+        places[name] = known[name] or _predicted(asked, path, Path(folder, name))
+        detections[name] = read[name] if name in read else _read(places[name], data)
     return ReadModels(places, detections, data, limit)
+
+
+def _read(place: Path, data: Images) -> Detections:
+    found = read_detections(place, data.class_of, NMS)
+    check_detections(found, data.truth, place)
+    return found
 
 
 Asked = tuple[str, tuple[str, ...]] | None  # a config and its overrides

@@ -85,6 +85,17 @@ def test_checkpoints_of_one_name_predict_into_places_of_their_own(
     assert numbers["compared_with_the_first"]["bbox"]["model (2)"]["AP"]["difference"] > 1
 
 
+def test_a_file_that_is_not_there_is_told_before_a_checkpoint_predicts(
+    data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("ms_detr.engine.comparing.evaluate", lambda *_: pytest.fail("predicts"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pth").write_bytes(b"")
+    words = ["evaluate", CONFIG, *data, "--compare", "model.pth", "gone.json"]
+    assert main([*words, "--output", "out"]) == 2
+    assert "there is no file gone.json of detections" in capsys.readouterr().err
+
+
 def test_names_are_made_distinct():
     assert distinct(["a", "b"]) == ["a", "b"]
     assert distinct(["a", "a", "a (2)", "a"]) == ["a", "a (2)", "a (2) (2)", "a (3)"]
