@@ -165,10 +165,10 @@ class TimmBackbone(Backbone):
         )
         freeze_norm = timm.layers.freeze_batch_norm_2d
         if freeze_at:
-            ends = {key: offered[i]["module"].replace(".", "_") for key, i in index.items()}
+            ends = {key: offered[i]["module"] for key, i in index.items()}
             for name in _first_stages(self.body, ends, freeze_at):
                 part = self.body.get_submodule(name).requires_grad_(False)
-                setattr(self.body, name, freeze_norm(part))
+                self.body.set_submodule(name, freeze_norm(part))
         if frozen_bn:
             self.body = freeze_norm(self.body)
         self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
@@ -209,8 +209,15 @@ def _map_name(stride: int) -> str:
 
 def _first_stages(body: nn.Module, ends: Mapping[str, str], freeze_at: int) -> list[str]:
     """Names of a model's parts up to the stage; ``ends`` are the parts that make the maps."""
-    parts = [name for name, _ in body.named_children()]
-    end = ends.get(f"res{max(freeze_at, 2)}")
+    end = ends.get(f"res{max(freeze_at, 2)}", "")
+    parts = []
+    for name, child in body.named_children():
+        if end.startswith(f"{name}."):  # stages that are parts of a sequence
+            parts += [f"{name}.{part}" for part, _ in child.named_children()]
+        else:
+            parts.append(name)
+    if end not in parts:
+        end = end.replace(".", "_")  # what timm calls a stage of its own accord
     if end not in parts:
         raise ConfigError(
             f"model.backbone.freeze_at={freeze_at}: this model of timm has no such stage to freeze "

@@ -146,6 +146,21 @@ def test_freezes_stages_as_detectron2_counts_them(freeze_at, trained):
     assert trained_parts(swin(freeze_at=freeze_at)) == trained
 
 
+@pytest.mark.parametrize(
+    ("freeze_at", "trained"),
+    [
+        (1, {"blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5", "blocks.6"}),
+        (3, {"blocks.3", "blocks.4", "blocks.5", "blocks.6"}),
+        (5, set()),
+    ],
+)
+def test_freezes_stages_that_are_parts_of_a_sequence(freeze_at, trained):
+    """EfficientNet's blocks 1, 2, 4 and 6 end in res2 to res5."""
+    body = TimmBackbone("tf_efficientnet_lite0", freeze_at=freeze_at).body
+    names = (name for name, p in body.named_parameters() if p.requires_grad)
+    assert {".".join(name.split(".")[:2]) for name in names} == trained
+
+
 def test_frozen_stages_keep_their_statistics():
     """Those of all others move, unless every BatchNorm is frozen."""
     image = torch.rand(2, 3, 64, 64)
@@ -176,7 +191,7 @@ def test_frozen_norms_keep_their_activations():
 
 def test_stages_that_cannot_be_told_apart():
     with pytest.raises(ValueError, match="freeze_at=2: this model of timm has no such stage"):
-        TimmBackbone("test_efficientnet", freeze_at=2)
+        TimmBackbone("test_vit", out_features=["res4"], freeze_at=2)
     with pytest.raises(ValueError, match="freeze_at=6"):
         swin(freeze_at=6)
 

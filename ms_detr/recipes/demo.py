@@ -37,23 +37,16 @@ from .training import adamw, run, warmup_cosine
 Nodes = tuple[DictConfig, DictConfig, DictConfig, DictConfig, DictConfig]
 
 
-def small(model: DictConfig) -> DictConfig:
-    """Make a COCO model of any method a demo model, in place."""
-    model.num_classes = 6
-    model.num_queries = 48
+def narrow(model: DictConfig) -> DictConfig:
+    """Make a COCO model's transformer, of any method, as small as the demo's, in place."""
     model.embed_dim = 64
     model.num_heads = 4
     model.feedforward_dim = 256
     model.dropout = 0.0
-    model.backbone = L(small_resnet)(widths=(24, 48, 96, 160), blocks=2, norm="BN")
     if "num_levels" in model.neck:
-        model.neck.in_channels = dict(res2=48, res3=96, res4=160)
         model.neck.num_levels = 3
         if "attention" in model.encoder.layer.attention:  # SMCA's encoder has dense attention
             model.encoder.layer.attention.attention.num_points = 2
-    else:  # one map, of stride 8: at stride 32 these images have 16 cells
-        model.neck.in_channels = dict(res2=48)
-    model.backbone.out_features = list(model.neck.in_channels)
     model.encoder.num_layers = 3 if "middle_layer" in model.encoder else 2
     model.encoder.layer.ffn.feedforward_dim = "${model.feedforward_dim}"
     model.decoder.num_layers = 3
@@ -62,6 +55,20 @@ def small(model: DictConfig) -> DictConfig:
     initializer = initializer_of(model)
     if "anchor_size" in initializer:  # objects fill more of these images than of COCO's
         initializer.anchor_size = 0.2
+    return model
+
+
+def small(model: DictConfig) -> DictConfig:
+    """Make a COCO model of any method a demo model, in place."""
+    narrow(model)
+    model.num_classes = 6
+    model.num_queries = 48
+    model.backbone = L(small_resnet)(widths=(24, 48, 96, 160), blocks=2, norm="BN")
+    if "num_levels" in model.neck:
+        model.neck.in_channels = dict(res2=48, res3=96, res4=160)
+    else:  # one map, of stride 8: at stride 32 these images have 16 cells
+        model.neck.in_channels = dict(res2=48)
+    model.backbone.out_features = list(model.neck.in_channels)
     return model
 
 
@@ -75,24 +82,27 @@ def small_masks(model: DictConfig, branch: DictConfig | None = None, **options: 
     return with_masks(model, branch, weight=1.0, num_points=1024, **options)
 
 
+Small = Callable[[DictConfig], DictConfig]  # a recipe such as `small`
+
+
 @dataclass(frozen=True)
 class Method:
     """A method at the demo's size.
 
     Attributes:
-        build: makes its model, small.
+        build: makes its model, small by the recipe that it is given.
         lr: the learning rate. That of dense attention is lower, because at the others' the loss
             stops falling after some hundred iterations.
         class_weight: the weight of one-to-one classification. It is 2, and 1 for losses that know
             how well a box fits.
     """
 
-    build: Callable[[], DictConfig]
+    build: Callable[[Small], DictConfig]
     lr: float = 2e-3
     class_weight: float = 2.0
 
 
-def _plus_plus() -> DictConfig:
+def _plus_plus(small: Small) -> DictConfig:
     return small(plus_plus(deformable_detr()))
 
 
@@ -114,36 +124,49 @@ def _auxiliary(model: DictConfig) -> DictConfig:
 
 
 METHODS = {
-    "two_stage": Method(lambda: small(deformable_detr())),
+    "two_stage": Method(lambda small: small(deformable_detr())),
     "plus_plus": Method(_plus_plus),
-    "one_stage": Method(lambda: small(one_stage(deformable_detr(), box_refinement=False))),
-    "refined": Method(lambda: small(one_stage(deformable_detr(), box_refinement=True))),
-    "dab_deformable": Method(lambda: small(dab_deformable(deformable_detr()))),
-    "dino": Method(lambda: _denoised(small(dino(deformable_detr())), num_queries=40)),
+    "one_stage": Method(lambda small: small(one_stage(deformable_detr(), box_refinement=False))),
+    "refined": Method(lambda small: small(one_stage(deformable_detr(), box_refinement=True))),
+    "dab_deformable": Method(lambda small: small(dab_deformable(deformable_detr()))),
+    "dino": Method(lambda small: _denoised(small(dino(deformable_detr())), num_queries=40)),
     "align": Method(
-        lambda: _denoised(small(align(deformable_detr())), num_queries=40), class_weight=1.0
+        lambda small: _denoised(small(align(deformable_detr())), num_queries=40), class_weight=1.0
     ),
-    "detr": Method(lambda: small(detr(deformable_detr())), lr=5e-4),
-    "conditional": Method(lambda: small(conditional(deformable_detr())), lr=5e-4),
-    "dab": Method(lambda: small(dab(deformable_detr())), lr=5e-4),
-    "smca": Method(lambda: small(smca(deformable_detr())), lr=5e-4),
-    "smca_multi_scale": Method(lambda: small(smca_multi_scale(deformable_detr())), lr=5e-4),
-    "sam": Method(lambda: small(sam_detr(deformable_detr())), lr=5e-4),
-    "sam_smca": Method(lambda: small(gaussian_modulation(sam_detr(deformable_detr()))), lr=5e-4),
-    "sam_multi_scale": Method(lambda: small(sam_detr_multi_scale(deformable_detr())), lr=5e-4),
-    "hybrid": Method(lambda: hybrid(_plus_plus(), num_queries=150)),
-    "group": Method(lambda: group(_plus_plus(), num_groups=4)),
-    "dn": Method(lambda: _denoised(denoising(_plus_plus()), num_groups=4)),
-    "cdn": Method(lambda: _denoised(contrastive_denoising(_plus_plus()), num_queries=40)),
-    "co": Method(lambda: _auxiliary(co_detr(_plus_plus()))),
-    "co_atss": Method(lambda: _auxiliary(co_detr(_plus_plus(), heads=(atss,)))),
+    "detr": Method(lambda small: small(detr(deformable_detr())), lr=5e-4),
+    "conditional": Method(lambda small: small(conditional(deformable_detr())), lr=5e-4),
+    "dab": Method(lambda small: small(dab(deformable_detr())), lr=5e-4),
+    "smca": Method(lambda small: small(smca(deformable_detr())), lr=5e-4),
+    "smca_multi_scale": Method(lambda small: small(smca_multi_scale(deformable_detr())), lr=5e-4),
+    "sam": Method(lambda small: small(sam_detr(deformable_detr())), lr=5e-4),
+    "sam_smca": Method(
+        lambda small: small(gaussian_modulation(sam_detr(deformable_detr()))), lr=5e-4
+    ),
+    "sam_multi_scale": Method(
+        lambda small: small(sam_detr_multi_scale(deformable_detr())), lr=5e-4
+    ),
+    "hybrid": Method(lambda small: hybrid(_plus_plus(small), num_queries=150)),
+    "group": Method(lambda small: group(_plus_plus(small), num_groups=4)),
+    "dn": Method(lambda small: _denoised(denoising(_plus_plus(small)), num_groups=4)),
+    "cdn": Method(
+        lambda small: _denoised(contrastive_denoising(_plus_plus(small)), num_queries=40)
+    ),
+    "co": Method(lambda small: _auxiliary(co_detr(_plus_plus(small)))),
+    "co_atss": Method(lambda small: _auxiliary(co_detr(_plus_plus(small), heads=(atss,)))),
     "co_dino": Method(
-        lambda: _auxiliary(_denoised(small(co_dino(deformable_detr())), num_queries=40)),
+        lambda small: _auxiliary(_denoised(small(co_dino(deformable_detr())), num_queries=40)),
         class_weight=1.0,
     ),
-    "ia_bce": Method(lambda: ia_bce(_plus_plus()), class_weight=1.0),
-    "varifocal": Method(lambda: varifocal(_plus_plus()), class_weight=1.0),
+    "ia_bce": Method(lambda small: ia_bce(_plus_plus(small)), class_weight=1.0),
+    "varifocal": Method(lambda small: varifocal(_plus_plus(small)), class_weight=1.0),
 }
+
+
+def method(name: str) -> Method:
+    """Return the method of a name; raises ConfigError where there is none."""
+    if name not in METHODS:
+        raise ConfigError(f"the demo has no method '{name}'; choose from {', '.join(METHODS)}")
+    return METHODS[name]
 
 
 def demo(name: str, folder: str = "", *, mixed: bool = False) -> Nodes:
@@ -161,14 +184,12 @@ def demo(name: str, folder: str = "", *, mixed: bool = False) -> Nodes:
     Raises:
         ConfigError: there is no such method.
     """
-    if name not in METHODS:
-        raise ConfigError(f"the demo has no method '{name}'; choose from {', '.join(METHODS)}")
-    method = METHODS[name]
-    model = method.build()
+    chosen = method(name)
+    model = chosen.build(small)
     if mixed:
         ms_detr(model)
         model.criterion.terms.o2m.weight = 0.5
-    model.criterion.terms.o2o.losses["class"].weight = method.class_weight
+    model.criterion.terms.o2o.losses["class"].weight = chosen.class_weight
     prefix = "ms_detr_" if mixed else ""
     train = run(
         output_dir=f"output/demo/{folder or f'family/{prefix}{name}'}",
@@ -180,7 +201,7 @@ def demo(name: str, folder: str = "", *, mixed: bool = False) -> Nodes:
         clip_grad_norm=1.0,
         log_period=50,
     )
-    optimizer = adamw(method.lr)
+    optimizer = adamw(chosen.lr)
     optimizer.betas = (0.9, 0.99)
     optimizer.fused = True
     return model, demo_data(), train, optimizer, warmup_cosine()

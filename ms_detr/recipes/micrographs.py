@@ -1,0 +1,90 @@
+"""Two public datasets of micrographs, for two CPU cores: blood cells (BCCD) and nuclei.
+
+The methods are the demo's, behind a pretrained EfficientNet-Lite0. The recipe was tuned on the
+baseline alone, on a part of the training images: docs/evidence.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
+
+from ..data import micrograph_augmentations, resize_and_flip
+from .backbones import LITE0_CHANNELS, efficientnet_lite0
+from .data import coco
+from .demo import Nodes, method, narrow
+from .training import adamw, run, warmup_cosine
+
+Supervision = Callable[[DictConfig], DictConfig]  # a recipe such as `ms_detr`
+
+
+def bccd(name: str, folder: str, supervision: Supervision | None = None) -> Nodes:
+    """Return the config of a method on BCCD: red and white blood cells, and platelets.
+
+    Args:
+        name: a key of `ms_detr.recipes.demo.METHODS`.
+        folder: of the run, in ``output/bccd``.
+        supervision: the recipe of mixed supervision; None for the method alone.
+    """
+    model, train = _small(name, supervision, classes=3, queries=60)
+    train.output_dir = f"output/bccd/{folder}"
+    return model, _data("bccd"), train, _adamw(name), warmup_cosine()
+
+
+def _small(
+    name: str, supervision: Supervision | None, classes: int, queries: int
+) -> tuple[DictConfig, DictConfig]:
+    """A method's model behind the backbone, and how it is trained."""
+    train = run(
+        epochs=None,
+        max_iter=1200,
+        lr_batch_size=4,
+        eval_epochs=0.0,
+        clip_grad_norm=1.0,
+        log_period=50,
+    )
+
+    def small(model: DictConfig) -> DictConfig:
+        efficientnet_lite0(model, train)
+        model.backbone.freeze_at = 5  # all of it
+        if "num_levels" not in model.neck:  # one map, of stride 16
+            model.neck.in_channels = dict(res4=LITE0_CHANNELS["res4"])
+            model.backbone.out_features = ["res4"]
+        return narrow(model)
+
+    model = method(name).build(small)
+    model.num_classes = classes
+    model.num_queries = queries
+    if supervision is not None:
+        supervision(model)
+    return model, train
+
+
+def _adamw(name: str) -> DictConfig:
+    optimizer = adamw(method(name).lr, backbone=0.1)
+    optimizer.betas = (0.9, 0.99)
+    optimizer.fused = True
+    return optimizer
+
+
+def _data(name: str) -> DictConfig:
+    """A dataset that `ms-detr import` has written to ``datasets/NAME``."""
+    root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), name)
+    dataloader = coco()
+    for split, loader in (("train", dataloader.train), ("val", dataloader.test)):
+        loader.dataset.name = f"{name}_{split}"
+        loader.dataset.images = os.path.join(root, split)
+        loader.dataset.annotations = os.path.join(root, "annotations", f"{split}.json")
+        loader.num_workers = 0
+    dataloader.short_edge = 160
+    dataloader.train.mapper.augmentations = L(micrograph_augmentations)(
+        short_edge="${dataloader.short_edge}"
+    )
+    dataloader.test.mapper.augmentations = L(resize_and_flip)(short_edge="${dataloader.short_edge}")
+    dataloader.train.total_batch_size = 4
+    dataloader.test.batch_size = 8
+    dataloader.evaluator.nms_threshold = 0.7
+    return dataloader
