@@ -1,9 +1,13 @@
 """What runs have led to, as tables."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ._runs import Run
+
+if TYPE_CHECKING:
+    from ms_detr.evaluation import Difference
 
 TASKS = {
     "bbox": "AP",
@@ -36,6 +40,25 @@ def ap_table(
     headers = (*keys, *titles, "s an iteration")
     cells = [[*words, *_ap_cells(runs, tasks), _step_cell(runs)] for words, runs in rows]
     return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def difference_table(first: str, found: "Mapping[str, Mapping[str, Difference]]") -> str:
+    """Return a Markdown table of differences to a name, as `compare_trainings` has found them."""
+    from tabulate import tabulate
+
+    rows = [
+        [
+            name,
+            TASKS[task],
+            f"{each.difference:+.1f}",
+            f"{each.low:+.1f} to {each.high:+.1f}",
+            f"{each.better:.3f}",
+        ]
+        for task, others in found.items()
+        for name, each in others.items()
+    ]
+    headers = ("run", "of", f"above {first}", "95% interval", f"p(above {first})")
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
 def course_table(runs: Sequence[Run], task: str = "bbox") -> str:

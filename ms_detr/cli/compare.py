@@ -17,7 +17,7 @@ from ._runs import (
     expect_own_seeds,
     train_missing,
 )
-from ._tables import ap_table, course_table, measured_tasks
+from ._tables import ap_table, course_table, difference_table, measured_tasks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
     ]
     failed = train_missing(runs, args.jobs, args.threads)
     text = table(runs)
-    write_text(args.output / "compare.md", f"{text}\n")
     print(text)
+    intervals = differences(runs)
+    print(f"\n{intervals}")
+    write_text(args.output / "compare.md", f"{text}\n\n{intervals}\n")
     print(f"drawn: {draw_comparison(named_aps(runs), args.output / 'compare.png')}")
     courses = [(run.name, run.course("bbox")) for run in runs]
     if any(len(course) > 1 for _, course in courses):  # evaluated along the way
@@ -62,6 +64,25 @@ def named_aps(runs: Sequence[Run]) -> list[tuple[str, dict[str, float | None]]]:
     """Every run's name and its AP by task."""
     tasks = measured_tasks(runs)
     return [(run.name, {task: run.ap(task) for task in tasks}) for run in runs]
+
+
+def differences(runs: Sequence[Run]) -> str:
+    """A row each name but the first: by how much its AP differs from the first one's."""
+    from ms_detr.engine.comparing import compare_trainings
+    from ms_detr.evaluation.intervals import DRAWS
+
+    folders: dict[str, list[Path]] = {}
+    for run in runs:
+        if run.finished():
+            folders.setdefault(run.name, []).append(run.folder)
+    if len(folders) < 2 or runs[0].name not in folders:
+        return "no differences: fewer than two names have runs that are finished"
+    try:
+        found = compare_trainings(folders)
+    except ConfigError as error:
+        return f"no differences: {error}"
+    several = f"{DRAWS} draws of the test images; a name's AP is the mean of its seeds"
+    return f"{difference_table(runs[0].name, found)}\n\n{several}"
 
 
 def table(runs: Sequence[Run]) -> str:

@@ -2,7 +2,7 @@
 
 from .archive import read_checkpoint
 from .checkpoint import Checkpointer
-from .comparing import ComparedModel, Comparison, compare_models
+from .comparing import ComparedModel, Comparison, compare_models, compare_trainings
 from .device import choose_device
 from .hooks import CheckpointHook, EvaluationHook
 from .launch import launch
@@ -30,6 +30,7 @@ __all__ = [
     "build_optimizer",
     "choose_device",
     "compare_models",
+    "compare_trainings",
     "evaluate",
     "launch",
     "load_model",

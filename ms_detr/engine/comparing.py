@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,8 +141,7 @@ class ReadModels:
     @property
     def kinds(self) -> list[str]:
         """What is compared: masks where all have some."""
-        everything = [self.data.truth.masks, *(found.masks for found in self.detections.values())]
-        return ["bbox"] if any(masks is None for masks in everything) else ["bbox", "segm"]
+        return _kinds(self.data, self.detections.values())
 
     @property
     def steps(self) -> int:
@@ -152,10 +152,9 @@ class ReadModels:
         self, draws: int = DRAWS, seed: int = 0, progress: Callable[[], object] = lambda: None
     ) -> Comparison:
         """See `compare_models`; ``progress`` is called after every class of a model."""
+        alone = {name: [found] for name, found in self.detections.items()}
         differences = {
-            kind: bootstrap(
-                self.data.truth, self.detections, kind, self.limit, draws, seed, progress
-            )
+            kind: bootstrap(self.data.truth, alone, kind, self.limit, draws, seed, progress)
             for kind in self.kinds
         }
         models = tuple(
@@ -163,6 +162,39 @@ class ReadModels:
             for name, found in self.detections.items()
         )
         return Comparison(models, len(self.data.truth.sizes), draws, seed, differences)
+
+
+def compare_trainings(
+    trainings: Mapping[str, Sequence[Path]], draws: int = DRAWS, seed: int = 0
+) -> dict[str, dict[str, Difference]]:
+    """Compare each of several models with the first one, by all their trainings.
+
+    Args:
+        trainings: folders of evaluated runs, at least one, by the models' names.
+        draws: of the images, see `ms_detr.evaluation.bootstrap`.
+        seed: of the draws.
+
+    Returns:
+        AP of boxes, and of masks where all have some, by "bbox" and "segm" and by the names of the
+        other models; the differences are theirs to the first.
+
+    Raises:
+        ConfigError: runs were evaluated on different images.
+        UserError: something is wrong with a file.
+    """
+    runs = [run for folders in trainings.values() for run in folders]
+    data, limit = _dataset(None, runs)
+    for run in runs:
+        _expect_same(run, data)
+    found = {
+        name: [_read(_of_run(run), data) for run in folders] for name, folders in trainings.items()
+    }
+    kinds = _kinds(data, chain.from_iterable(found.values()))
+    differences = {kind: bootstrap(data.truth, found, kind, limit, draws, seed) for kind in kinds}
+    return {
+        kind: {name: metrics["AP"].turned() for name, metrics in others.items()}
+        for kind, others in differences.items()
+    }
 
 
 def read_models(
@@ -192,6 +224,11 @@ def read_models(
         places[name] = known[name] or _predicted(asked, path, Path(folder, name))
         detections[name] = read[name] if name in read else _read(places[name], data)
     return ReadModels(places, detections, data, limit)
+
+
+def _kinds(data: Images, detections: Iterable[Detections]) -> list[str]:
+    everything = [data.truth.masks, *(found.masks for found in detections)]
+    return ["bbox"] if any(masks is None for masks in everything) else ["bbox", "segm"]
 
 
 def _read(place: Path, data: Images) -> Detections:

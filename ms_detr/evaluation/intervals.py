@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,12 @@ class Difference:
         """Whether 0 lies outside the interval."""
         return self.low > 0 or self.high < 0
 
+    def turned(self) -> Difference:
+        """The second model against the first."""
+        return Difference(
+            self.second, self.first, -self.high, -self.low, 1 - self.better, self.draws
+        )
+
 
 def draw_weights(images: int, draws: int, seed: int) -> np.ndarray:
     """Draw so many images with replacement, again and again; (images, 1 + draws) int64.
@@ -67,7 +73,7 @@ def draw_weights(images: int, draws: int, seed: int) -> np.ndarray:
 
 def bootstrap(
     truth: GroundTruth,
-    detections: Mapping[str, Detections],
+    detections: Mapping[str, Sequence[Detections]],
     kind: str = "bbox",
     max_detections: int = MAX_DETECTIONS,
     draws: int = DRAWS,
@@ -77,13 +83,14 @@ def bootstrap(
     """Compare the first of several models with each other one, on the same draws of the images.
 
     The images of the dataset are drawn with replacement, as many as there are, and both models are
-    scored on each draw (a paired bootstrap of percentiles). What another training would have led to
-    is not in the intervals, nor is the choice of the best of many models.
+    scored on each draw (a paired bootstrap of percentiles). A model that was trained several times
+    scores the mean of its trainings. What yet another training would have led to is not in the
+    intervals, nor is the choice of the best of many models.
 
     Args:
-        detections: by the models' names, two or more.
+        detections: of every training of a model, by the models' names, two or more.
         kind: "bbox" or "segm".
-        progress: called after every class of a model.
+        progress: called after every class of a training.
 
     Returns:
         By the names of the others, and of the metrics: see `ms_detr.evaluation.resampling.metrics`.
@@ -93,12 +100,15 @@ def bootstrap(
     """
     weights = draw_weights(len(truth.sizes), draws, seed)
     measured = {}
-    for name, found in detections.items():
-        classes = []
-        for matches in match_classes(truth, found, kind, max_detections):
-            classes.append(average_precision(matches, weights))
-            progress()
-        measured[name] = metrics(np.stack(classes), truth.class_names)
+    for name, trainings in detections.items():
+        values = []
+        for found in trainings:
+            classes = []
+            for matches in match_classes(truth, found, kind, max_detections):
+                classes.append(average_precision(matches, weights))
+                progress()
+            values.append(metrics(np.stack(classes), truth.class_names))
+        measured[name] = {key: np.mean([each[key] for each in values], 0) for key in values[0]}
     (_, first), *others = measured.items()
     return {
         name: {metric: compared(first[metric], other[metric]) for metric in first}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from ..data import micrograph_augmentations, resize_and_flip
+from ..data import resize_and_flip
 from .backbones import LITE0_CHANNELS, efficientnet_lite0
 from .data import coco
 from .demo import Nodes, method, narrow
@@ -40,9 +40,10 @@ def _small(
     """A method's model behind the backbone, and how it is trained."""
     train = run(
         epochs=None,
-        max_iter=1200,
-        lr_batch_size=4,
+        max_iter=2000,
+        lr_batch_size=2,
         eval_epochs=0.0,
+        checkpoint_epochs=5.0,
         clip_grad_norm=1.0,
         log_period=50,
     )
@@ -58,13 +59,14 @@ def _small(
     model = method(name).build(small)
     model.num_classes = classes
     model.num_queries = queries
+    model.criterion.terms.o2o.losses["class"].weight = method(name).class_weight
     if supervision is not None:
         supervision(model)
     return model, train
 
 
 def _adamw(name: str) -> DictConfig:
-    optimizer = adamw(method(name).lr, backbone=0.1)
+    optimizer = adamw(method(name).lr)
     optimizer.betas = (0.9, 0.99)
     optimizer.fused = True
     return optimizer
@@ -78,13 +80,11 @@ def _data(name: str) -> DictConfig:
         loader.dataset.name = f"{name}_{split}"
         loader.dataset.images = os.path.join(root, split)
         loader.dataset.annotations = os.path.join(root, "annotations", f"{split}.json")
-        loader.num_workers = 0
+        loader.num_workers = 0  # a loader process would compete with the compute threads
+        loader.mapper.augmentations = L(resize_and_flip)(short_edge="${dataloader.short_edge}")
     dataloader.short_edge = 160
-    dataloader.train.mapper.augmentations = L(micrograph_augmentations)(
-        short_edge="${dataloader.short_edge}"
-    )
-    dataloader.test.mapper.augmentations = L(resize_and_flip)(short_edge="${dataloader.short_edge}")
-    dataloader.train.total_batch_size = 4
+    dataloader.train.mapper.augmentations.flip = 0.5
+    dataloader.train.total_batch_size = 2
     dataloader.test.batch_size = 8
     dataloader.evaluator.nms_threshold = 0.7
     return dataloader

@@ -11,12 +11,13 @@ from .assigners import (
 from .criterion import Criterion, Terms, in_full_precision
 from .losses import FocalLoss, GIoULoss, L1Loss, Loss, Losses
 from .masks import DiceLoss, MaskCost, MaskLoss, MaskPoints, PointLoss
-from .objects import KnownObjects, LocalObjects, ObjectCount, count_objects
+from .objects import AssignedPairs, KnownObjects, LocalObjects, ObjectCount, count_objects
 from .one_to_many import MaskOverlap, MergedTopK, OneToManyAssigner, PaperTopK, ReleasedTopK
 from .term import SupervisionTerm
 
 __all__ = [
     "AnchorHungarianAssigner",
+    "AssignedPairs",
     "Assigner",
     "Criterion",
     "DiceLoss",

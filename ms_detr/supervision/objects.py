@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from ..structures import Targets
+from ..structures import Assignment, Targets
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class ObjectCount:
     """The objects of a batch.
 
     Attributes:
-        total: of all processes, a scalar.
+        total: of all processes, a scalar, or (L,) where layers have their own.
         processes: how many there are.
         local: where the total is of this process alone and that of all shall take its place, what
-            is counted, a scalar, which may be 0; see `CountedLosses`.
+            is counted, of the total's shape, which may be 0; see `CountedLosses`.
     """
 
     total: Tensor
@@ -34,11 +34,12 @@ class ObjectCount:
         return self.total.clamp(min=1 / of) / self.processes * copies
 
 
-# Which objects a term counts: from those of the whole batch and this process's own.
-CountedObjects = Callable[[ObjectCount, Targets], ObjectCount]
+# Which objects a term counts: from those of the whole batch, this process's own, and which queries
+# were assigned to them.
+CountedObjects = Callable[[ObjectCount, Targets, Assignment], ObjectCount]
 
 
-def all_objects(objects: ObjectCount, targets: Targets) -> ObjectCount:
+def all_objects(objects: ObjectCount, targets: Targets, assignment: Assignment) -> ObjectCount:
     """Objects of all processes."""
     return objects
 
@@ -46,7 +47,9 @@ def all_objects(objects: ObjectCount, targets: Targets) -> ObjectCount:
 class LocalObjects:
     """Objects of this process alone."""
 
-    def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
+    def __call__(
+        self, objects: ObjectCount, targets: Targets, assignment: Assignment
+    ) -> ObjectCount:
         return ObjectCount(torch.full_like(objects.total, targets.own))
 
 
@@ -58,10 +61,27 @@ class KnownObjects:
     mean over the processes is for who calls it.
     """
 
-    def __call__(self, objects: ObjectCount, targets: Targets) -> ObjectCount:
+    def __call__(
+        self, objects: ObjectCount, targets: Targets, assignment: Assignment
+    ) -> ObjectCount:
         count = sum(targets.counts)
         own = torch.full_like(objects.total, max(count, 1) / targets.share)
         return ObjectCount(own, local=torch.full_like(objects.total, count))
+
+
+class AssignedPairs:
+    """Every pair of a query and an object that was assigned, of each layer by itself.
+
+    An object counts as often as it has queries, so that a term's losses are means over its pairs,
+    however many queries objects get. What several parts and processes count is treated as
+    `KnownObjects` does it.
+    """
+
+    def __call__(
+        self, objects: ObjectCount, targets: Targets, assignment: Assignment
+    ) -> ObjectCount:
+        pairs = assignment.valid.flatten(1).sum(1).to(objects.total.dtype) / assignment.copies
+        return ObjectCount(pairs.clamp(min=1) / targets.share, local=pairs)
 
 
 def count_objects(targets: Targets) -> ObjectCount:

@@ -70,8 +70,9 @@ class SupervisionTerm:
                 predictions.logits_for(type(loss).__name__, loss.probability)
         matches = match(predictions, targets, assignment)
         copies = assignment.copies
-        counted = self.objects(objects, targets)
-        pairs = counted.times(copies, max(copies, predictions.peers))
+        layers = len(predictions.logits)
+        counted = self.objects(objects, targets, assignment)
+        pairs = counted.times(copies, max(copies, predictions.peers)).expand(layers)
         of_boxes = {name: loss for name, loss in self.losses.items() if isinstance(loss, Loss)}
         divisors = {name: loss.divisor(matches, pairs) for name, loss in of_boxes.items()}
         means = {name: loss(matches) / divisors[name] for name, loss in of_boxes.items()}
@@ -80,15 +81,15 @@ class SupervisionTerm:
             values = self.mask_points.losses(
                 predictions, targets, assignment, list(of_masks.values())
             )
-            means |= dict(zip(of_masks, values / pairs, strict=True))
+            # Of masks there may be fewer layers, the last ones.
+            means |= dict(zip(of_masks, values / pairs[layers - values.shape[1] :], strict=True))
         result = CountedLosses()
+        local = None if counted.local is None else counted.local.expand(layers)
         for name, loss in self.losses.items():
             values = predictions.share * self.weight * loss.weight * means[name]
-            # Of masks there may be fewer layers, the last ones.
-            first = len(predictions.logits) - len(values)
-            for layer, value in enumerate(values.unbind(), first):
+            for layer, value in enumerate(values.unbind(), layers - len(values)):
                 key = f"loss_{name}/{layer}" if predictions.layered else f"loss_{name}"
                 result[key] = value
-                if counted.local is not None and divisors.get(name, pairs) is pairs:
-                    result.counts[key] = counted.local
+                if local is not None and divisors.get(name, pairs) is pairs:
+                    result.counts[key] = local[layer]
         return result

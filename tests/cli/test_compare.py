@@ -14,6 +14,7 @@ from PIL import Image
 from ms_detr.cli import main
 from ms_detr.cli._tables import course_table
 from ms_detr.cli.compare import Run, table
+from ms_detr.engine import compare_models
 from ms_detr.visualization import draw_courses
 
 CONFIG = "demo/ms_detr.py"
@@ -36,6 +37,30 @@ def test_compare_trains_every_run_and_tabulates(compared, capsys):
     assert row in (folder / "compare.md").read_text()
     with Image.open(folder / "compare.png") as picture:
         assert picture.width > 500
+
+
+def test_compare_tells_what_is_chance(compared, demo_dataset, capsys):
+    """Every row but the first against it, as `compare_models` has it of single trainings.
+
+    The second one is given three in four of the objects to have found.
+    """
+    folder, words = compared
+    truth = json.loads((demo_dataset / "annotations" / "val.json").read_text())
+    keys = ("image_id", "category_id", "bbox")
+    found = [{key: x[key] for key in keys} | {"score": 0.9} for x in truth["annotations"]]
+    place = folder / "mixed" / "seed3" / "evaluation" / "coco_instances_results.json"
+    place.write_text(json.dumps([x for i, x in enumerate(found) if i % 4]))
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
+    (row,) = (row for row in rows if row[:2] == ["mixed", "AP"] and row[2][0] in "+-")
+    single = compare_models([folder / name / "seed3" for name in ("baseline", "mixed")])
+    (each,) = (metrics["AP"] for metrics in single.differences["bbox"].values())
+    numbers = (-each.difference, -each.high, -each.low)
+    assert 20 < numbers[1] < numbers[0] < numbers[2] < 100
+    difference, low, high = (f"{number:+.1f}" for number in numbers)
+    assert row == ["mixed", "AP", difference, f"{low} to {high}", f"{1 - each.better:.3f}"]
+    assert "| above baseline " in (folder / "compare.md").read_text()
 
 
 def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):

@@ -28,9 +28,14 @@ def sample(tmp_path_factory):
     return content, (results, fewer), truth, {"all": detections, "half": detections.taken(half)}
 
 
+def alone(detections):
+    """Each model trained once."""
+    return {name: [found] for name, found in detections.items()}
+
+
 def test_it_is_the_bootstrap_of_pycocotools(sample):
     content, results, truth, detections = sample
-    found = bootstrap(truth, detections, draws=30, seed=7)["half"]
+    found = bootstrap(truth, alone(detections), draws=30, seed=7)["half"]
     weights = np.random.default_rng(7).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), 30)
     scored = [
         [judge(*resampled(content, each, draw), NAMES) for each in results] for draw in weights
@@ -54,7 +59,7 @@ def test_it_is_the_bootstrap_of_pycocotools(sample):
 
 def test_a_model_and_itself_do_not_differ(sample):
     _, _, truth, detections = sample
-    found = bootstrap(truth, {"a": detections["all"], "b": detections["all"]}, draws=20)["b"]
+    found = bootstrap(truth, {"a": [detections["all"]], "b": [detections["all"]]}, draws=20)["b"]
     assert (found["AP"].low, found["AP"].high, found["AP"].better) == (0, 0, 0.5)
     assert not found["AP"].is_clear
 
@@ -62,9 +67,22 @@ def test_a_model_and_itself_do_not_differ(sample):
 def test_a_seed_is_a_result(sample):
     _, _, truth, detections = sample
     one, same, other = (
-        bootstrap(truth, detections, draws=20, seed=seed)["half"]["AP"] for seed in (1, 1, 2)
+        bootstrap(truth, alone(detections), draws=20, seed=seed)["half"]["AP"] for seed in (1, 1, 2)
     )
     assert one == same != other
+
+
+def test_several_trainings_of_a_model_score_their_mean(sample):
+    """In every draw: a model of two against itself has half of their difference."""
+    _, _, truth, found = sample
+    pair, one, other = [found["all"], found["half"]], [found["all"]], [found["half"]]
+    mean = bootstrap(truth, {"pair": pair, "half": other}, draws=40)["half"]["AP"]
+    whole = bootstrap(truth, {"all": one, "half": other}, draws=40)["half"]["AP"]
+    assert mean.first == pytest.approx((whole.first + whole.second) / 2)
+    assert [mean.low, mean.high] == pytest.approx([whole.low / 2, whole.high / 2])
+    turned = whole.turned()
+    assert turned.difference == -whole.difference and turned.low == -whole.high
+    assert turned.better == pytest.approx(1 - whole.better)
 
 
 def test_an_interval_holds_what_it_should():
@@ -100,5 +118,5 @@ def test_images_without_objects_have_no_ap(sample):
     )  # fmt: skip
     assert image_aps(empty, detections["all"]) == {}
     assert image_aps(truth, Detections.join([], False, False)) == dict.fromkeys(truth.sizes, 0.0)
-    found = bootstrap(empty, detections, draws=5)["half"]["AP"]
+    found = bootstrap(empty, alone(detections), draws=5)["half"]["AP"]
     assert math.isnan(found.difference) and found.draws == 0

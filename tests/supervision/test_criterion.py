@@ -8,6 +8,7 @@ from ms_detr.errors import NonFiniteError
 from ms_detr.structures import Predictions, PredictionSet
 from ms_detr.supervision import (
     AnchorHungarianAssigner,
+    AssignedPairs,
     Criterion,
     FocalLoss,
     GIoULoss,
@@ -120,6 +121,34 @@ def test_losses_and_gradients_equal_the_loops(counts):
             assert gradient.abs().max() == 0
         else:
             torch.testing.assert_close(gradient, other, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("counts", COUNTS, ids=str)
+def test_losses_divided_by_the_pairs_that_were_assigned(counts):
+    """Each layer by its own, which the loops count; the others' losses stay as they are."""
+    images, predictions = scene(counts)
+    targets = make_targets(images)
+    usual = make_criterion()
+    by_pairs = make_criterion()
+    by_pairs.terms["o2m"] = SupervisionTerm(
+        O2M, ReleasedTopK(), losses(2.0), objects=AssignedPairs()
+    )
+    found, before = by_pairs(predictions, targets), usual(predictions, targets)
+    made = predictions[O2M]
+    several = False
+    for layer in range(LAYERS):
+        pairs = 0
+        for b, image in enumerate(images):
+            logits, boxes = made.logits[layer, b].detach(), made.boxes[layer, b].detach()
+            pairs += len(released(b, logits.numpy(), boxes.numpy(), image)[0])
+        several |= pairs > sum(counts)
+        for name in ("class", "bbox", "giou"):
+            key = f"o2m/loss_{name}/{layer}"
+            expected = before[key] * max(1, sum(counts)) / max(1, pairs)
+            torch.testing.assert_close(found[key], expected)
+            assert found.counts[key] == pairs
+    assert several == any(counts)
+    assert all(found[key] == before[key] for key in before if not key.startswith("o2m/"))
 
 
 def test_log_names():
