@@ -8,6 +8,7 @@ from .augmentation import (
     ResizeShortestEdge,
     detr_augmentations,
     lsj_augmentations,
+    micrograph_augmentations,
     resize_and_flip,
 )
 from .batches import group_by_size
@@ -56,6 +57,7 @@ __all__ = [
     "kept_truth",
     "load_image",
     "lsj_augmentations",
+    "micrograph_augmentations",
     "objects_per_image",
     "read_truth",
     "resize_and_flip",

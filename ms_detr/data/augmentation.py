@@ -138,6 +138,27 @@ def detr_augmentations(
     return [RandomFlip(flip), RandomChoice([[resize()], [before_crop, crop, resize()]])]
 
 
+def micrograph_augmentations(short_edge: int) -> list[Augmentation]:
+    """DETR's augmentation around a size, and a vertical flip: pictures without an up.
+
+    Args:
+        short_edge: length in pixels of the shorter side that images are tested at; DETR's lengths
+            are multiplied by its ratio to 640, the middle of them.
+
+    Returns:
+        Augmentations for :class:`ms_detr.data.DetrMapper`.
+    """
+    _lengths("short_edge", [short_edge])
+
+    def scaled(*lengths: int) -> tuple[int, ...]:
+        return tuple(max(1, round(length * short_edge / 640)) for length in lengths)
+
+    least, most = scaled(384, 600)
+    sizes = scaled(*DETR_SHORT_EDGES), sys.maxsize, scaled(400, 500, 600)
+    turned = RandomFlip(0.5, horizontal=False, vertical=True)
+    return [turned, *detr_augmentations(*sizes, crop_range=(least, most))]
+
+
 def lsj_augmentations(
     size: int = 1024,
     min_scale: float = 0.1,

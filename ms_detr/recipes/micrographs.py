@@ -7,15 +7,16 @@ baseline alone, on a part of the training images: docs/evidence.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from ..data import resize_and_flip
+from ..data import micrograph_augmentations, resize_and_flip
 from .backbones import LITE0_CHANNELS, efficientnet_lite0
 from .data import coco
-from .demo import Nodes, method, narrow
+from .demo import Nodes, method, narrow, small_masks
+from .masks import dot_product, with_prior
 from .training import adamw, run, warmup_cosine
 
 Supervision = Callable[[DictConfig], DictConfig]  # a recipe such as `ms_detr`
@@ -31,7 +32,31 @@ def bccd(name: str, folder: str, supervision: Supervision | None = None) -> Node
     """
     model, train = _small(name, supervision, classes=3, queries=60)
     train.output_dir = f"output/bccd/{folder}"
-    return model, _data("bccd"), train, _adamw(name), warmup_cosine()
+    return model, _data("bccd", short_edge=160), train, _adamw(name), warmup_cosine()
+
+
+def nuclei(
+    name: str,
+    folder: str,
+    supervision: Supervision | None = None,
+    mask_terms: Sequence[str] = ("o2o",),
+) -> Nodes:
+    """Return the config of a method with masks on the nuclei of the Data Science Bowl 2018.
+
+    Args:
+        name: a key of `ms_detr.recipes.demo.METHODS`.
+        folder: of the run, in ``output/nuclei``.
+        supervision: the recipe of mixed supervision; None for the method alone.
+        mask_terms: the terms that supervise masks.
+    """
+    model, train = _small(name, supervision, classes=1, queries=150)
+    small_masks(model, with_prior(dot_product(res2=LITE0_CHANNELS["res2"])), terms=mask_terms)
+    model.postprocess.top_k = 150
+    train.output_dir = f"output/nuclei/{folder}"
+    dataloader = _data("nuclei", short_edge=256)
+    dataloader.masks = True
+    dataloader.evaluator.max_detections = 150  # an image has up to 375
+    return model, dataloader, train, _adamw(name), warmup_cosine()
 
 
 def _small(
@@ -72,7 +97,7 @@ def _adamw(name: str) -> DictConfig:
     return optimizer
 
 
-def _data(name: str) -> DictConfig:
+def _data(name: str, short_edge: int) -> DictConfig:
     """A dataset that `ms-detr import` has written to ``datasets/NAME``."""
     root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), name)
     dataloader = coco()
@@ -82,8 +107,10 @@ def _data(name: str) -> DictConfig:
         loader.dataset.annotations = os.path.join(root, "annotations", f"{split}.json")
         loader.num_workers = 0  # a loader process would compete with the compute threads
         loader.mapper.augmentations = L(resize_and_flip)(short_edge="${dataloader.short_edge}")
-    dataloader.short_edge = 160
-    dataloader.train.mapper.augmentations.flip = 0.5
+    dataloader.short_edge = short_edge
+    dataloader.train.mapper.augmentations = L(micrograph_augmentations)(
+        short_edge="${dataloader.short_edge}"
+    )
     dataloader.train.total_batch_size = 2
     dataloader.test.batch_size = 8
     dataloader.evaluator.nms_threshold = 0.7
