@@ -45,6 +45,7 @@ PUBLISHED = [
     "configs/ms_detr/ms_detr_pp_r50_900q_12ep.py",
 ]
 FAMILY = "configs/demo/family"
+MICROGRAPHS = ("configs/bccd/", "configs/nuclei/")  # whose backbone is frozen
 PLAIN = [c for c in CONFIGS if c.startswith(FAMILY) and "ms_detr" not in c]
 # What mixed supervision is: a term and its tap, the order, how proposals are matched.
 MIXED = (
@@ -101,10 +102,14 @@ def untrained(model):
 def test_two_steps_train_every_parameter_and_it_predicts(config):
     swin = (*SMALLER_SWIN, *(MORE_MAPS if "5scale" in config else ())) if "swin" in config else ()
     levels = LEVELS if "levels" in load(ROOT / config).model.decoder else ()
-    model = make_model(*SMALLER, *swin, *levels, config=config)
+    classes = ("model.num_classes=6",) if config.startswith(MICROGRAPHS) else ()
+    model = make_model(*SMALLER, *swin, *levels, *classes, config=config)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert all(name.startswith(("backbone.stem", "backbone.res2")) for name in frozen)
+    whole = config.startswith(MICROGRAPHS)
+    allowed = ("backbone.",) if whole else ("backbone.stem", "backbone.res2")
+    assert all(name.startswith(allowed) for name in frozen)
+    assert whole == (not any(name.startswith("backbone.") for name in trained))
     dead = untrained(model)
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-3)
     for step in range(3):

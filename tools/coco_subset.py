@@ -16,14 +16,8 @@ from typing import Any
 
 
 def divide(content: dict[str, Any], number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The content of a COCO file as two: so many images, and all others.
-
-    Raises:
-        ValueError: there aren't as many images.
-    """
+    """The content of a COCO file as two: so many images, and all others."""
     images = sorted(content["images"], key=lambda image: _digest(image["file_name"]))
-    if not 0 < number <= len(images):
-        raise ValueError(f"{number} images of {len(images)}")
     chosen = {image["id"] for image in images[:number]}
 
     def part(inside: bool) -> dict[str, Any]:
@@ -49,6 +43,8 @@ def main() -> None:
     parser.add_argument("numbers", type=int, nargs="+", metavar="N")
     args = parser.parse_args()
     content = json.loads(args.file.read_text())
+    if wrong := [n for n in args.numbers if not 0 < n <= len(content["images"])]:
+        parser.error(f"{wrong[0]} images of {len(content['images'])} that {args.file} has")
     for number in args.numbers:
         for name, part in zip((f"{number}", f"but_{number}"), divide(content, number), strict=True):
             place = args.file.with_name(f"{args.file.stem}_{name}.json")

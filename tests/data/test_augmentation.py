@@ -20,7 +20,12 @@ from fvcore.transforms.transform import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ms_detr.data import RandomChoice, detr_augmentations, lsj_augmentations
+from ms_detr.data import (
+    RandomChoice,
+    detr_augmentations,
+    lsj_augmentations,
+    micrograph_augmentations,
+)
 from ms_detr.data import ResizeShortestEdge as OurResizeShortestEdge
 
 # The recipe at a tenth of its size, so that the test is quick.
@@ -93,6 +98,21 @@ def test_the_default_is_the_published_recipe():
     assert first.short_edge_length == (400, 500, 600) and first.max_size > 10**6
     assert isinstance(crop, RandomCrop)
     assert (crop.crop_type, crop.crop_size) == ("absolute_range", (384, 600))
+
+
+def test_micrographs_are_turned_and_resized_in_the_proportions_of_detr():
+    """At 64 pixels all lengths are a tenth; which way is up is drawn, too."""
+    image = np.zeros((64, 80, 3), np.uint8)
+    image[:32, :, 0], image[:, :40, 1] = 255, 255
+    drawn = [draw(image, seed, micrograph_augmentations(64)) for seed in range(400)]
+    short = {min(x.shape[:2]) for x, steps in drawn if len(steps) == 3}
+    assert short == {round(edge / 10) for edge in range(480, 801, 32)}
+    cropped = [steps for _, steps in drawn if len(steps) == 5]
+    assert {min(s[2].new_h, s[2].new_w) for s in cropped} == {40, 50, 60}
+    assert min(s[3].h for s in cropped) >= 38 and max(s[3].h for s in cropped) <= 60
+    whole = [x for x, steps in drawn if len(steps) == 3]
+    down, mirrored = ([x[0, 0, channel] == 0 for x in whole] for channel in (0, 1))
+    assert 0.4 < np.mean(down) < 0.6 and 0.4 < np.mean(mirrored) < 0.6
 
 
 def test_random_choice_applies_one_whole_chain():

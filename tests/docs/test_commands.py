@@ -131,6 +131,8 @@ def check(words: list[str]) -> None:
             check_make(rest)
         case ["pip", "install" | "wheel", *_] | ["python", "-m", "pip", "install", *_]:
             pass
+        case ["git", "clone", address]:
+            assert address.startswith("https://github.com/")
         case ["docker", "build", "-f", file, "-t", _, "."]:
             assert (ROOT / file).is_file(), file
         case ["docker", "run", *options, "doctor"]:
