@@ -41,6 +41,7 @@ from .mixed_supervision import (
     at_the_output_self_first,
     mixed_supervision,
     ms_detr,
+    normalised_ms_detr,
 )
 from .postprocess import soft_nms
 from .refinements import one_stage, plus_plus
@@ -85,6 +86,7 @@ __all__ = [
     "mask_attention",
     "mixed_supervision",
     "ms_detr",
+    "normalised_ms_detr",
     "one_stage",
     "plus_plus",
     "quality_focal",

@@ -17,7 +17,9 @@ def test_a_method_that_is_not_there():
         bccd("dab_dino", "x")
 
 
-@pytest.mark.parametrize("other", ["ms_detr_published", "ms_detr_balanced", "order_only"])
+@pytest.mark.parametrize(
+    "other", ["ms_detr_published", "ms_detr_balanced", "ms_detr_normalised", "order_only"]
+)
 def test_nothing_but_the_method_differs(other):
     mine, others = load(BASELINE), load(f"bccd/{other}.py")
     for cfg in (mine, others):
@@ -35,11 +37,14 @@ def test_weights_of_the_rows():
         "order_only": (2.0, None),
         "ms_detr_published": (1.0, 1.0),
         "ms_detr_balanced": (2.0, 0.5),
+        "ms_detr_normalised": (2.0, 1.0),
     }
     for name, (one, many) in expected.items():
         terms = load(f"bccd/{name}.py").model.criterion.terms
         assert terms.o2o.losses["class"].weight == one
         assert (terms.get("o2m") and terms.o2m.weight) == many
+        by_pairs = many is not None and "objects" in terms.o2m
+        assert by_pairs == (name == "ms_detr_normalised")
 
 
 def test_no_part_of_the_backbone_is_trained():
