@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import load
 from ..engine import build_optimizer, choose_device
 from ..engine.building import build
+from ..engine.parts import in_parts
 from .limits import measure_peak, timed
 
 BATCHES = 4  # of each loader, taken in turn
@@ -98,7 +99,8 @@ def _take_turn(cfg: DictConfig, batches: Batches, steps: int) -> dict[str, _Meas
     limit = math.inf if cfg.train.clip_grad_norm is None else cfg.train.clip_grad_norm
 
     def train(batch: Any) -> None:
-        loss = sum(model.train()(batch).values())
+        (whole,) = in_parts(batch, 1, done=0.0)
+        loss = sum(model.train()(whole).values())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), limit)

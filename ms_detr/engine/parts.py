@@ -15,8 +15,12 @@ from ..structures import Step
 Batch = list[dict[str, Any]]
 
 
-def in_parts(batch: Batch, count: int) -> list[Batch]:
+def in_parts(batch: Batch, count: int, done: float) -> list[Batch]:
     """This process's batch in parts of nearly the same size, whose images know the whole step.
+
+    Args:
+        count: of the parts.
+        done: share of the training's iterations that lie behind.
 
     A collective where the images have objects to learn.
 
@@ -25,7 +29,7 @@ def in_parts(batch: Batch, count: int) -> list[Batch]:
     """
     check_parts(count, len(batch))
     if all("instances" in x for x in batch):
-        step = step_of(batch)
+        step = step_of(batch, done)
         batch = [x | {STEP: step} for x in batch]
     bounds = [len(batch) * index // count for index in range(count + 1)]
     return [batch[start:stop] for start, stop in itertools.pairwise(bounds)]
@@ -40,8 +44,8 @@ def check_parts(count: int, images: int) -> None:
         )
 
 
-def step_of(batch: Sequence[dict[str, Any]]) -> Step:
-    """What the losses of a step are divided by. A collective."""
+def step_of(batch: Sequence[dict[str, Any]], done: float) -> Step:
+    """What the losses of a step are divided by, and how far it is. A collective."""
     counts = [len(x["instances"]) for x in batch]
     own, most = sum(counts), max(counts, default=0)
     everywhere = comm.all_gather((own, most))
@@ -51,4 +55,5 @@ def step_of(batch: Sequence[dict[str, Any]]) -> Step:
         most=max(fullest for _, fullest in everywhere),
         images=len(batch),
         processes=len(everywhere),
+        done=done,
     )

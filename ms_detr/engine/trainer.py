@@ -122,7 +122,7 @@ class Trainer(TrainerBase):
 
         self.optimizer.zero_grad(set_to_none=True)
         progress.enter(COUNTING)
-        parts = in_parts(batch, self.accumulate)
+        parts = in_parts(batch, self.accumulate, self.iter / self.max_iter)
         self._buffers.keep()
         trouble = self._attempt(parts, seed)
         if trouble is not None:

@@ -66,7 +66,7 @@ def _largest(loader: TrainLoader) -> Batch:
     if all("instances" in x for x in images):
         fullest = max(range(len(images)), key=lambda index: len(images[index]["instances"]))
         images.insert(0, images.pop(fullest))
-        step = step_of(images[:count])
+        step = step_of(images[:count], done=0.0)
         return [x | {STEP: step} for x in images[:count]]
     return images[:count]
 

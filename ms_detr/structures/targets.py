@@ -24,6 +24,7 @@ class Step:
         most: objects of the image, in any process, that has most of them.
         images: of this process.
         processes: how many there are.
+        done: share of the training's iterations that lie behind it, from 0 to 1.
     """
 
     objects: int
@@ -31,6 +32,7 @@ class Step:
     most: int
     images: int
     processes: int = 1
+    done: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fvcore.common.param_scheduler import ParamScheduler
+
 from ..errors import ConfigError
-from ..structures import Assignment, CountedLosses, PredictionSet, Source, Targets
+from ..structures import Assignment, CountedLosses, PredictionSet, Source, Step, Targets
 from .assigners import Assigner
 from .losses import Loss, Losses, match
 from .masks import MaskPoints, PointLoss
@@ -15,7 +17,7 @@ class SupervisionTerm:
 
     Args:
         source: where the predictions that are supervised come from, e.g. ``"decoder"``.
-        weight: multiplies every loss, at least 0.
+        weight: multiplies every loss, at least 0; a scheduler of fvcore changes it over a training.
         mask_points: where masks are compared; needed if there are losses of masks, and only then.
         objects: those that are counted; of all processes if None.
 
@@ -28,7 +30,7 @@ class SupervisionTerm:
         source: str | Source,
         assigner: Assigner,
         losses: Losses,
-        weight: float = 1.0,
+        weight: float | ParamScheduler = 1.0,
         mask_points: MaskPoints | None = None,
         objects: CountedObjects | None = None,
     ):
@@ -37,8 +39,11 @@ class SupervisionTerm:
                 f"the term for '{source}' needs an assigner and losses; null in the place of the "
                 "whole term drops it"
             )
-        if weight < 0:
-            raise ConfigError(f"a term's weight can't be negative, got {weight} for '{source}'")
+        values = (weight(0.0), weight(1.0)) if isinstance(weight, ParamScheduler) else (weight,)
+        if min(values) < 0:
+            raise ConfigError(
+                f"a term's weight can't be negative, got {min(values)} for '{source}'"
+            )
         if (mask_points is None) == any(isinstance(loss, PointLoss) for loss in losses.values()):
             raise ConfigError(
                 f"the term for '{source}' needs both mask_points and losses of masks, or neither"
@@ -62,7 +67,11 @@ class SupervisionTerm:
         Args:
             targets: of the batch, which the predictions' own take the place of.
             objects: of the whole batch.
+
+        Raises:
+            ConfigError: the weight changes over the training, and the targets don't tell its step.
         """
+        weight = self._weight_at(targets.step)
         if predictions.targets is not None:
             targets = predictions.targets
         for loss in self.losses.values():
@@ -86,10 +95,20 @@ class SupervisionTerm:
         result = CountedLosses()
         local = None if counted.local is None else counted.local.expand(layers)
         for name, loss in self.losses.items():
-            values = predictions.share * self.weight * loss.weight * means[name]
+            values = predictions.share * weight * loss.weight * means[name]
             for layer, value in enumerate(values.unbind(), layers - len(values)):
                 key = f"loss_{name}/{layer}" if predictions.layered else f"loss_{name}"
                 result[key] = value
                 if local is not None and divisors.get(name, pairs) is pairs:
                     result.counts[key] = local[layer]
         return result
+
+    def _weight_at(self, step: Step | None) -> float:
+        if not isinstance(self.weight, ParamScheduler):
+            return self.weight
+        if step is None:
+            raise ConfigError(
+                f"the weight of the term for '{self.source}' changes over the training, and nobody "
+                "tells how far that is: train with `ms-detr train` or train_net.py"
+            )
+        return self.weight(step.done)

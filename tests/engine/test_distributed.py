@@ -252,7 +252,7 @@ def test_a_step_is_skipped_by_all(found, kind, parts):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        sum(model(in_parts(batch(), 1)[0]).values()).backward()
+        sum(model(in_parts(batch(), 1, 0.0)[0]).values()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
     run = with_a_poisoned_batch(detector(poison=9))

@@ -47,7 +47,7 @@ def by_hand(data, folder):
             continue
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1.0 if step < 6 else 0.1)
-        (part,) = in_parts(batch, 1)
+        (part,) = in_parts(batch, 1, 0.0)
         torch.manual_seed(step_seed(cfg.train.seed, step, 0))
         optimizer.zero_grad()
         torch.stack([loss.float() for loss in model(part).values()]).sum().backward()

@@ -80,16 +80,16 @@ def test_two_processes_are_one(tmp_path, whole):
 
 def test_parts_are_of_nearly_one_size_and_know_the_step():
     batch = [make_input(32, 32, labels=[0] * count, seed=count) for count in (2, 0, 5, 1, 1)]
-    parts = in_parts(batch, 2)
+    parts = in_parts(batch, 2, 0.5)
     assert [len(part) for part in parts] == [2, 3]
     assert [x["file_name"] for part in parts for x in part] == [x["file_name"] for x in batch]
-    step = Step(objects=9, own=9, most=5, images=5)
-    assert step_of(batch) == step and all(x["step"] == step for part in parts for x in part)
+    step = Step(objects=9, own=9, most=5, images=5, done=0.5)
+    assert step_of(batch, 0.5) == step and all(x["step"] == step for part in parts for x in part)
     assert "step" not in batch[0]
-    assert in_parts([{"image_id": 1}], 1) == [[{"image_id": 1}]]
+    assert in_parts([{"image_id": 1}], 1, 0.0) == [[{"image_id": 1}]]
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_more_parts_than_images(count):
     with pytest.raises(ConfigError, match=rf"accumulate={count} splits the 2 images of a process"):
-        in_parts([make_input(32, 32), make_input(32, 32)], count)
+        in_parts([make_input(32, 32), make_input(32, 32)], count, 0.0)

@@ -77,6 +77,23 @@ def test_randomness_depends_on_seed_and_iteration_alone():
     assert not set(whole.noise) & set(other.noise)
 
 
+@pytest.mark.parametrize("start", [0, 4])
+def test_every_step_knows_how_far_the_training_is(start):
+    """Also one that goes on."""
+
+    class Looking(Linear):
+        def forward(self, batch):
+            seen.append(batch[0]["step"].done)
+            return super().forward(batch)
+
+    seen = []
+    model = Looking([0.0] * 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    batch = [BATCH[0] | {"instances": []}]
+    Trainer(model, [batch] * 5, optimizer).train(start, 5)
+    assert seen == [0.0, 0.2, 0.4, 0.6, 0.8][start:]
+
+
 def test_step_seeds_differ():
     seeds = {step_seed(s, i, r) for s in range(4) for i in range(50) for r in range(4)}
     assert len(seeds) == 4 * 50 * 4

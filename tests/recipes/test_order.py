@@ -15,9 +15,9 @@ METHODS = (
     "smca_multi_scale", "sam_detr", "sam_detr_multi_scale",
 )  # fmt: skip
 ADDITIONS = (
-    "mixed_supervision", "ms_detr", "normalised_ms_detr", "ia_bce", "varifocal", "quality_focal",
-    "hybrid", "group", "group_two_stage", "denoising", "contrastive_denoising", "with_masks",
-    "five_scales", "soft_nms",
+    "mixed_supervision", "ms_detr", "normalised_ms_detr", "fading_ms_detr", "ia_bce", "varifocal",
+    "quality_focal", "hybrid", "group", "group_two_stage", "denoising", "contrastive_denoising",
+    "with_masks", "five_scales", "soft_nms",
 )  # fmt: skip
 RECIPES = {name: getattr(recipes, name) for name in (*METHODS, *ADDITIONS)}
 RECIPES |= {
