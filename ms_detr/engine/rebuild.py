@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from detectron2.data.transforms import Augmentation
+from fvcore.common.param_scheduler import ParamScheduler
 from fvcore.transforms.transform import Transform
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -39,6 +40,7 @@ ROOMS: dict[str, tuple[type, ...]] = {
     "ms_detr.data.image_counts": ANY,
     "ms_detr.data.mapper": ANY,
     "torch.nn": (nn.Module,),
+    "fvcore.common.param_scheduler": (ParamScheduler,),
     "detectron2.layers": (nn.Module,),
     "detectron2.modeling": (nn.Module,),
     "detectron2.data.transforms": (Augmentation, Transform),
