@@ -1,5 +1,6 @@
 """What runs have led to, as tables."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -50,9 +51,9 @@ def difference_table(first: str, found: "Mapping[str, Mapping[str, Difference]]"
         [
             name,
             TASKS[task],
-            f"{each.difference:+.1f}",
-            f"{each.low:+.1f} to {each.high:+.1f}",
-            f"{each.better:.3f}",
+            "none" if math.isnan(each.difference) else f"{each.difference:+.1f}",
+            f"{each.low:+.1f} to {each.high:+.1f}" if each.draws else "none",
+            f"{each.better:.3f}" if each.draws else "none",
         ]
         for task, others in found.items()
         for name, each in others.items()

@@ -186,6 +186,11 @@ def compare_trainings(
     data, limit = _dataset(None, runs)
     for run in runs:
         _expect_same(run, data)
+        if (other := _dataset(None, [run])[1]) != limit:
+            raise ConfigError(
+                f"{run} was evaluated on the best {other} detections of a class in an image, "
+                f"{runs[0]} on {limit}: AP doesn't compare"
+            )
     found = {
         name: [_read(_of_run(run), data) for run in folders] for name, folders in trainings.items()
     }

@@ -49,9 +49,8 @@ class Difference:
 
     def turned(self) -> Difference:
         """The second model against the first."""
-        return Difference(
-            self.second, self.first, -self.high, -self.low, 1 - self.better, self.draws
-        )
+        low, high = 0.0 - self.high, 0.0 - self.low  # without a negative zero
+        return Difference(self.second, self.first, low, high, 1 - self.better, self.draws)
 
 
 def draw_weights(images: int, draws: int, seed: int) -> np.ndarray:

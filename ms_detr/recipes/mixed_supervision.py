@@ -93,10 +93,10 @@ def ms_detr(
 def normalised_ms_detr(
     model: DictConfig, implementation: Implementation = after_cross_attention
 ) -> DictConfig:
-    """MS-DETR whose two supervisions weigh alike, however many queries an object gets.
+    """MS-DETR whose one-to-many losses are means over the pairs that were assigned.
 
-    One-to-many losses are means over the pairs that were assigned, not sums of up to six for every
-    object, and one-to-one classification keeps the weight of the method: see docs/evidence.md.
+    They are not sums of up to six for every object, and one-to-one classification keeps the weight
+    of the method, 2 in Deformable DETR, as that of one-to-many supervision: see docs/evidence.md.
     Everything else is as in `ms_detr`.
     """
     mixed_supervision(model, implementation)
@@ -110,9 +110,8 @@ def fading_ms_detr(
 ) -> DictConfig:
     """MS-DETR whose one-to-many supervision fades from its published weight to nothing.
 
-    So every training, long or short, ends with one-to-one supervision alone, which takes
-    duplicates away; its classification keeps the weight of the method: see docs/evidence.md.
-    Everything else is as in `ms_detr`.
+    So every training, long or short, ends with one-to-one supervision alone, whose classification
+    keeps the weight of the method: see docs/evidence.md. Everything else is as in `ms_detr`.
     """
     mixed_supervision(model, implementation)
     model.criterion.terms.o2m.weight = L(LinearParamScheduler)(start_value=1.0, end_value=0.0)

@@ -222,7 +222,12 @@ class Loss(Weighted):
         """Unweighted sum of every layer, (L,)."""
 
     def divisor(self, matches: Matches, objects: Tensor) -> Tensor:
-        """What divides the sum, a scalar or (L,): the objects that the term counts, a scalar."""
+        """What divides the sum, a scalar or (L,).
+
+        Args:
+            objects: (L,), what the term counts, not to be written to. Where it is counted over
+                all processes later, so are the losses that return this very tensor.
+        """
         return objects
 
 

@@ -73,7 +73,8 @@ class AssignedPairs:
     """Every pair of a query and an object that was assigned, of each layer by itself.
 
     An object counts as often as it has queries, so that a term's losses are means over its pairs,
-    however many queries objects get. What several parts and processes count is treated as
+    however many queries objects get. At least one pair counts, of each copy where objects have
+    several. What several parts and processes count is treated as
     `KnownObjects` does it.
     """
 

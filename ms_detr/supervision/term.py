@@ -11,6 +11,9 @@ from .losses import Loss, Losses, match
 from .masks import MaskPoints, PointLoss
 from .objects import CountedObjects, ObjectCount, all_objects
 
+# Of a training, where schedulers are looked at; they have no value at its very end.
+WHERE = (*(step / 100 for step in range(100)), 1 - 1e-5)
+
 
 class SupervisionTerm:
     """One source, one assigner, its losses and the weight of them all.
@@ -39,11 +42,9 @@ class SupervisionTerm:
                 f"the term for '{source}' needs an assigner and losses; null in the place of the "
                 "whole term drops it"
             )
-        values = (weight(0.0), weight(1.0)) if isinstance(weight, ParamScheduler) else (weight,)
-        if min(values) < 0:
-            raise ConfigError(
-                f"a term's weight can't be negative, got {min(values)} for '{source}'"
-            )
+        least = min(map(weight, WHERE)) if isinstance(weight, ParamScheduler) else weight
+        if least < 0:
+            raise ConfigError(f"a term's weight can't be negative, got {least} for '{source}'")
         if (mask_points is None) == any(isinstance(loss, PointLoss) for loss in losses.values()):
             raise ConfigError(
                 f"the term for '{source}' needs both mask_points and losses of masks, or neither"

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from ms_detr.cli import main
 from ms_detr.cli._tables import course_table
 from ms_detr.cli.compare import Run, table
-from ms_detr.engine import compare_models
+from ms_detr.engine import compare_models, compare_trainings
 from ms_detr.visualization import draw_courses
 
 CONFIG = "demo/ms_detr.py"
@@ -39,28 +40,42 @@ def test_compare_trains_every_run_and_tabulates(compared, capsys):
         assert picture.width > 500
 
 
-def test_compare_tells_what_is_chance(compared, demo_dataset, capsys):
+def test_compare_tells_what_is_chance(compared, demo_dataset, tmp_path, capsys):
     """Every row but the first against it, as `compare_models` has it of single trainings.
 
     The second one is given three in four of the objects to have found.
     """
     folder, words = compared
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    words = [str(copied) if word == str(folder) else word for word in words]
     truth = json.loads((demo_dataset / "annotations" / "val.json").read_text())
     keys = ("image_id", "category_id", "bbox")
     found = [{key: x[key] for key in keys} | {"score": 0.9} for x in truth["annotations"]]
-    place = folder / "mixed" / "seed3" / "evaluation" / "coco_instances_results.json"
+    place = copied / "mixed" / "seed3" / "evaluation" / "coco_instances_results.json"
     place.write_text(json.dumps([x for i, x in enumerate(found) if i % 4]))
     assert main(words) == 0
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
-    (row,) = (row for row in rows if row[:2] == ["mixed", "AP"] and row[2][0] in "+-")
-    single = compare_models([folder / name / "seed3" for name in ("baseline", "mixed")])
+    (row,) = (row for row in rows if row[:2] == ["mixed", "AP"])
+    folders = {name: [copied / name / "seed3"] for name in ("baseline", "mixed")}
+    single = compare_models([each[0] for each in folders.values()])
     (each,) = (metrics["AP"] for metrics in single.differences["bbox"].values())
     numbers = (-each.difference, -each.high, -each.low)
     assert 20 < numbers[1] < numbers[0] < numbers[2] < 100
     difference, low, high = (f"{number:+.1f}" for number in numbers)
     assert row == ["mixed", "AP", difference, f"{low} to {high}", f"{1 - each.better:.3f}"]
-    assert "| above baseline " in (folder / "compare.md").read_text()
+    assert "| above baseline " in (copied / "compare.md").read_text()
+    # A baseline of two trainings, one of which is the other name's: half of the difference is left.
+    folders["baseline"].append(folders["mixed"][0])
+    (two,) = compare_trainings(folders)["bbox"].values()
+    assert two.difference == pytest.approx(numbers[0] / 2)
+    # What can't be told takes no table away, and nothing is told where nobody asks.
+    place.unlink()
+    for more, told in (([], "no differences: "), (["--draws", "0"], None)):
+        assert main([*words, *more]) == 0
+        text = (copied / "compare.md").read_text()
+        assert "| mixed" in text and (told is None) == ("differences" not in text)
 
 
 def test_compare_shows_time_and_where_a_run_has_it_mask_ap(tmp_path):
@@ -131,7 +146,9 @@ def test_compare_names_the_run_that_failed_and_tabulates_the_others(overrides, t
     assert "model.num_queries must be" in (tmp_path / "bad" / "seed0" / "output.txt").read_text()
     assert "1/2 bad, seed 0: exit status 2, eta 0:" in printed.out
     assert "2/2 good, seed 0: finished\n" in printed.out
-    rows = [line.split("|") for line in (tmp_path / "compare.md").read_text().splitlines()]
+    text = (tmp_path / "compare.md").read_text()
+    assert "no differences: the first name, bad, has no run that is finished" in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")]
     assert [row[1].strip() for row in rows] == ["run", rows[1][1], "bad", "good"]
     assert rows[2][2].strip() == "none"
     assert float(rows[3][2]) >= 0

@@ -29,6 +29,8 @@ METHODS = {  # a config and overrides of it
     "hybrid": ("demo/family/ms_detr_hybrid",),
     "dn": ("demo/family/dn",),
     "masks": ("demo/ms_detr_masks",),
+    "normalised": ("demo/ms_detr_normalised",),
+    "fading": ("demo/ms_detr_fading",),
     # Zeros: how many negatives there are beside the positive queries follows from all images.
     "co": (
         "demo/family/ms_detr_co_atss",

@@ -6,10 +6,16 @@ from omegaconf import OmegaConf
 from ms_detr.config import load
 from ms_detr.engine.building import build
 from ms_detr.errors import ConfigError
-from ms_detr.recipes.micrographs import bccd
+from ms_detr.recipes import ms_detr
+from ms_detr.recipes.micrographs import bccd, nuclei
 
 BASELINE = "bccd/deformable_detr.py"
-METHOD = ("decoder.layer", "criterion.terms")  # what mixed supervision may change
+# What mixed supervision may change.
+METHOD = (
+    "decoder.layer.order", "decoder.layer.taps", "criterion.terms.o2m",
+    "criterion.terms.encoder.assigner", "criterion.terms.o2o.losses.class.weight",
+)  # fmt: skip
+MIXED = ("ms_detr_published", "ms_detr_balanced", "ms_detr_normalised", "ms_detr_fading")
 
 
 def test_a_method_that_is_not_there():
@@ -18,16 +24,29 @@ def test_a_method_that_is_not_there():
 
 
 @pytest.mark.parametrize(
-    "other", ["ms_detr_published", "ms_detr_balanced", "ms_detr_normalised", "order_only"]
+    ("folder", "other"),
+    [
+        *(("bccd", name) for name in (*MIXED, "order_only")),
+        *(("nuclei", name) for name in MIXED if name != "ms_detr_balanced"),
+    ],
 )
-def test_nothing_but_the_method_differs(other):
-    mine, others = load(BASELINE), load(f"bccd/{other}.py")
+def test_nothing_but_the_method_differs(folder, other):
+    mine, others = load(f"{folder}/deformable_detr.py"), load(f"{folder}/{other}.py")
     for cfg in (mine, others):
         cfg.train.output_dir = None
         for key in METHOD:
             parent, _, name = key.rpartition(".")
-            del OmegaConf.select(cfg.model, parent)[name]
+            OmegaConf.select(cfg.model, parent).pop(name, None)
     assert mine == others
+
+
+def test_nuclei_have_masks_and_room_for_many():
+    cfg = load("nuclei/deformable_detr.py")
+    assert cfg.dataloader.masks and cfg.model.masks is not None
+    assert cfg.model.num_queries == cfg.model.postprocess.top_k == 150
+    assert cfg.dataloader.evaluator.max_detections == 150
+    model, *_ = nuclei("two_stage", "x", ms_detr, mask_terms=("o2o", "o2m"))
+    assert all("mask" in model.criterion.terms[name].losses for name in ("o2o", "o2m"))
 
 
 def test_weights_of_the_rows():

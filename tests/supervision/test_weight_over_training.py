@@ -4,7 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fvcore.common.param_scheduler import LinearParamScheduler
+from fvcore.common.param_scheduler import (
+    ConstantParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    StepParamScheduler,
+    StepWithFixedGammaParamScheduler,
+)
 
 from ms_detr.errors import ConfigError
 from ms_detr.structures import Step
@@ -50,6 +56,26 @@ def test_nobody_tells_how_far_the_training_is():
         losses(LinearParamScheduler(1.0, 0.0))
 
 
-def test_a_weight_that_becomes_negative():
-    with pytest.raises(ConfigError, match="negative, got -0.5"):
-        losses(LinearParamScheduler(1.0, -0.5), 0.0)
+@pytest.mark.parametrize(
+    "weight",
+    [
+        LinearParamScheduler(1.0, -0.5),
+        MultiStepParamScheduler([1.0, -1.0, 1.0], num_updates=90, milestones=[30, 60]),
+    ],
+)
+def test_a_weight_that_becomes_negative(weight):
+    with pytest.raises(ConfigError, match="can't be negative, got -"):
+        losses(weight, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        (ConstantParamScheduler(0.3), 0.3),
+        (StepParamScheduler(2.0, [4.0, 3.0]), 3.0),
+        (StepWithFixedGammaParamScheduler(1.0, 2, 0.5, 100), 0.5),
+    ],
+)
+def test_schedulers_that_have_no_value_at_the_end(weight, expected):
+    for name, loss in losses(1.0).items():
+        torch.testing.assert_close(losses(weight, 0.5)[name], loss * expected)
