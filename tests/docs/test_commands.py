@@ -22,6 +22,7 @@ KEY = r"(?:model|dataloader|train|optimizer|lr_multiplier)\.[\w.]+"
 OVERRIDE = re.compile(rf"\+?{KEY}=.*")
 # Configs that together have every key that a page may speak of.
 CONFIGS = (
+    "bccd/ms_detr_fading.py",
     "ms_detr/ms_detr_r50_300q_12ep.py",
     "ms_detr/ms_detr_pp_swin_t_300q_12ep.py",
     "ms_detr/ms_detr_group_pp_r50_300q_12ep.py",

@@ -50,7 +50,7 @@ def test_every_picture_is_shown():
         (page.parent / link).resolve()
         for page in PAGES
         for link in LINK.findall(prose(page))
-        if link.endswith(".png")
+        if link.endswith((".png", ".jpg"))
     }
     assert set((DOCS / "images").iterdir()) == shown
 

@@ -41,7 +41,9 @@ def test_a_row_says_what_its_config_does(page, row):
 
 
 def test_every_config_has_its_row():
-    files = {path for path in (ROOT / "configs").rglob("*.py") if "demo" not in path.parts}
+    """But for those of small models, which docs/configs.md names by their folder."""
+    folders = {"demo", "bccd", "nuclei"}
+    files = {path for path in (ROOT / "configs").rglob("*.py") if not folders & {*path.parts}}
     rows = [(DOCS / row["path"]).resolve() for page, row in ROWS if page.name == "configs.md"]
     assert sorted(rows) == sorted(files)
     assert 8 <= len(ROWS) - len(rows) <= 10

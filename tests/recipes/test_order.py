@@ -31,6 +31,9 @@ RECIPES |= {
 
 # Methods, and losses, of which a model has one: neither order makes sense.
 EXCLUSIVE = {
+    "mixed_supervision": "fading_ms_detr",
+    "ms_detr": "fading_ms_detr",
+    "normalised_ms_detr": "fading_ms_detr",
     "plus_plus": "dino align dab_deformable dense detr conditional dab smca smca_multi_scale "
     "sam_detr sam_detr_multi_scale one_stage co_dino",
     "dino": "align dab_deformable dense detr conditional dab smca smca_multi_scale sam_detr "
