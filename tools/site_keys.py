@@ -21,7 +21,8 @@ import griffe
 from omegaconf import OmegaConf
 from site_docstrings import plain
 
-from ms_detr.recipes import coco, demo_data, run
+from ms_detr.recipes import coco, run
+from ms_detr.recipes.data import small_data
 
 # The five nodes of a config, by the page that has their keys.
 NODES = {
@@ -30,7 +31,7 @@ NODES = {
     "keys/training.md": ("train", "optimizer", "lr_multiplier"),
 }
 # What has no target, and whose docstrings say what its keys do.
-PLAIN: dict[str, tuple[Any, ...]] = {"train": (run,), "dataloader": (coco, demo_data)}
+PLAIN: dict[str, tuple[Any, ...]] = {"train": (run,), "dataloader": (coco, small_data)}
 FIRST = "ms_detr/ms_detr_r50_300q_12ep.py"  # its order of keys; what others add follows
 MOST = 4  # values of a key that are listed
 INTRODUCTION = (

@@ -186,7 +186,7 @@ def compare_trainings(
     data, limit = _dataset(None, runs)
     for run in runs:
         _expect_same(run, data)
-        if (other := _dataset(None, [run])[1]) != limit:
+        if (other := _limit(run)) != limit:
             raise ConfigError(
                 f"{run} was evaluated on the best {other} detections of a class in an image, "
                 f"{runs[0]} on {limit}: AP doesn't compare"
@@ -300,6 +300,14 @@ def _dataset(asked: Asked, runs: Sequence[Path]) -> tuple[Images, int]:
     else:
         raise ConfigError("which images? Name the config of their dataset")
     return evaluated_images(setting), detection_limit(setting)
+
+
+def _limit(run: Path) -> int:
+    """How many detections of a class in an image a run's evaluation scores."""
+    from ..report import detection_limit
+    from ..report.run import read_run
+
+    return detection_limit(read_run(run).setting)
 
 
 def _expect_same(run: Path, data: Images) -> None:

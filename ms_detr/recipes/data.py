@@ -134,28 +134,37 @@ def square_tests(dataloader: DictConfig, size: int = 1024, pad_value: float = 11
     return dataloader
 
 
-def demo_data(masks: bool = False) -> DictConfig:
-    """The generated demo dataset (see `ms_detr.data.demo`), augmented by flips alone.
+def small_data(name: str, masks: bool = False) -> DictConfig:
+    """A dataset for CPUs, as `ms-detr import` writes it to ``datasets/NAME``; images are resized.
 
     Attributes:
-        short_edge: length in pixels to which the shorter side of images is resized, 128 in the
-            files; null: they stay as they are.
+        short_edge: length in pixels to which the shorter side of images is resized; null: they
+            stay as they are.
     """
-    root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), DEMO)
+    root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), name)
     dataloader = coco(masks)
     dataloader.short_edge = None
     for split, loader in (("train", dataloader.train), ("val", dataloader.test)):
-        loader.dataset.name = f"{DEMO}_{split}"
+        loader.dataset.name = f"{name}_{split}"
         loader.dataset.images = os.path.join(root, split)
         loader.dataset.annotations = os.path.join(root, "annotations", f"{split}.json")
-        # A loader process would compete with the two compute threads.
+        # A loader process would compete with the compute threads.
         loader.num_workers = 0
         loader.mapper.augmentations = L(resize_and_flip)(short_edge="${dataloader.short_edge}")
-    dataloader.train.mapper.augmentations.flip = 0.5
-    dataloader.train.total_batch_size = 8
     dataloader.test.batch_size = 8
     # AP after NMS beside AP: the difference is what duplicate detections cost.
     dataloader.evaluator.nms_threshold = 0.7
+    return dataloader
+
+
+def demo_data(masks: bool = False) -> DictConfig:
+    """The generated demo dataset (see `ms_detr.data.demo`), augmented by flips alone.
+
+    Its images have 128 x 128 pixels.
+    """
+    dataloader = small_data(DEMO, masks)
+    dataloader.train.mapper.augmentations.flip = 0.5
+    dataloader.train.total_batch_size = 8
     return dataloader
 
 

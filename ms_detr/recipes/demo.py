@@ -201,10 +201,15 @@ def demo(name: str, folder: str = "", *, mixed: bool = False) -> Nodes:
         clip_grad_norm=1.0,
         log_period=50,
     )
-    optimizer = adamw(chosen.lr)
+    return model, demo_data(), train, small_adamw(chosen.lr), warmup_cosine()
+
+
+def small_adamw(lr: float) -> DictConfig:
+    """AdamW for trainings of a few thousand steps: one rate, and a memory of gradients as short."""
+    optimizer = adamw(lr)
     optimizer.betas = (0.9, 0.99)
     optimizer.fused = True
-    return model, demo_data(), train, optimizer, warmup_cosine()
+    return optimizer
 
 
 def on_own_images(masks: bool = False) -> Nodes:

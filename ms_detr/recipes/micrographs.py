@@ -6,18 +6,17 @@ cells, on the baseline alone and a part of the training images: docs/evidence.md
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from ..data import micrograph_augmentations, resize_and_flip
+from ..data import micrograph_augmentations
 from .backbones import LITE0_CHANNELS, efficientnet_lite0
-from .data import coco
-from .demo import Nodes, method, narrow, small_masks
+from .data import small_data
+from .demo import Nodes, method, narrow, small_adamw, small_masks
 from .masks import dot_product, with_prior
-from .training import adamw, run, warmup_cosine
+from .training import run, warmup_cosine
 
 Supervision = Callable[[DictConfig], DictConfig]  # a recipe such as `ms_detr`
 
@@ -32,7 +31,13 @@ def bccd(name: str, folder: str, supervision: Supervision | None = None) -> Node
     """
     model, train = _small(name, supervision, classes=3, queries=60)
     train.output_dir = f"output/bccd/{folder}"
-    return model, _data("bccd", short_edge=160), train, _adamw(name), warmup_cosine()
+    return (
+        model,
+        _data("bccd", short_edge=160),
+        train,
+        small_adamw(method(name).lr),
+        warmup_cosine(),
+    )
 
 
 def nuclei(
@@ -56,7 +61,7 @@ def nuclei(
     dataloader = _data("nuclei", short_edge=256)
     dataloader.masks = True
     dataloader.evaluator.max_detections = 150  # an image has up to 375
-    return model, dataloader, train, _adamw(name), warmup_cosine()
+    return model, dataloader, train, small_adamw(method(name).lr), warmup_cosine()
 
 
 def _small(
@@ -90,28 +95,11 @@ def _small(
     return model, train
 
 
-def _adamw(name: str) -> DictConfig:
-    optimizer = adamw(method(name).lr)
-    optimizer.betas = (0.9, 0.99)
-    optimizer.fused = True
-    return optimizer
-
-
 def _data(name: str, short_edge: int) -> DictConfig:
-    """A dataset that `ms-detr import` has written to ``datasets/NAME``."""
-    root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), name)
-    dataloader = coco()
-    for split, loader in (("train", dataloader.train), ("val", dataloader.test)):
-        loader.dataset.name = f"{name}_{split}"
-        loader.dataset.images = os.path.join(root, split)
-        loader.dataset.annotations = os.path.join(root, "annotations", f"{split}.json")
-        loader.num_workers = 0  # a loader process would compete with the compute threads
-        loader.mapper.augmentations = L(resize_and_flip)(short_edge="${dataloader.short_edge}")
+    dataloader = small_data(name)
     dataloader.short_edge = short_edge
     dataloader.train.mapper.augmentations = L(micrograph_augmentations)(
         short_edge="${dataloader.short_edge}"
     )
     dataloader.train.total_batch_size = 2
-    dataloader.test.batch_size = 8
-    dataloader.evaluator.nms_threshold = 0.7
     return dataloader

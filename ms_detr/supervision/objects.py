@@ -74,8 +74,7 @@ class AssignedPairs:
 
     An object counts as often as it has queries, so that a term's losses are means over its pairs,
     however many queries objects get. At least one pair counts, of each copy where objects have
-    several. What several parts and processes count is treated as
-    `KnownObjects` does it.
+    several. What several parts and processes count is treated as `KnownObjects` does it.
     """
 
     def __call__(
