@@ -36,6 +36,7 @@ from .iou_aware import ia_bce, quality_focal, varifocal
 from .masks import dot_product, mask_attention, with_masks, with_prior
 from .mixed_supervision import (
     after_cross_attention,
+    after_cross_attention_with_own_heads,
     after_self_attention,
     at_the_output,
     at_the_output_self_first,
@@ -53,6 +54,7 @@ from .training import adamw, run, step, three_rates, two_rates, warmup_cosine
 __all__ = [
     "adamw",
     "after_cross_attention",
+    "after_cross_attention_with_own_heads",
     "after_self_attention",
     "align",
     "at_the_output",

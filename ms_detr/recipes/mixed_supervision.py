@@ -34,6 +34,14 @@ def after_cross_attention(model: DictConfig) -> str:
     return "decoder.cross_attention"
 
 
+def after_cross_attention_with_own_heads(model: DictConfig) -> str:
+    """As (c), but classes and boxes of the tap have heads of their own, the paper's ablation."""
+    source = after_cross_attention(model)
+    own = {name: copy.deepcopy(model.decoder[name]) for name in ("class_head", "box_head")}
+    model.decoder.tap_heads = L(TapHeads)(cross_attention=L(Heads)(**own))
+    return source
+
+
 def after_self_attention(model: DictConfig) -> str:
     """(d): behind self-attention, in the baseline's order, with an own FFN."""
     model.decoder.layer.taps.self_attention = L(Tap)(ffn=ffn())

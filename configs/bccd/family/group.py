@@ -1,0 +1,5 @@
+"""Blood cells: Group DETR."""
+
+from ms_detr.recipes.micrographs import bccd
+
+model, dataloader, train, optimizer, lr_multiplier = bccd("group", "family/group")
