@@ -166,7 +166,9 @@ TABLES = {
         ),
     ),
     "balance": Table(DEMO, (tuple(BALANCE),)),
-    "long_balance": Table(LONG_DEMO, (("baseline", "published", "normalised", "halved", "fading"),)),
+    "long_balance": Table(
+        LONG_DEMO, (("baseline", "published", "normalised", "halved", "fading"),)
+    ),
     "implementations": Table(BLOOD, (("published", "a", "b", "d", "own_heads"),)),
     "family": Table(BLOOD, tuple((name, f"ms_detr_{name}") for name in FAMILY)),
     "k": sweep("k", 6),
