@@ -80,7 +80,9 @@ def differences(runs: Sequence[Run], draws: int) -> str:
 
     Where that can't be told, a sentence says why: the trainings stand as they are.
     """
-    from ms_detr.engine.comparing import compare_trainings
+    from ms_detr.engine.comparing import read_trainings
+
+    from ._progress import Counter
 
     first = runs[0].name
     folders: dict[str, list[Path]] = {}
@@ -92,7 +94,9 @@ def differences(runs: Sequence[Run], draws: int) -> str:
     if len(folders) < 2:
         return f"no differences: no name but {first} has runs that are finished"
     try:
-        found = compare_trainings(folders, draws)
+        read = read_trainings(folders)
+        with Counter(read.steps, "classes of trainings") as counter:
+            found = read.above_the_first(draws, progress=counter.advance)
     except UserError as error:
         return f"no differences: {error}"
     how = f"{draws} draws of the test images; a name's AP is the mean of its finished seeds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
@@ -122,46 +122,84 @@ def compare_models(
     return read_models(models, config, overrides, folder).compare(draws, seed)
 
 
+Progress = Callable[[], object]  # called after every class of a training
+
+
 @dataclass(frozen=True)
-class ReadModels:
-    """What several models have detected on the same images.
+class ReadTrainings:
+    """What models have detected on the same images, each in one training or several.
 
     Attributes:
-        places: of the detections, by name.
-        detections: by name.
+        detections: of every training, by the models' names.
         data: the images.
         limit: so many detections of a class in an image count.
     """
 
-    places: dict[str, Path]
-    detections: dict[str, Detections]
+    detections: dict[str, list[Detections]]
     data: Images
     limit: int
 
     @property
     def kinds(self) -> list[str]:
         """What is compared: masks where all have some."""
-        return _kinds(self.data, self.detections.values())
+        masks = [found.masks for found in chain.from_iterable(self.detections.values())]
+        everything = [self.data.truth.masks, *masks]
+        return ["bbox"] if any(masks is None for masks in everything) else ["bbox", "segm"]
+
+    @property
+    def steps(self) -> int:
+        """How often a comparison tells of its progress."""
+        trainings = sum(map(len, self.detections.values()))
+        return len(self.kinds) * trainings * len(self.data.truth.class_names)
+
+    def differences(
+        self, draws: int, seed: int, progress: Progress = lambda: None
+    ) -> dict[str, dict[str, dict[str, Difference]]]:
+        """Of the first model to each other one, by kinds, names and metrics."""
+        return {
+            kind: bootstrap(
+                self.data.truth, self.detections, kind, self.limit, draws, seed, progress
+            )
+            for kind in self.kinds
+        }
+
+    def above_the_first(
+        self, draws: int, seed: int = 0, progress: Progress = lambda: None
+    ) -> dict[str, dict[str, Difference]]:
+        """See `compare_trainings`."""
+        return {
+            kind: {name: metrics["AP"].turned() for name, metrics in others.items()}
+            for kind, others in self.differences(draws, seed, progress).items()
+        }
+
+
+@dataclass(frozen=True)
+class ReadModels:
+    """What several models have detected on the same images.
+
+    Attributes:
+        places: of the detections, by name.
+        found: there, of a training each.
+    """
+
+    places: dict[str, Path]
+    found: ReadTrainings
 
     @property
     def steps(self) -> int:
         """How often `compare` tells of its progress."""
-        return len(self.kinds) * len(self.detections) * len(self.data.truth.class_names)
+        return self.found.steps
 
     def compare(
-        self, draws: int = DRAWS, seed: int = 0, progress: Callable[[], object] = lambda: None
+        self, draws: int = DRAWS, seed: int = 0, progress: Progress = lambda: None
     ) -> Comparison:
-        """See `compare_models`; ``progress`` is called after every class of a model."""
-        alone = {name: [found] for name, found in self.detections.items()}
-        differences = {
-            kind: bootstrap(self.data.truth, alone, kind, self.limit, draws, seed, progress)
-            for kind in self.kinds
-        }
+        """See `compare_models`."""
         models = tuple(
-            ComparedModel(name, self.places[name], len(found.scores), len({*found.images.tolist()}))
-            for name, found in self.detections.items()
+            ComparedModel(name, self.places[name], len(each.scores), len({*each.images.tolist()}))
+            for name, (each,) in self.found.detections.items()
         )
-        return Comparison(models, len(self.data.truth.sizes), draws, seed, differences)
+        differences = self.found.differences(draws, seed, progress)
+        return Comparison(models, len(self.found.data.truth.sizes), draws, seed, differences)
 
 
 def compare_trainings(
@@ -182,6 +220,14 @@ def compare_trainings(
         ConfigError: runs were evaluated on different images.
         UserError: something is wrong with a file.
     """
+    return read_trainings(trainings).above_the_first(draws, seed)
+
+
+def read_trainings(trainings: Mapping[str, Sequence[Path]]) -> ReadTrainings:
+    """Read the detections of evaluated runs.
+
+    Args, Raises: see `compare_trainings`.
+    """
     runs = [run for folders in trainings.values() for run in folders]
     data, limit = _dataset(None, runs)
     for run in runs:
@@ -194,12 +240,7 @@ def compare_trainings(
     found = {
         name: [_read(_of_run(run), data) for run in folders] for name, folders in trainings.items()
     }
-    kinds = _kinds(data, chain.from_iterable(found.values()))
-    differences = {kind: bootstrap(data.truth, found, kind, limit, draws, seed) for kind in kinds}
-    return {
-        kind: {name: metrics["AP"].turned() for name, metrics in others.items()}
-        for kind, others in differences.items()
-    }
+    return ReadTrainings(found, data, limit)
 
 
 def read_models(
@@ -228,12 +269,8 @@ def read_models(
     for name, path in zip(names, paths, strict=True):
         places[name] = known[name] or _predicted(asked, path, Path(folder, name))
         detections[name] = read[name] if name in read else _read(places[name], data)
-    return ReadModels(places, detections, data, limit)
-
-
-def _kinds(data: Images, detections: Iterable[Detections]) -> list[str]:
-    everything = [data.truth.masks, *(found.masks for found in detections)]
-    return ["bbox"] if any(masks is None for masks in everything) else ["bbox", "segm"]
+    alone = {name: [found] for name, found in detections.items()}
+    return ReadModels(places, ReadTrainings(alone, data, limit))
 
 
 def _read(place: Path, data: Images) -> Detections:

@@ -40,7 +40,7 @@ def test_compare_trains_every_run_and_tabulates(compared, capsys):
         assert picture.width > 500
 
 
-def test_compare_tells_what_is_chance(compared, demo_dataset, tmp_path, capsys):
+def test_compare_tells_what_is_chance(compared, demo_dataset, tmp_path, capsys, monkeypatch):
     """Every row but the first against it, as `compare_models` has it of single trainings.
 
     The second one is given three in four of the objects to have found.
@@ -54,8 +54,10 @@ def test_compare_tells_what_is_chance(compared, demo_dataset, tmp_path, capsys):
     found = [{key: x[key] for key in keys} | {"score": 0.9} for x in truth["annotations"]]
     place = copied / "mixed" / "seed3" / "evaluation" / "coco_instances_results.json"
     place.write_text(json.dumps([x for i, x in enumerate(found) if i % 4]))
+    monkeypatch.setattr("ms_detr.cli._progress.PERIOD", 0.0)
     assert main(words) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "3/12 classes of trainings, eta 0:00:0" in told  # two trainings, six classes
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
     (row,) = (row for row in rows if row[:2] == ["mixed", "AP"])
     folders = {name: [copied / name / "seed3"] for name in ("baseline", "mixed")}
