@@ -5,6 +5,7 @@ import torch
 from detectron2.config import instantiate
 
 from ms_detr.recipes import (
+    after_cross_attention_with_own_heads,
     at_the_output,
     at_the_output_self_first,
     deformable_detr,
@@ -20,13 +21,39 @@ from ms_detr.recipes import (
 from ..modeling.support import make_batch, rooted
 
 
-@pytest.mark.parametrize("implementation", [at_the_output, at_the_output_self_first])
+@pytest.mark.parametrize(
+    "implementation",
+    [after_cross_attention_with_own_heads, at_the_output, at_the_output_self_first],
+)
 def test_heads_of_a_tap_are_the_hosts(implementation):
     """Softmax over the classes and nothing, on DETR."""
     torch.manual_seed(0)
     model = instantiate(rooted(ms_detr(detr(deformable_detr()), implementation)))
     losses = model(make_batch())
     assert losses["o2m/loss_class/0"].isfinite()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_heads_of_one_to_many_supervision(own):
+    """They learn from it alone where they are its own; shared, those of the layers learn."""
+    torch.manual_seed(0)
+    arguments = (after_cross_attention_with_own_heads,) if own else ()
+    model = instantiate(rooted(ms_detr(deformable_detr(), *arguments)))
+    with torch.no_grad():  # the last layers of box heads are zero, and what lies before learns not
+        for name, parameter in model.named_parameters():
+            if "box_head" in name:
+                parameter.normal_(std=0.1)
+    losses = model(make_batch())
+    sum(loss for name, loss in losses.items() if name.startswith("o2m/")).backward()
+    heads = {
+        name: parameter.grad is not None and bool(parameter.grad.any())
+        for name, parameter in model.named_parameters()
+        if name.startswith("decoder.") and "_head" in name
+    }
+    of_tap = {name for name in heads if "tap" in name}
+    assert bool(of_tap) == own
+    learnt = {name for name, learns in heads.items() if learns}
+    assert learnt == (of_tap if own else {*heads})
 
 
 def test_a_backbone_keeps_weights_that_were_chosen():
