@@ -71,6 +71,7 @@ class Table:
 BASELINE, PUBLISHED, FADING = (
     f"bccd/{name}.py" for name in ("deformable_detr", "ms_detr_published", "ms_detr_fading")
 )
+HALVED = "model.criterion.terms.o2m.weight=0.5"
 BY_PAIRS = "+model.criterion.terms.o2m.objects={_target_: ms_detr.supervision.AssignedPairs}"
 FAMILY = ("plus_plus", "dino", "dn", "hybrid", "group", "ia_bce", "co", "sam_multi_scale")
 IMAGES, ITERATIONS, QUERIES = (25, 50, 100), (500, 1000, 4000), (30, 120)
@@ -119,12 +120,23 @@ BALANCE = {
     "published": ("demo/ms_detr_published.py",),
     "by_hand": ("demo/ms_detr.py",),
     "normalised": ("demo/ms_detr_normalised.py",),
-    "halved": ("demo/ms_detr_normalised.py", "model.criterion.terms.o2m.weight=0.5"),
+    "halved": ("demo/ms_detr_normalised.py", HALVED),
     "fading": ("demo/ms_detr_fading.py",),
     "fading_by_pairs": ("demo/ms_detr_fading.py", BY_PAIRS),
 }
 DEMO = Study("demo", BALANCE, ("train.max_iter=1600",))
 LONG_DEMO = Study("demo_long", BALANCE, ("train.max_iter=6400",))
+NUCLEI = Study(
+    "nuclei",
+    {
+        "baseline": ("nuclei/deformable_detr.py",),
+        "published": ("nuclei/ms_detr_published.py",),
+        "published_o2m_masks": ("nuclei/ms_detr_published_o2m_masks.py",),
+        "halved": ("nuclei/ms_detr_normalised.py", HALVED),
+        "fading": ("nuclei/ms_detr_fading.py",),
+    },
+    test_split("nuclei"),
+)
 COURSES = Study(  # on the validation split, every second epoch
     "bccd_val",
     {name: BLOOD.rows[name] for name in ("baseline", "published", "fading")},
@@ -180,6 +192,7 @@ TABLES = {
         ITERATIONS, "iterations", ("baseline", "published", "fading"), usual=2000
     ),
     "queries": curve(QUERIES, "queries", ("baseline", "published"), usual=60),
+    "nuclei": Table(NUCLEI, (tuple(NUCLEI.rows),)),
     "courses": Table(COURSES, (("baseline", "published", "fading"),)),
 }  # fmt: skip
 

@@ -1,5 +1,7 @@
 """The recipes for blood cells and nuclei."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -10,12 +12,23 @@ from ms_detr.recipes import ms_detr
 from ms_detr.recipes.micrographs import bccd, nuclei
 
 BASELINE = "bccd/deformable_detr.py"
+FAMILY = sorted((Path(__file__).parents[2] / "configs/bccd/family").glob("*.py"))
 # What mixed supervision may change.
 METHOD = (
-    "decoder.layer.order", "decoder.layer.taps", "criterion.terms.o2m",
+    "decoder.layer.order", "decoder.layer.taps", "decoder.tap_heads", "criterion.terms.o2m",
     "criterion.terms.encoder.assigner", "criterion.terms.o2o.losses.class.weight",
 )  # fmt: skip
 MIXED = ("ms_detr_published", "ms_detr_balanced", "ms_detr_normalised", "ms_detr_fading")
+ABLATIONS = ("order_only", "ms_detr_a", "ms_detr_b", "ms_detr_d", "ms_detr_own_heads")
+
+
+def without_the_method(cfg):
+    cfg.train.output_dir = None
+    for key in METHOD:
+        parent, _, name = key.rpartition(".")
+        if (at := OmegaConf.select(cfg.model, parent)) is not None:
+            at.pop(name, None)
+    return cfg
 
 
 def test_a_method_that_is_not_there():
@@ -26,18 +39,23 @@ def test_a_method_that_is_not_there():
 @pytest.mark.parametrize(
     ("folder", "other"),
     [
-        *(("bccd", name) for name in (*MIXED, "order_only")),
+        *(("bccd", name) for name in (*MIXED, *ABLATIONS)),
         *(("nuclei", name) for name in MIXED if name != "ms_detr_balanced"),
+        ("nuclei", "ms_detr_published_o2m_masks"),
     ],
 )
 def test_nothing_but_the_method_differs(folder, other):
     mine, others = load(f"{folder}/deformable_detr.py"), load(f"{folder}/{other}.py")
-    for cfg in (mine, others):
-        cfg.train.output_dir = None
-        for key in METHOD:
-            parent, _, name = key.rpartition(".")
-            OmegaConf.select(cfg.model, parent).pop(name, None)
-    assert mine == others
+    assert without_the_method(mine) == without_the_method(others)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FAMILY if "ms_detr" not in path.stem])
+def test_nothing_but_mixed_supervision_differs_in_the_family(name):
+    alone, mixed = (load(f"bccd/family/{prefix}{name}.py") for prefix in ("", "ms_detr_"))
+    assert alone.train.output_dir != mixed.train.output_dir
+    terms = mixed.model.criterion.terms
+    assert terms.o2m.weight == 1.0 and terms.o2o.losses["class"].weight == 1.0
+    assert without_the_method(alone) == without_the_method(mixed)
 
 
 def test_nuclei_have_masks_and_room_for_many():
