@@ -9,7 +9,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ms_detr import config, overrides
 
@@ -373,3 +373,17 @@ def test_text_is_plain_and_complete():
     assert "!!python" not in text
     described = config.describe("a.py", ("size=3",), cfg)
     assert described == {"file": "a.py", "overrides": ["size=3"], "text": text}
+
+
+def test_a_scheduler_in_a_numbers_place():
+    """Where it is to stand, the number is taken away first: fading, on the command line."""
+    key = "model.criterion.terms.o2m.weight"
+    scheduler = "fvcore.common.param_scheduler.LinearParamScheduler"
+    value = f"{{_target_: {scheduler}, start_value: 1, end_value: 0}}"
+    published = ("bccd/ms_detr_published.py", [f"~{key}", f"+{key}={value}"])
+    made = [
+        instantiate(OmegaConf.select(config.load(name, changes), key))
+        for name, changes in (published, ("bccd/ms_detr_fading.py", []))
+    ]
+    assert [made[0](at) for at in (0.0, 0.25, 1.0)] == [made[1](at) for at in (0.0, 0.25, 1.0)]
+    assert made[0](0.25) == 0.75
