@@ -4,37 +4,56 @@
 
 trains every row of the table with three seeds, what is finished left out, and prints AP and how far
 rows differ from the first of their group. A row belongs to a dataset, not to a table: in whichever
-it stands, it is trained once. Curves are drawn besides.
+it stands, it is trained once. What is printed is written and drawn, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ms_detr.cli import main as ms_detr
-from ms_detr.cli._runs import Run
-from ms_detr.visualization import draw_sweep
+from ms_detr.cli import run_command
+from ms_detr.cli._runs import (
+    Run,
+    add_run_arguments,
+    expect_none,
+    expect_own_seeds,
+    train_missing,
+)
+from ms_detr.cli._tables import course_table
+from ms_detr.cli.compare import add_draws, differences, named_aps
+from ms_detr.cli.compare import table as ap_table
+from ms_detr.config import load
+from ms_detr.errors import MissingFileError
+from ms_detr.files import write_text
+from ms_detr.pipes import with_reader
+from ms_detr.signals import insisting
+from ms_detr.visualization import draw_comparison, draw_courses, draw_sweep
 
-SEEDS = ("0", "1", "2")
+SEEDS = (0, 1, 2)
+TASKS = ("bbox", "bbox_nms")  # of a curve
+DATASETS = os.environ.get("DETECTRON2_DATASETS", "datasets")
 LEAN = ("train.report=false", "train.pictures=0")  # of every run
 
 
 def test_split(name: str) -> tuple[str, ...]:
     """Overrides for a set of micrographs, whose configs evaluate on the validation split."""
+    folder = f"{DATASETS}/{name}"
     return (
         f"dataloader.test.dataset.name={name}_test",
-        f"dataloader.test.dataset.images=datasets/{name}/test",
-        f"dataloader.test.dataset.annotations=datasets/{name}/annotations/test.json",
+        f"dataloader.test.dataset.images={folder}/test",
+        f"dataloader.test.dataset.annotations={folder}/annotations/test.json",
     )
 
 
 def of_images(number: int) -> tuple[str, ...]:
     """Overrides that train on the first so many images of blood cells."""
+    folder = f"{DATASETS}/bccd/annotations"
     return (
-        f"dataloader.train.dataset.annotations=datasets/bccd/annotations/train_{number}.json",
+        f"dataloader.train.dataset.annotations={folder}/train_{number}.json",
         f"dataloader.train.dataset.name=bccd_train_{number}",
     )
 
@@ -175,6 +194,7 @@ TABLES = {
                 "baseline", "published", "balanced", "normalised", "fading", "fading_by_pairs",
                 "order_only",
             ),
+            ("order_only", "published", "balanced"),
         ),
     ),
     "balance": Table(DEMO, (tuple(BALANCE),)),
@@ -197,56 +217,96 @@ TABLES = {
 }  # fmt: skip
 
 
-def commands(
-    table: Table, output: Path, seeds: Sequence[str], *options: str
-) -> Iterator[list[str]]:
-    """Words of `ms-detr compare` for each group of a table."""
-    for group in table.groups:
-        words = ["compare", "--output", str(output / table.study.folder), "--seeds", *seeds]
-        words += options
-        for name in group:
-            words += ["--run", name, *table.study.row(name)]
-        yield words
+def runs_of(table: Table, output: Path, seeds: Sequence[int]) -> list[Run]:
+    """All trainings of a table, seed by seed."""
+    study = table.study
+    names = dict.fromkeys(name for group in table.groups for name in group)
+    rows = {name: study.row(name) for name in names}
+    return [
+        Run(name, config, tuple(overrides), seed, output / study.folder / name / f"seed{seed}")
+        for seed in seeds
+        for name, (config, *overrides) in rows.items()
+    ]
 
 
-def measured(table: Table, output: Path, seeds: Sequence[str]) -> list[dict[str, object]]:
-    """What the points of a curve have led to, as `draw_sweep` takes it."""
+def expect_data(runs: Sequence[Run]) -> None:
+    """Raise MissingFileError, which says what makes it, where a file of annotations isn't there."""
+    for row in dict.fromkeys((run.config, run.overrides) for run in runs):
+        loaders = load(*row).dataloader
+        for split in ("train", "test"):
+            place = Path(loaders[split].dataset.annotations)
+            if place.is_file():
+                continue
+            name, _, number = place.stem.partition("_")
+            if number and (whole := place.with_stem(name)).is_file():
+                hint = f"python tools/coco_subset.py {whole} {number} writes it"
+            else:
+                hint = "docs/evidence.md says where the data is from; `make demo` makes the demo's"
+            raise MissingFileError(f"no file {place}: {hint}")
+
+
+def points_of(table: Table, runs: Sequence[Run]) -> list[dict[str, object]]:
+    """What the points of a curve have led to, as `draw_sweep` takes it; without failed runs."""
     found: list[dict[str, object]] = []
     for value, rows in table.points.items():
-        for curve_name, name in rows.items():
-            config, *overrides = table.study.row(name)
-            for seed in seeds:
-                folder = output / table.study.folder / name / f"seed{seed}"
-                run = Run(name, config, tuple(overrides), int(seed), folder)
-                tasks = {task: run.ap(task) for task in ("bbox", "bbox_nms")}
-                values = {table.curve: value, "supervision": curve_name}
-                found.append({"values": values, "AP": tasks})
+        for supervision, name in rows.items():
+            for run in runs:
+                if run.name == name and run.finished():
+                    values = {table.curve: value, "supervision": supervision}
+                    found.append({"values": values, "AP": {task: run.ap(task) for task in TASKS}})
     return found
 
 
+def report(table: Table, runs: Sequence[Run], draws: int) -> str:
+    """Tables of every group, in Markdown, and AP over iterations where it was measured."""
+    texts = []
+    for group in table.groups:
+        chosen = [run for run in runs if run.name in group]
+        chosen.sort(key=lambda run: group.index(run.name))
+        texts += [ap_table(chosen), differences(chosen, draws)]
+    if any(len(run.course("bbox")) > 1 for run in runs):
+        texts.append(course_table(runs))
+    return "\n\n".join(texts) + "\n"
+
+
+def draw(table: Table, runs: Sequence[Run], place: Path) -> Iterator[Path]:
+    """Draw a table: its curve, or a bar a row, and AP over iterations where it was measured."""
+    if table.curve:
+        if points := points_of(table, runs):
+            yield draw_sweep(points, place.with_suffix(".png"))
+    else:
+        yield draw_comparison(named_aps(runs), place.with_suffix(".png"))
+    courses = [(run.name, run.course("bbox")) for run in runs]
+    if any(len(course) > 1 for _, course in courses):
+        yield draw_courses(courses, place.with_name(f"{place.name}_over_iterations.png"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing of a table, print it, write it and draw it."""
+    table = TABLES[args.table]
+    expect_own_seeds(args.seeds)
+    runs = runs_of(table, args.output, args.seeds)
+    expect_data(runs)
+    failed = train_missing(runs, args.jobs, args.threads)
+    text = report(table, runs, args.draws)
+    print(text)
+    place = args.output / args.table
+    write_text(place.with_suffix(".md"), text)
+    for picture in draw(table, runs, place):
+        print(f"drawn: {picture}")
+    expect_none(failed)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is missing of a table, print it and draw its curve."""
+    """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--output", type=Path, default=Path("output/evidence"))
-    parser.add_argument("--seeds", nargs="+", default=SEEDS)
-    parser.add_argument("--jobs", default="1", help="trainings side by side (default: 1)")
+    add_run_arguments(parser, SEEDS, Path("output/evidence"))
+    add_draws(parser)
     args = parser.parse_args(argv)
-    table = TABLES[args.table]
-    status, texts = 0, []
-    for words in commands(table, args.output, args.seeds, "--jobs", args.jobs, "--threads", "1"):
-        status = ms_detr(words) or status
-        written = args.output / table.study.folder / "compare.md"
-        if written.is_file():
-            texts.append(written.read_text())
-    if texts:
-        place = args.output / f"{args.table}.md"
-        place.write_text("\n".join(texts))
-        print(f"all of it: {place}")
-    if table.curve:
-        rows = measured(table, args.output, args.seeds)
-        print(f"drawn: {draw_sweep(rows, args.output / f'{args.table}.png')}")
-    return status
+    with insisting():
+        return with_reader(lambda: run_command(lambda: run(args)))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,9 @@ class Run:
         return statistics.median(times) if times else None
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
+def add_run_arguments(
+    parser: argparse.ArgumentParser, seeds: Sequence[int], output: Path | None = None
+) -> None:
     """Add the arguments that say where, how often and how many at a time is trained."""
     listed = " ".join(map(str, seeds))
     parser.add_argument(
@@ -132,7 +134,13 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> 
         default=list(seeds),
         help=f"of the runs (default: {listed})",
     )
-    parser.add_argument("--output", type=path, required=True, help="folder of all runs")
+    parser.add_argument(
+        "--output",
+        type=path,
+        required=output is None,
+        default=output,
+        help="folder of all runs" + (f" (default: {output})" if output else ""),
+    )
     parser.add_argument("--jobs", type=count, default=1, help="trainings side by side (default: 1)")
     parser.add_argument("--threads", type=count, default=1, help="CPU threads each (default: 1)")
 

@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     add_run_configs(parser)
     add_run_arguments(parser, seeds=(0, 1, 2))
+    add_draws(parser)
+
+
+def add_draws(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of how finely differences are told."""
     parser.add_argument(
         "--draws",
         type=seed,

@@ -141,8 +141,7 @@ class Decoder(nn.Module):
 
         self.class_heads = copies(class_head)
         self.box_heads = copies(box_head)
-        if size_bias:
-            cast(BoxHead, self.box_heads[0]).set_size_bias(size_bias)
+        first_box_heads = [self.box_heads[0]]
         self.tap_class_heads, self.tap_box_heads = nn.ModuleDict(), nn.ModuleDict()
         for name, heads in (tap_heads or {}).items():
             if name not in layer.taps:
@@ -154,7 +153,11 @@ class Decoder(nn.Module):
             if heads.class_head is not None:
                 self.tap_class_heads[name] = copies(heads.class_head)
             if heads.box_head is not None:
-                self.tap_box_heads[name] = copies(heads.box_head)
+                self.tap_box_heads[name] = own = copies(heads.box_head)
+                first_box_heads.append(own[0])
+        if size_bias:
+            for head in first_box_heads:
+                cast(BoxHead, head).set_size_bias(size_bias)
         if levels is not None and len(levels) != num_layers:
             raise ConfigError(
                 f"model.decoder.levels has a level for every layer, of which there are "

@@ -13,6 +13,7 @@ from ms_detr.recipes import (
     group,
     hybrid,
     ms_detr,
+    one_stage,
     run,
     swin_tiny,
     with_masks,
@@ -54,6 +55,18 @@ def test_heads_of_one_to_many_supervision(own):
     assert bool(of_tap) == own
     learnt = {name for name, learns in heads.items() if learns}
     assert learnt == (of_tap if own else {*heads})
+
+
+def test_own_box_heads_start_where_the_layers_do():
+    """References that are points say nothing of a size: both begin with the same one."""
+    host = one_stage(deformable_detr(), box_refinement=True)
+    model = instantiate(rooted(ms_detr(host, after_cross_attention_with_own_heads)))
+    decoder = model.decoder
+    first, of_tap = decoder.box_heads[0], decoder.tap_box_heads["cross_attention"][0]
+    assert first is not of_tap
+    for head in (first, of_tap):
+        assert head[-1].bias.tolist() == [0.0, 0.0, -2.0, -2.0]
+    assert not decoder.tap_box_heads["cross_attention"][1][-1].bias.any()
 
 
 def test_a_backbone_keeps_weights_that_were_chosen():

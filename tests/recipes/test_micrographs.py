@@ -49,6 +49,39 @@ def test_nothing_but_the_method_differs(folder, other):
     assert without_the_method(mine) == without_the_method(others)
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "cross_first", "heads"),
+    [
+        ("published", "decoder.cross_attention", True, {}),
+        ("a", "decoder.ffn", False, {"ffn": {"class_head"}}),
+        ("b", "decoder.ffn", True, {"ffn": {"class_head"}}),
+        ("d", "decoder.self_attention", False, {}),
+        (
+            "own_heads", "decoder.cross_attention", True,
+            {"cross_attention": {"class_head", "box_head"}},
+        ),
+    ],
+)  # fmt: skip
+def test_where_one_to_many_supervision_reads_the_queries(name, source, cross_first, heads):
+    cfg = load(f"bccd/ms_detr_{name}.py")
+    assert cfg.train.output_dir == f"output/bccd/ms_detr_{name}"
+    assert cfg.model.criterion.terms.o2m.source == source
+    order = ["cross_attention", "self_attention", "ffn"]
+    assert (cfg.model.decoder.layer.order == order) == cross_first
+    own = cfg.model.decoder.get("tap_heads") or {}
+    found = {tap: {*each} - {"_target_"} for tap, each in own.items() if tap != "_target_"}
+    assert found == heads
+
+
+@pytest.mark.parametrize("path", FAMILY, ids=lambda path: path.stem)
+def test_a_config_of_the_family_is_the_method_of_its_name(path):
+    name = path.stem.removeprefix("ms_detr_")
+    mixed = ms_detr if path.stem.startswith("ms_detr_") else None
+    expected = bccd(name, f"family/{path.stem}", mixed)
+    cfg = load(f"bccd/family/{path.name}")
+    assert [cfg.model, cfg.dataloader, cfg.train, cfg.optimizer, cfg.lr_multiplier] == [*expected]
+
+
 @pytest.mark.parametrize("name", [path.stem for path in FAMILY if "ms_detr" not in path.stem])
 def test_nothing_but_mixed_supervision_differs_in_the_family(name):
     alone, mixed = (load(f"bccd/family/{prefix}{name}.py") for prefix in ("", "ms_detr_"))

@@ -4,7 +4,7 @@ import json
 
 import evidence
 import pytest
-from evidence import BLOOD, SEEDS, TABLES, commands, main, measured
+from evidence import BLOOD, TABLES, Study, Table, main, points_of, runs_of
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -39,12 +39,26 @@ def test_every_row_stands_in_a_table():
             assert shown == {*study.rows}
 
 
-def test_blood_cells_are_evaluated_on_the_test_split():
-    for name in BLOOD.rows:
-        config, *overrides = BLOOD.row(name)
-        dataset = load(config, overrides).dataloader.test.dataset
-        assert dataset.annotations == "datasets/bccd/annotations/test.json"
-        assert dataset.images == "datasets/bccd/test"
+@pytest.mark.parametrize("study", [BLOOD, evidence.NUCLEI])
+def test_micrographs_are_evaluated_on_the_test_split(study):
+    for name in study.rows:
+        config, *overrides = study.row(name)
+        validation = load(config).dataloader.test.dataset
+        tested = load(config, overrides).dataloader.test.dataset
+        for key in ("images", "annotations"):
+            assert tested[key] == validation[key].replace("val", "test") != validation[key]
+
+
+def test_points_over_training_images():
+    for value, rows in TABLES["images"].points.items():
+        for row in rows.values():
+            config, *overrides = BLOOD.row(row)
+            whole = load(config).dataloader.train.dataset
+            dataset = load(config, overrides).dataloader.train.dataset
+            expected = "train.json" if value == "205" else f"train_{value}.json"
+            assert dataset.annotations == whole.annotations.replace("train.json", expected)
+            assert dataset.images == whole.images
+    assert [*TABLES["images"].points] == ["25", "50", "100", "205"]
 
 
 @pytest.mark.parametrize("key", evidence.ASSIGNER)
@@ -67,45 +81,98 @@ def test_points_of_a_curve(name, key):
             assert OmegaConf.select(load(config, overrides), key) == int(value)
 
 
-def test_groups_are_compared_with_their_first(tmp_path):
-    made = list(commands(TABLES["family"], tmp_path, SEEDS, "--jobs", "2"))
-    assert len(made) == len(evidence.FAMILY)
-    words = made[1]
-    assert words[:5] == ["compare", "--output", str(tmp_path / "bccd"), "--seeds", "0"]
-    names = [words[at + 1] for at, word in enumerate(words) if word == "--run"]
-    assert names == ["dino", "ms_detr_dino"]
-
-
 def test_a_curve_has_what_the_runs_measured(tmp_path):
     """A run that isn't there has no point."""
     table = TABLES["images"]
-    config, *overrides = BLOOD.row("published_50_images")
-    run = tmp_path / "bccd" / "published_50_images" / "seed1"
-    (run / "evaluation").mkdir(parents=True)
-    receipt = {"config": config, "overrides": overrides, "seed": 1}
-    (run / "finished.json").write_text(json.dumps(receipt))
-    results = {"bbox": {"AP": 31.5}, "bbox_nms": {"AP": 33.25}}
-    (run / "evaluation" / "results.json").write_text(json.dumps(results))
-    rows = measured(table, tmp_path, ("0", "1"))
-    assert len(rows) == 4 * 2 * 2
-    (row,) = (row for row in rows if row["AP"]["bbox"] is not None)
-    assert row["values"] == {"images": "50", "supervision": "published"}
-    assert row["AP"] == {"bbox": 31.5, "bbox_nms": 33.25}
+    runs = runs_of(table, tmp_path, (0, 1))
+    assert len(runs) == 4 * 2 * 2
+    (run,) = (run for run in runs if run.name == "published_50_images" and run.seed == 1)
+    assert run.folder == tmp_path / "bccd" / "published_50_images" / "seed1"
+    finish(run, 31.5, 33.25)
+    (point,) = points_of(table, runs)
+    assert point["values"] == {"images": "50", "supervision": "published"}
+    assert point["AP"] == {"bbox": 31.5, "bbox_nms": 33.25}
 
 
-def test_a_table_has_all_groups_and_a_failure_shows(tmp_path, monkeypatch, capsys):
+def finish(run, *aps):
+    (run.folder / "evaluation").mkdir(parents=True)
+    results = {task: {"AP": ap} for task, ap in zip(evidence.TASKS, aps, strict=True)}
+    (run.folder / "evaluation" / "results.json").write_text(json.dumps(results))
+    (run.folder / "finished.json").write_text(json.dumps(run.description()))
+
+
+@pytest.fixture
+def small_table(demo_dataset, monkeypatch):
+    """Two groups of three rows, one of which can't be trained."""
+    data = [f"dataloader.{loader}.dataset.{key}" for loader in ("train", "test") for key in KEYS]
+    places = [demo_dataset / place for place in ("train", TRAIN, "val", VALIDATION)]
+    overrides = tuple(f"{key}={place}" for key, place in zip(data, places, strict=True))
+    rows = {
+        "baseline": ("demo/deformable_detr.py",),
+        "mixed": ("demo/ms_detr.py",),
+        "broken": ("demo/ms_detr.py", "train.init_checkpoint=nowhere.pth"),
+    }
+    small = ("train.max_iter=2", "train.log_period=1", "train.eval_epochs=0.1")
+    study = Study("small", rows, (*overrides, *small))
+    groups = (("baseline", "mixed"), ("broken", "mixed"))
+    points = {"1": {"alone": "baseline", "mixed": "mixed"}}
+    monkeypatch.setitem(TABLES, "small", Table(study, groups))
+    monkeypatch.setitem(TABLES, "curve", Table(study, groups[:1], "number", points))
+
+
+KEYS = ("images", "annotations")
+TRAIN, VALIDATION = (f"annotations/{split}.json" for split in ("train", "val"))
+
+
+def test_tables_of_groups_and_a_failure(small_table, tmp_path, capsys):
+    """What failed doesn't take a group's table away, and none has another one's."""
+    words = ["--output", str(tmp_path), "--seeds", "3", "--draws", "20", "--jobs", "2"]
+    assert main(["small", *words]) == 2
+    printed, told = capsys.readouterr()
+    assert "3 runs, 3 to be trained" in printed
+    assert "1 runs failed, the first one in" in told and "broken" in told
+    text = (tmp_path / "small.md").read_text()
+    assert text in printed
+    first, second = text.split("| run ")[1], text.split("| broken ")[1]
+    assert "| baseline" in first and "| mixed" in first and "broken" not in first
+    assert "none" in second and "| mixed" in second
+    assert "above baseline" in text
+    assert "no differences: the first name, broken, has no run that is finished" in text
+    with Image.open(tmp_path / "small.png") as picture:
+        assert picture.width > 500
+    # Its rows are another table's, too: nothing is trained again, and there is a curve.
+    assert main(["curve", *words]) == 0
+    assert "2 runs, 0 to be trained" in capsys.readouterr().out
+    assert (tmp_path / "curve.png").is_file()
+
+
+def test_an_interrupt_ends_it(small_table, tmp_path, monkeypatch):
     calls = []
 
-    def compare(words):
-        calls.append(words)
-        (tmp_path / "bccd").mkdir(exist_ok=True)
-        (tmp_path / "bccd" / "compare.md").write_text(f"table {len(calls)}\n")
-        return 1 if len(calls) == 2 else 0
+    def interrupted(*arguments):
+        calls.append(arguments)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(evidence, "ms_detr", compare)
-    assert main(["images", "--output", str(tmp_path), "--jobs", "2"]) == 1
-    assert len(calls) == 4 and calls[0][calls[0].index("--jobs") + 1] == "2"
-    assert (tmp_path / "images.md").read_text() == "table 1\n\ntable 2\n\ntable 3\n\ntable 4\n"
-    with Image.open(tmp_path / "images.png") as picture:
-        assert picture.width > 500
-    assert str(tmp_path / "images.md") in capsys.readouterr().out
+    monkeypatch.setattr(evidence, "train_missing", interrupted)
+    assert main(["small", "--output", str(tmp_path)]) == 130
+    assert len(calls) == 1 and not (tmp_path / "small.md").exists()
+
+
+def test_data_that_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["methods", "--output", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "no file datasets/bccd/annotations/t" in told and "docs/evidence.md says where" in told
+    folder = tmp_path / "datasets" / "bccd" / "annotations"
+    folder.mkdir(parents=True)
+    for name in ("train", "test"):
+        (folder / f"{name}.json").touch()
+    assert main(["images", "--output", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "python tools/coco_subset.py datasets/bccd/annotations/train.json " in told
+    assert not (tmp_path / "bccd").exists()  # nothing was begun
+
+
+def test_seeds_twice(tmp_path, capsys):
+    assert main(["methods", "--output", str(tmp_path), "--seeds", "0", "00"]) == 2
+    assert "name every seed once" in capsys.readouterr().err
