@@ -10,10 +10,10 @@ it stands, it is trained once. What is printed is written and drawn, too.
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ms_detr.cli import run_command
 from ms_detr.cli._runs import (
@@ -24,24 +24,25 @@ from ms_detr.cli._runs import (
     train_missing,
 )
 from ms_detr.cli._tables import course_table
-from ms_detr.cli.compare import add_draws, differences, named_aps
+from ms_detr.cli.compare import add_draws, differences, measured_courses, named_aps
 from ms_detr.cli.compare import table as ap_table
+from ms_detr.cli.sweep import row as point
 from ms_detr.config import load
 from ms_detr.errors import MissingFileError
 from ms_detr.files import write_text
 from ms_detr.pipes import with_reader
+from ms_detr.recipes.data import data_folder
 from ms_detr.signals import insisting
 from ms_detr.visualization import draw_comparison, draw_courses, draw_sweep
 
 SEEDS = (0, 1, 2)
 TASKS = ("bbox", "bbox_nms")  # of a curve
-DATASETS = os.environ.get("DETECTRON2_DATASETS", "datasets")
 LEAN = ("train.report=false", "train.pictures=0")  # of every run
 
 
-def test_split(name: str) -> tuple[str, ...]:
+def on_test_split(name: str) -> tuple[str, ...]:
     """Overrides for a set of micrographs, whose configs evaluate on the validation split."""
-    folder = f"{DATASETS}/{name}"
+    folder = data_folder(name)
     return (
         f"dataloader.test.dataset.name={name}_test",
         f"dataloader.test.dataset.images={folder}/test",
@@ -51,9 +52,8 @@ def test_split(name: str) -> tuple[str, ...]:
 
 def of_images(number: int) -> tuple[str, ...]:
     """Overrides that train on the first so many images of blood cells."""
-    folder = f"{DATASETS}/bccd/annotations"
     return (
-        f"dataloader.train.dataset.annotations={folder}/train_{number}.json",
+        f"dataloader.train.dataset.annotations={data_folder('bccd')}/annotations/train_{number}.json",
         f"dataloader.train.dataset.name=bccd_train_{number}",
     )
 
@@ -87,9 +87,22 @@ class Table:
     points: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-BASELINE, PUBLISHED, FADING = (
-    f"bccd/{name}.py" for name in ("deformable_detr", "ms_detr_published", "ms_detr_fading")
-)
+def numbered(
+    unit: str,
+    numbers: Sequence[int],
+    configs: Mapping[str, str],
+    overrides: Callable[[int], tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """Rows of every config at every number, such as ``baseline_25_images``."""
+    return {
+        f"{name}_{number}_{unit}": (config, *overrides(number))
+        for number in numbers
+        for name, config in configs.items()
+    }
+
+
+TWO = {"baseline": "bccd/deformable_detr.py", "published": "bccd/ms_detr_published.py"}
+THREE = {**TWO, "fading": "bccd/ms_detr_fading.py"}
 HALVED = "model.criterion.terms.o2m.weight=0.5"
 BY_PAIRS = "+model.criterion.terms.o2m.objects={_target_: ms_detr.supervision.AssignedPairs}"
 FAMILY = ("plus_plus", "dino", "dn", "hybrid", "group", "ia_bce", "co", "sam_multi_scale")
@@ -99,41 +112,28 @@ ASSIGNER = {"k": (2, 12), "threshold": (0.2, 0.6), "alpha": (0.0, 0.6), "quota":
 BLOOD = Study(
     "bccd",
     {
-        "baseline": (BASELINE,),
-        "published": (PUBLISHED,),
+        **{name: (config,) for name, config in THREE.items()},
         "balanced": ("bccd/ms_detr_balanced.py",),
         "normalised": ("bccd/ms_detr_normalised.py",),
-        "fading": (FADING,),
-        "fading_by_pairs": (FADING, BY_PAIRS),
+        "fading_by_pairs": (THREE["fading"], BY_PAIRS),
         "order_only": ("bccd/order_only.py",),
         **{name: (f"bccd/ms_detr_{name}.py",) for name in ("a", "b", "d", "own_heads")},
         **{
-            f"{key}_{value}": (PUBLISHED, f"model.criterion.terms.o2m.assigner.{key}={value}")
+            f"{key}_{value}": (
+                TWO["published"],
+                f"model.criterion.terms.o2m.assigner.{key}={value}",
+            )
             for key, values in ASSIGNER.items()
             for value in values
         },
         **{name: (f"bccd/family/{name}.py",) for name in FAMILY},
         **{f"ms_detr_{name}": (f"bccd/family/ms_detr_{name}.py",) for name in FAMILY},
-        **{
-            f"{name}_{number}_images": (config, *of_images(number))
-            for number in IMAGES
-            for name, config in (("baseline", BASELINE), ("published", PUBLISHED))
-        },
-        **{
-            f"{name}_{number}_iterations": (config, f"train.max_iter={number}")
-            for number in ITERATIONS
-            for name, config in (
-                ("baseline", BASELINE), ("published", PUBLISHED), ("fading", FADING),
-            )
-        },
-        **{
-            f"{name}_{number}_queries": (config, f"model.num_queries={number}")
-            for number in QUERIES
-            for name, config in (("baseline", BASELINE), ("published", PUBLISHED))
-        },
+        **numbered("images", IMAGES, TWO, of_images),
+        **numbered("iterations", ITERATIONS, THREE, lambda n: (f"train.max_iter={n}",)),
+        **numbered("queries", QUERIES, TWO, lambda n: (f"model.num_queries={n}",)),
     },
-    test_split("bccd"),
-)  # fmt: skip
+    on_test_split("bccd"),
+)
 BALANCE = {
     "baseline": ("demo/deformable_detr.py",),
     "published": ("demo/ms_detr_published.py",),
@@ -154,11 +154,11 @@ NUCLEI = Study(
         "halved": ("nuclei/ms_detr_normalised.py", HALVED),
         "fading": ("nuclei/ms_detr_fading.py",),
     },
-    test_split("nuclei"),
+    on_test_split("nuclei"),
 )
 COURSES = Study(  # on the validation split, every second epoch
     "bccd_val",
-    {name: BLOOD.rows[name] for name in ("baseline", "published", "fading")},
+    {name: (config,) for name, config in THREE.items()},
     ("train.eval_epochs=2",),
 )
 
@@ -207,13 +207,11 @@ TABLES = {
     "threshold": sweep("threshold", 0.4),
     "alpha": sweep("alpha", 0.3),
     "quota": sweep("quota", 0.25),
-    "images": curve(IMAGES, "images", ("baseline", "published"), usual=205),
-    "iterations": curve(
-        ITERATIONS, "iterations", ("baseline", "published", "fading"), usual=2000
-    ),
-    "queries": curve(QUERIES, "queries", ("baseline", "published"), usual=60),
+    "images": curve(IMAGES, "images", tuple(TWO), usual=205),
+    "iterations": curve(ITERATIONS, "iterations", tuple(THREE), usual=2000),
+    "queries": curve(QUERIES, "queries", tuple(TWO), usual=60),
     "nuclei": Table(NUCLEI, (tuple(NUCLEI.rows),)),
-    "courses": Table(COURSES, (("baseline", "published", "fading"),)),
+    "courses": Table(COURSES, (tuple(THREE),)),
 }  # fmt: skip
 
 
@@ -245,26 +243,24 @@ def expect_data(runs: Sequence[Run]) -> None:
             raise MissingFileError(f"no file {place}: {hint}")
 
 
-def points_of(table: Table, runs: Sequence[Run]) -> list[dict[str, object]]:
+def points_of(table: Table, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What the points of a curve have led to, as `draw_sweep` takes it; without failed runs."""
-    found: list[dict[str, object]] = []
-    for value, rows in table.points.items():
-        for supervision, name in rows.items():
-            for run in runs:
-                if run.name == name and run.finished():
-                    values = {table.curve: value, "supervision": supervision}
-                    found.append({"values": values, "AP": {task: run.ap(task) for task in TASKS}})
-    return found
+    return [
+        point((f"{table.curve}={value}", f"supervision={supervision}"), run, TASKS)
+        for value, rows in table.points.items()
+        for supervision, name in rows.items()
+        for run in runs
+        if run.name == name and run.finished()
+    ]
 
 
 def report(table: Table, runs: Sequence[Run], draws: int) -> str:
     """Tables of every group, in Markdown, and AP over iterations where it was measured."""
     texts = []
     for group in table.groups:
-        chosen = [run for run in runs if run.name in group]
-        chosen.sort(key=lambda run: group.index(run.name))
+        chosen = [run for name in group for run in runs if run.name == name]
         texts += [ap_table(chosen), differences(chosen, draws)]
-    if any(len(run.course("bbox")) > 1 for run in runs):
+    if measured_courses(runs):
         texts.append(course_table(runs))
     return "\n\n".join(texts) + "\n"
 
@@ -276,8 +272,7 @@ def draw(table: Table, runs: Sequence[Run], place: Path) -> Iterator[Path]:
             yield draw_sweep(points, place.with_suffix(".png"))
     else:
         yield draw_comparison(named_aps(runs), place.with_suffix(".png"))
-    courses = [(run.name, run.course("bbox")) for run in runs]
-    if any(len(course) > 1 for _, course in courses):
+    if courses := measured_courses(runs):
         yield draw_courses(courses, place.with_name(f"{place.name}_over_iterations.png"))
 
 

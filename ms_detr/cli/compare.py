@@ -62,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
     write_text(args.output / "compare.md", f"{text}\n")
     print(text)
     print(f"drawn: {draw_comparison(named_aps(runs), args.output / 'compare.png')}")
-    courses = [(run.name, run.course("bbox")) for run in runs]
-    if any(len(course) > 1 for _, course in courses):  # evaluated along the way
+    if courses := measured_courses(runs):
         write_text(args.output / "courses.md", f"{course_table(runs)}\n")
         print(f"drawn: {draw_courses(courses, args.output / 'courses.png')}")
     if args.draws:
@@ -78,6 +77,12 @@ def named_aps(runs: Sequence[Run]) -> list[tuple[str, dict[str, float | None]]]:
     """Every run's name and its AP by task."""
     tasks = measured_tasks(runs)
     return [(run.name, {task: run.ap(task) for task in tasks}) for run in runs]
+
+
+def measured_courses(runs: Sequence[Run]) -> list[tuple[str, dict[int, float]]]:
+    """Every run's name and its AP by iterations; empty if none was evaluated along the way."""
+    courses = [(run.name, run.course("bbox")) for run in runs]
+    return courses if any(len(course) > 1 for _, course in courses) else []
 
 
 def differences(runs: Sequence[Run], draws: int) -> str:

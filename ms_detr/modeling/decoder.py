@@ -139,9 +139,14 @@ class Decoder(nn.Module):
                 return nn.ModuleList([head] * num_layers)
             return nn.ModuleList(copy.deepcopy(head) for _ in range(num_layers))
 
+        def box_copies(head: nn.Module) -> nn.ModuleList:
+            heads = copies(head)
+            if size_bias:
+                cast(BoxHead, heads[0]).set_size_bias(size_bias)
+            return heads
+
         self.class_heads = copies(class_head)
-        self.box_heads = copies(box_head)
-        first_box_heads = [self.box_heads[0]]
+        self.box_heads = box_copies(box_head)
         self.tap_class_heads, self.tap_box_heads = nn.ModuleDict(), nn.ModuleDict()
         for name, heads in (tap_heads or {}).items():
             if name not in layer.taps:
@@ -153,11 +158,7 @@ class Decoder(nn.Module):
             if heads.class_head is not None:
                 self.tap_class_heads[name] = copies(heads.class_head)
             if heads.box_head is not None:
-                self.tap_box_heads[name] = own = copies(heads.box_head)
-                first_box_heads.append(own[0])
-        if size_bias:
-            for head in first_box_heads:
-                cast(BoxHead, head).set_size_bias(size_bias)
+                self.tap_box_heads[name] = box_copies(heads.box_head)
         if levels is not None and len(levels) != num_layers:
             raise ConfigError(
                 f"model.decoder.levels has a level for every layer, of which there are "

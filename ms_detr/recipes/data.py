@@ -141,7 +141,7 @@ def small_data(name: str, masks: bool = False) -> DictConfig:
         short_edge: length in pixels to which the shorter side of images is resized; null: they
             stay as they are.
     """
-    root = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), name)
+    root = data_folder(name)
     dataloader = coco(masks)
     dataloader.short_edge = None
     for split, loader in (("train", dataloader.train), ("val", dataloader.test)):
@@ -155,6 +155,11 @@ def small_data(name: str, masks: bool = False) -> DictConfig:
     # AP after NMS beside AP: the difference is what duplicate detections cost.
     dataloader.evaluator.nms_threshold = 0.7
     return dataloader
+
+
+def data_folder(name: str) -> str:
+    """Return the folder of a dataset of `small_data`: in DETECTRON2_DATASETS, else ``datasets``."""
+    return os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), name)
 
 
 def demo_data(masks: bool = False) -> DictConfig:

@@ -98,6 +98,7 @@ def finish(run, *aps):
     (run.folder / "evaluation").mkdir(parents=True)
     results = {task: {"AP": ap} for task, ap in zip(evidence.TASKS, aps, strict=True)}
     (run.folder / "evaluation" / "results.json").write_text(json.dumps(results))
+    (run.folder / "metrics.json").touch()
     (run.folder / "finished.json").write_text(json.dumps(run.description()))
 
 
